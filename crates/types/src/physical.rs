@@ -1,0 +1,64 @@
+//! Physical Kafka names: the only place that builds them.
+//!
+//! A topic is `{namespace uid}.{topic uid}`. Both parts are opaque, 13 base32 characters, because Kafka refuses `x.a_b`
+//! beside `x.a.b` (metric names collide), and because a topic deleted and made again must be another topic: old writers
+//! then fail instead of writing into the new one. The names never leave the system.
+
+use std::fmt;
+
+use crate::uid::{NamespaceUid, TopicUid, UID_TEXT_LEN};
+
+/// The log of the control plane's state.
+pub const CONTROL_TOPIC: &str = "sluice.control";
+/// Heartbeats of the gateways.
+pub const MEMBERS_TOPIC: &str = "sluice.members";
+/// Usage windows.
+pub const USAGE_TOPIC: &str = "sluice.usage";
+/// What all our internal topics begin with.
+pub const INTERNAL_PREFIX: &str = "sluice.";
+
+/// The physical name of a tenant's topic.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TopicName(Box<str>);
+
+impl TopicName {
+    /// The name of this topic in this namespace.
+    pub fn new(namespace: NamespaceUid, topic: TopicUid) -> Self {
+        Self(format!("{namespace}.{topic}").into())
+    }
+
+    /// Reads a name that Kafka lists; `None` if it is not one of ours.
+    pub fn parse(text: &str) -> Option<(NamespaceUid, TopicUid)> {
+        let (namespace, topic) = text.split_once('.')?;
+        if namespace.len() != UID_TEXT_LEN || topic.len() != UID_TEXT_LEN {
+            return None;
+        }
+        Some((namespace.parse().ok()?, topic.parse().ok()?))
+    }
+
+    /// As text, for Kafka only.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for TopicName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_read_back_and_strangers_are_not() {
+        let (namespace, topic) = (NamespaceUid::random(), TopicUid::random());
+        let name = TopicName::new(namespace, topic);
+        assert_eq!(TopicName::parse(name.as_str()), Some((namespace, topic)));
+        for stranger in ["sluice.control", "orders", "a.b", "__consumer_offsets"] {
+            assert_eq!(TopicName::parse(stranger), None);
+        }
+    }
+}
