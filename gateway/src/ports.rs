@@ -1,0 +1,146 @@
+//! Where the frame and the data path meet: what each needs of the other, and nothing else.
+//!
+//! The frame (listeners, layers, view) has authenticated, limited and coarsely authorized a call before the data path sees
+//! it, and has put an `Arc<DataCall>` into the request's extensions. [`DataCall::topic`] is the only way from a name to a
+//! physical topic: it checks the grammar, the grants and the tenant's names together, so a handler cannot forget one, and
+//! "absent" and "not yours" come from the same line.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use sluice_types::error::Error;
+use sluice_types::physical::TopicName;
+use sluice_types::role;
+use sluice_types::{ErrorKind, NamespaceUid, OpContext, Reason, ResourceName, TenantUid, TopicUid};
+
+use crate::quota::TenantLimiter;
+use crate::view::{TopicLookup, View};
+
+/// The body of every answer; of a request too, once the frame has bounded it.
+pub type Body = tonic::body::Body;
+/// A boxed future, for object-safe ports.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Whether a topic can be served: asked before a revision counts as applied.
+pub trait TopicReadiness: Send + Sync + 'static {
+    /// Waits until the leaders of all `partitions` are known to the producer and to the reading side; false if that could
+    /// not be seen. The caller bounds the wait (1.5 s) by dropping the future.
+    fn ready<'a>(&'a self, name: &'a TopicName, partitions: i32) -> BoxFuture<'a, bool>;
+    /// The topic is gone for good: drop what is cached about it.
+    fn forget(&self, name: &TopicName);
+}
+
+/// What the frame drives of the data path beside the RPCs of `StreamService`.
+pub trait DataPath: TopicReadiness {
+    /// `POST …/records`: JSON, or a raw record, or protobuf, by content type.
+    fn http_produce(&self, call: HttpCall) -> BoxFuture<'_, Result<http::Response<Body>, Error>>;
+    /// `GET …/records`.
+    fn http_fetch(&self, call: HttpCall) -> BoxFuture<'_, Result<http::Response<Body>, Error>>;
+    /// Called when no call is in flight any more: flush the producers, then close the usage windows (`last = true`).
+    /// Returns by `deadline`.
+    fn shutdown(&self, deadline: Instant) -> BoxFuture<'_, ()>;
+}
+
+/// An HTTP call on a hot route: the body is whole, inflated and within the body limit.
+pub struct HttpCall {
+    /// Method, URI with query, headers, extensions.
+    pub parts: http::request::Parts,
+    /// The path's variable `topic`, percent-decoded, e.g. `namespaces/prod/topics/orders`; its grammar is not checked yet.
+    pub topic: String,
+    /// The body.
+    pub body: Bytes,
+    /// The authenticated call.
+    pub call: Arc<DataCall>,
+}
+
+/// A tenant's topic that is in service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResolvedTopic {
+    /// Its name in Kafka.
+    pub physical: TopicName,
+    /// The tenant.
+    pub tenant_uid: TenantUid,
+    /// The namespace.
+    pub namespace_uid: NamespaceUid,
+    /// This life of the topic.
+    pub topic_uid: TopicUid,
+    /// Partitions in service, at least 1.
+    pub partitions: i32,
+    /// The tenants' name: `namespaces/{namespace}/topics/{topic}`.
+    pub name: String,
+}
+
+/// One authenticated call of the data plane; in the request's extensions as `Arc<DataCall>`.
+pub struct DataCall {
+    /// Tenant, principal, deadline, request id, trace, peer.
+    pub context: Arc<OpContext>,
+    /// The tenant's limits.
+    pub limiter: Arc<TenantLimiter>,
+    permission: &'static str,
+    view: Arc<View>,
+}
+
+impl DataCall {
+    /// For the frame, once the credential is verified. `permission` is the one of the RPC's option.
+    pub fn new(
+        context: Arc<OpContext>,
+        limiter: Arc<TenantLimiter>,
+        permission: &'static str,
+        view: Arc<View>,
+    ) -> Self {
+        Self { context, limiter, permission, view }
+    }
+
+    /// The call that the frame left in the extensions of a tonic or an HTTP request.
+    pub fn of(extensions: &http::Extensions) -> Result<Arc<Self>, Error> {
+        extensions
+            .get::<Arc<Self>>()
+            .cloned()
+            .ok_or_else(|| Error::internal("a data call reached its handler past the authorization layer"))
+    }
+
+    /// The topic that `name` means to this caller. `field` is the request field that holds it, for the error.
+    ///
+    /// INVALID_ARGUMENT: not a topic's name. PERMISSION_DENIED: a grant covers the name but lacks the permission, whether
+    /// or not the topic exists. NOT_FOUND: absent or not visible, one text for both. UNAVAILABLE: being created.
+    pub fn topic(&self, field: &str, name: &str) -> Result<Arc<ResolvedTopic>, Error> {
+        let (namespace, topic) =
+            ResourceName::parse_topic(name).map_err(|error| Error::invalid(field, error))?;
+        self.permit(name)?;
+        match self.view.topic_lookup(&self.context.tenant, &namespace, &topic) {
+            TopicLookup::Active(topic) => Ok(topic),
+            TopicLookup::Pending => Err(Error::unavailable(
+                Reason::ResourceState,
+                format!("{name} is being created; wait for its operation, or try again"),
+            )
+            .with_retry_after(std::time::Duration::from_millis(500))),
+            TopicLookup::Absent => Err(Error::not_found(name)),
+        }
+    }
+
+    /// Decides without asking whether the resource exists, so the answer cannot tell.
+    fn permit(&self, resource: &str) -> Result<(), Error> {
+        let grants = &self.context.principal.grants;
+        if role::allows(grants, self.permission, resource) {
+            Ok(())
+        } else if role::sees(grants, resource) {
+            Err(permission_missing(self.permission, resource))
+        } else {
+            Err(Error::not_found(resource))
+        }
+    }
+}
+
+/// The principal sees the resource but may not do this.
+pub fn permission_missing(permission: &str, resource: &str) -> Error {
+    Error::new(
+        ErrorKind::PermissionDenied,
+        Reason::PermissionMissing,
+        format!("the credential lacks the permission {permission} on {resource}; ask an owner of the tenant for a role that has it"),
+    )
+    .with_metadata("permission", permission)
+}

@@ -1,0 +1,261 @@
+//! Limits of one tenant at this gateway: requests, bytes in, bytes out, bytes in flight.
+//!
+//! Rates are GCRA, one atomic word each, so a check costs nanoseconds and takes no lock. Bytes are logical record bytes; they
+//! are taken by whoever knows them (the produce handler before it sends, the fetch handler after it read). A refusal names
+//! the limit and the exact time after which the same request passes if nobody else comes first.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+
+use sluice_types::error::Error;
+use sluice_types::gcra::{Decision, Gcra, Rate};
+use sluice_types::limits::TenantLimits;
+use sluice_types::{ErrorKind, Reason};
+
+/// What a limit grants at once, in milliseconds of its rate. Short, so that a second's bytes stay near the rate.
+const BURST_MS: u64 = 250;
+/// When to come back when too much is in flight: nobody knows when that ends.
+const IN_FLIGHT_RETRY: Duration = Duration::from_millis(100);
+
+/// The limits of one tenant. Limits change at once; what is owed stays.
+#[derive(Debug)]
+pub struct TenantLimiter {
+    epoch: Instant,
+    limits: ArcSwap<TenantLimits>,
+    requests: Gcra,
+    ingress: Gcra,
+    egress: Gcra,
+    in_flight: Arc<AtomicU64>,
+}
+
+/// Where a caller stands with its request rate, for `RateLimit-*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateState {
+    /// Requests a second.
+    pub limit: u64,
+    /// Requests that could follow at once.
+    pub remaining: u64,
+    /// Until all of the burst is free again.
+    pub reset: Duration,
+}
+
+impl TenantLimiter {
+    /// A tenant that owes nothing.
+    pub fn new(limits: TenantLimits) -> Self {
+        Self {
+            epoch: Instant::now(),
+            limits: ArcSwap::from_pointee(limits),
+            requests: Gcra::new(),
+            ingress: Gcra::new(),
+            egress: Gcra::new(),
+            in_flight: Arc::new(AtomicU64::new(0)),
+        }
+    }
+
+    /// Replaces the limits.
+    pub fn set_limits(&self, limits: TenantLimits) {
+        self.limits.store(Arc::new(limits));
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> TenantLimits {
+        **self.limits.load()
+    }
+
+    /// Takes one request.
+    pub fn take_request(&self) -> Result<RateState, Error> {
+        let rate = rate_of(self.limits().requests_per_second);
+        match self.requests.request(rate, 1, self.now()) {
+            Decision::Accepted { remaining } => Ok(state(rate, remaining)),
+            Decision::Refused { retry_after } => Err(refused("requests_per_second", rate, retry_after)),
+        }
+    }
+
+    /// Takes the logical bytes of a produce call; nothing may be sent before it is `Ok`.
+    pub fn take_ingress(&self, bytes: u64) -> Result<(), Error> {
+        let rate = rate_of(self.limits().ingress_bytes_per_second);
+        match self.ingress.request(rate, bytes, self.now()) {
+            Decision::Accepted { .. } => Ok(()),
+            Decision::Refused { retry_after } => Err(refused("ingress_bytes_per_second", rate, retry_after)),
+        }
+    }
+
+    /// Gives back bytes taken for records that were certainly not sent.
+    pub fn refund_ingress(&self, bytes: u64) {
+        self.ingress.refund(rate_of(self.limits().ingress_bytes_per_second), bytes);
+    }
+
+    /// Whether a produce call of about `bytes` would be refused now; takes nothing. For refusing before a body is read.
+    pub fn check_ingress(&self, bytes: u64) -> Result<(), Error> {
+        check(&self.ingress, "ingress_bytes_per_second", self.limits().ingress_bytes_per_second, bytes, self.now())
+    }
+
+    /// Whether the tenant may read more now.
+    pub fn check_egress(&self) -> Result<(), Error> {
+        check(&self.egress, "egress_bytes_per_second", self.limits().egress_bytes_per_second, 1, self.now())
+    }
+
+    /// Books logical bytes that were handed out; later calls pay for them.
+    pub fn charge_egress(&self, bytes: u64) {
+        self.egress.charge(rate_of(self.limits().egress_bytes_per_second), bytes, self.now());
+    }
+
+    /// Holds bytes of a request or an answer until the guard is dropped. A request larger than the whole limit is let in
+    /// when nothing else is, so that a small limit makes calls slow, not impossible.
+    pub fn in_flight(&self, bytes: u64) -> Result<InFlightGuard, Error> {
+        let mut guard = InFlightGuard { held: 0, limit: self.limits().bytes_in_flight, total: Arc::clone(&self.in_flight) };
+        guard.grow(bytes)?;
+        Ok(guard)
+    }
+
+    /// Bytes held now.
+    pub fn bytes_in_flight(&self) -> u64 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Bytes held for one call.
+#[derive(Debug)]
+pub struct InFlightGuard {
+    held: u64,
+    limit: u64,
+    total: Arc<AtomicU64>,
+}
+
+impl InFlightGuard {
+    /// Holds more.
+    pub fn grow(&mut self, bytes: u64) -> Result<(), Error> {
+        let held = self.held;
+        let limit = self.limit;
+        let fits = |total: u64| {
+            let next = total.saturating_add(bytes);
+            // `total == held`: nobody but this call holds anything.
+            (next <= limit || total == held).then_some(next)
+        };
+        match self.total.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits) {
+            Ok(_) => {
+                self.held = self.held.saturating_add(bytes);
+                Ok(())
+            }
+            Err(_) => Err(Error::new(
+                ErrorKind::ResourceExhausted,
+                Reason::InFlightLimited,
+                format!("the tenant has {limit} bytes of requests in flight, its limit (bytes_in_flight); try again when some are answered"),
+            )
+            .with_metadata("limit", "bytes_in_flight")
+            .with_retry_after(IN_FLIGHT_RETRY)),
+        }
+    }
+}
+
+impl Drop for InFlightGuard {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.held, Ordering::Relaxed);
+    }
+}
+
+fn rate_of(units_per_second: u64) -> Rate {
+    Rate { units_per_second: units_per_second.max(1), burst_units: (units_per_second * BURST_MS / 1000).max(1) }
+}
+
+fn state(rate: Rate, remaining: u64) -> RateState {
+    let used = rate.burst_units.saturating_sub(remaining);
+    RateState { limit: rate.units_per_second, remaining, reset: duration_for(used, rate) }
+}
+
+fn check(gcra: &Gcra, name: &'static str, units_per_second: u64, units: u64, now: u64) -> Result<(), Error> {
+    let rate = rate_of(units_per_second);
+    // A request of nothing takes nothing and tells what is left.
+    let wanted = units.min(rate.burst_units);
+    match gcra.request(rate, 0, now) {
+        Decision::Accepted { remaining } if remaining >= wanted => Ok(()),
+        Decision::Accepted { remaining } => Err(refused(name, rate, duration_for(wanted - remaining, rate))),
+        Decision::Refused { retry_after } => {
+            Err(refused(name, rate, retry_after.saturating_add(duration_for(wanted, rate))))
+        }
+    }
+}
+
+fn duration_for(units: u64, rate: Rate) -> Duration {
+    let nanos = (u128::from(units) * 1_000_000_000).div_ceil(u128::from(rate.units_per_second));
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
+fn refused(name: &'static str, rate: Rate, retry_after: Duration) -> Error {
+    Error::new(
+        ErrorKind::ResourceExhausted,
+        Reason::RateLimited,
+        format!(
+            "the tenant is over its limit of {} {}; try again in {} ms",
+            rate.units_per_second,
+            name.replace('_', " ").replace(" per second", " a second"),
+            retry_after.as_micros().div_ceil(1000)
+        ),
+    )
+    .with_metadata("limit", name)
+    .with_retry_after(retry_after)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limiter(ingress: u64, in_flight: u64) -> TenantLimiter {
+        TenantLimiter::new(TenantLimits {
+            ingress_bytes_per_second: ingress,
+            bytes_in_flight: in_flight,
+            ..TenantLimits::default()
+        })
+    }
+
+    #[test]
+    fn a_refusal_names_the_limit_and_when_to_come_back() {
+        let limiter = limiter(1000, 1000);
+        limiter.take_ingress(250).expect("the burst");
+        let error = limiter.take_ingress(100).expect_err("nothing is left");
+        assert_eq!((error.kind, error.reason), (ErrorKind::ResourceExhausted, Reason::RateLimited));
+        let wait = error.retry_after.expect("a time");
+        assert!(wait > Duration::from_millis(90) && wait <= Duration::from_millis(100), "{wait:?}");
+        assert!(error.message.contains("1000 ingress bytes a second"), "{}", error.message);
+    }
+
+    #[test]
+    fn an_early_check_takes_nothing_and_asks_for_no_more_than_the_burst() {
+        let limiter = limiter(1000, 1000);
+        for _ in 0..10 {
+            limiter.check_ingress(100_000).expect("nothing is owed");
+        }
+        limiter.take_ingress(250).expect("the burst");
+        assert!(limiter.check_ingress(100).is_err());
+        limiter.refund_ingress(250);
+        limiter.check_ingress(100).expect("given back");
+    }
+
+    #[test]
+    fn what_is_held_comes_back_when_the_call_ends() {
+        let limiter = limiter(1000, 100);
+        let mut first = limiter.in_flight(60).expect("fits");
+        assert_eq!(limiter.in_flight(41).expect_err("over").reason, Reason::InFlightLimited);
+        first.grow(40).expect("fits exactly");
+        assert!(first.grow(1).is_ok(), "alone it may exceed the limit");
+        drop(first);
+        assert_eq!(limiter.bytes_in_flight(), 0);
+    }
+
+    #[test]
+    fn new_limits_hold_at_once() {
+        let limiter = limiter(1, 1);
+        assert!(limiter.take_ingress(100).is_ok(), "larger than the burst: into debt");
+        assert!(limiter.take_ingress(1).is_err());
+        limiter.set_limits(TenantLimits { requests_per_second: 4, ..TenantLimits::default() });
+        assert_eq!(limiter.take_request().expect("the first").limit, 4);
+        assert!(limiter.take_request().is_err());
+    }
+}

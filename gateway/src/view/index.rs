@@ -1,0 +1,260 @@
+//! The view's tables and how a record changes them.
+//!
+//! One writer applies records, in the order of the log; a key look-up may apply some earlier. `held` keeps the latest record
+//! of every uid: its version guards against old ones, and together the records are what a snapshot stores. What is gone
+//! stays in `held` until its tombstone (30 days), so an old record cannot bring it back.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use parking_lot::Mutex;
+
+use sluice_proto::internal::control::v1::control_record::Resource;
+use sluice_proto::internal::control::v1::{self as control, ControlRecord, Life};
+use sluice_types::api_key::SecretHash;
+use sluice_types::limits::TenantLimits;
+use sluice_types::physical::TopicName;
+use sluice_types::{AccountUid, Grant, KeyUid, NamespaceId, NamespaceUid, TenantUid, TopicId, TopicUid};
+
+use crate::ports::ResolvedTopic;
+use crate::view::entry::{AccountEntry, KeyEntry, TenantEntry, TenantState, limits_over};
+
+/// What a record did beyond the tables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing to do.
+    None,
+    /// A topic came into service or got partitions: it must be servable before the offset counts as applied.
+    Serve(Arc<ResolvedTopic>),
+    /// A topic is gone for good.
+    Forget(Arc<ResolvedTopic>),
+}
+
+/// A record that cannot be understood. It is skipped: a gateway must not stop for what a newer control plane wrote.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("control record of {uid:?}: {what}")]
+pub struct RecordError {
+    /// The record's key.
+    pub uid: String,
+    /// What is wrong.
+    pub what: &'static str,
+}
+
+/// The tables.
+#[derive(Default)]
+pub struct Index {
+    defaults: TenantLimits,
+    held: Mutex<HashMap<String, Arc<ControlRecord>>>,
+    keys: DashMap<KeyUid, Arc<KeyEntry>>,
+    accounts: DashMap<AccountUid, Arc<AccountEntry>>,
+    tenants: DashMap<TenantUid, Arc<TenantEntry>>,
+}
+
+impl Index {
+    /// Empty tables; tenants without own limits get these.
+    pub fn new(defaults: TenantLimits) -> Self {
+        Self { defaults, ..Self::default() }
+    }
+
+    /// The key.
+    pub fn key(&self, id: KeyUid) -> Option<Arc<KeyEntry>> {
+        self.keys.get(&id).map(|entry| Arc::clone(&entry))
+    }
+
+    /// The account.
+    pub fn account(&self, uid: AccountUid) -> Option<Arc<AccountEntry>> {
+        self.accounts.get(&uid).map(|entry| Arc::clone(&entry))
+    }
+
+    /// The tenant.
+    pub fn tenant(&self, uid: TenantUid) -> Option<Arc<TenantEntry>> {
+        self.tenants.get(&uid).map(|entry| Arc::clone(&entry))
+    }
+
+    /// Resources held, gone ones too.
+    pub fn len(&self) -> usize {
+        self.held.lock().len()
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.held.lock().is_empty()
+    }
+
+    /// All records held, for a snapshot.
+    pub fn records(&self) -> Vec<Arc<ControlRecord>> {
+        self.held.lock().values().cloned().collect()
+    }
+
+    /// Applies a record; one whose version is not above the held one does nothing.
+    pub fn apply(&self, record: ControlRecord) -> Result<Change, RecordError> {
+        let uid = resource_uid(&record).ok_or(RecordError { uid: String::new(), what: "holds no resource" })?.to_owned();
+        let record = Arc::new(record);
+        // The lock is held over the change of the tables, so that two appliers cannot interleave.
+        let mut held = self.held.lock();
+        if held.get(&uid).is_some_and(|known| known.version >= record.version) {
+            return Ok(Change::None);
+        }
+        let change = self.enter(&record).map_err(|what| RecordError { uid: uid.clone(), what })?;
+        held.insert(uid, record);
+        Ok(change)
+    }
+
+    /// Applies a tombstone: 30 days after its end nothing is known of a resource.
+    pub fn remove(&self, uid: &str) -> Change {
+        let mut held = self.held.lock();
+        let Some(record) = held.remove(uid) else { return Change::None };
+        let mut gone = (*record).clone();
+        match &mut gone.resource {
+            Some(Resource::Tenant(tenant)) => tenant.life = Life::Gone.into(),
+            Some(Resource::Namespace(namespace)) => namespace.life = Life::Gone.into(),
+            Some(Resource::Topic(topic)) => topic.life = Life::Gone.into(),
+            Some(Resource::Account(account)) => account.life = Life::Gone.into(),
+            Some(Resource::Key(key)) => key.life = Life::Gone.into(),
+            None => {}
+        }
+        let change = self.enter(&gone).unwrap_or(Change::None);
+        match &gone.resource {
+            Some(Resource::Key(key)) => drop(key.key_id.parse().map(|id| self.keys.remove(&id))),
+            Some(Resource::Account(account)) => drop(account.uid.parse().map(|uid| self.accounts.remove(&uid))),
+            Some(Resource::Tenant(tenant)) => drop(tenant.uid.parse().map(|uid| self.tenants.remove(&uid))),
+            _ => {}
+        }
+        change
+    }
+
+    fn enter(&self, record: &ControlRecord) -> Result<Change, &'static str> {
+        let tenant_uid: TenantUid = record.tenant_uid.parse().map_err(|_| "tenant_uid is no uid")?;
+        match &record.resource {
+            Some(Resource::Tenant(tenant)) => self.enter_tenant(tenant_uid, tenant),
+            Some(Resource::Namespace(namespace)) => self.enter_namespace(tenant_uid, record, namespace),
+            Some(Resource::Topic(topic)) => self.enter_topic(tenant_uid, record, topic),
+            Some(Resource::Account(account)) => self.enter_account(tenant_uid, account),
+            Some(Resource::Key(key)) => self.enter_key(tenant_uid, key),
+            None => Err("holds no resource"),
+        }
+    }
+
+    fn tenant_entry(&self, uid: TenantUid) -> Arc<TenantEntry> {
+        Arc::clone(&self.tenants.entry(uid).or_insert_with(|| Arc::new(TenantEntry::new(uid, self.defaults))))
+    }
+
+    fn enter_tenant(&self, uid: TenantUid, tenant: &control::TenantState) -> Result<Change, &'static str> {
+        let state = TenantState {
+            id: tenant.id.parse().map_err(|_| "tenant id breaks its grammar")?,
+            active: tenant.life() != Life::Gone,
+            suspended: tenant.suspended,
+        };
+        let limits = limits_over(self.defaults, tenant.limits.as_ref());
+        self.tenant_entry(uid).set_state(Some(state), limits);
+        Ok(Change::None)
+    }
+
+    fn enter_namespace(
+        &self,
+        tenant: TenantUid,
+        record: &ControlRecord,
+        namespace: &control::NamespaceState,
+    ) -> Result<Change, &'static str> {
+        let uid: NamespaceUid = namespace.uid.parse().map_err(|_| "namespace uid is no uid")?;
+        let id: NamespaceId = namespace.id.parse().map_err(|_| "namespace id breaks its grammar")?;
+        let tenant = self.tenant_entry(tenant);
+        if namespace.life() == Life::Active {
+            tenant.names_mut().put_namespace(id, uid, record.outbox_id);
+        } else {
+            tenant.names_mut().remove_namespace(&id, uid);
+        }
+        Ok(Change::None)
+    }
+
+    fn enter_topic(
+        &self,
+        tenant_uid: TenantUid,
+        record: &ControlRecord,
+        topic: &control::TopicState,
+    ) -> Result<Change, &'static str> {
+        let uid: TopicUid = topic.uid.parse().map_err(|_| "topic uid is no uid")?;
+        let id: TopicId = topic.id.parse().map_err(|_| "topic id breaks its grammar")?;
+        let namespace: NamespaceUid = topic.namespace_uid.parse().map_err(|_| "namespace uid is no uid")?;
+        let tenant = self.tenant_entry(tenant_uid);
+        let before = tenant.names().topic_of(namespace, &id, uid);
+        match topic.life() {
+            Life::Active if topic.partitions < 1 => Err("an active topic has no partitions"),
+            Life::Active => {
+                let resolved = Arc::new(ResolvedTopic {
+                    physical: TopicName::new(namespace, uid),
+                    tenant_uid,
+                    namespace_uid: namespace,
+                    topic_uid: uid,
+                    partitions: topic.partitions,
+                    name: format!("namespaces/{}/topics/{id}", topic.namespace_id),
+                });
+                tenant.names_mut().put_topic(namespace, id, uid, record.outbox_id, Some(Arc::clone(&resolved)));
+                let as_before = before.is_some_and(|before| before.partitions == resolved.partitions);
+                Ok(if as_before { Change::None } else { Change::Serve(resolved) })
+            }
+            Life::Pending => {
+                tenant.names_mut().put_topic(namespace, id, uid, record.outbox_id, None);
+                Ok(Change::None)
+            }
+            Life::Gone | Life::Unspecified => {
+                let resolved = tenant.names_mut().remove_topic(namespace, &id, uid);
+                Ok(resolved.map_or(Change::None, Change::Forget))
+            }
+        }
+    }
+
+    fn enter_account(&self, tenant_uid: TenantUid, account: &control::AccountState) -> Result<Change, &'static str> {
+        let uid: AccountUid = account.uid.parse().map_err(|_| "account uid is no uid")?;
+        // A role this build does not know grants nothing.
+        let grants = account.grants.iter().filter_map(|grant| {
+            let resource = if grant.resource.is_empty() { "*" } else { grant.resource.as_str() };
+            Some(Grant { role: grant.role.parse().ok()?, resource: resource.to_owned() })
+        });
+        let entry = AccountEntry {
+            uid,
+            tenant_uid,
+            id: account.id.clone(),
+            active: account.life() == Life::Active,
+            grants: grants.collect(),
+        };
+        self.accounts.insert(uid, Arc::new(entry));
+        Ok(Change::None)
+    }
+
+    fn enter_key(&self, tenant_uid: TenantUid, key: &control::KeyState) -> Result<Change, &'static str> {
+        let id: KeyUid = key.key_id.parse().map_err(|_| "key id is no uid")?;
+        let active = key.life() == Life::Active;
+        // What is gone may have lost its hash; it is refused before the hash is looked at.
+        let hash = match <[u8; 32]>::try_from(&key.hash[..]) {
+            Ok(hash) => hash,
+            Err(_) if !active => [0; 32],
+            Err(_) => return Err("hash is not 32 bytes"),
+        };
+        let entry = KeyEntry {
+            id,
+            tenant_uid,
+            account_uid: key.account_uid.parse().map_err(|_| "account uid is no uid")?,
+            hash: SecretHash(hash),
+            active,
+            expire_time_ms: key.expire_time_ms,
+        };
+        self.keys.insert(id, Arc::new(entry));
+        Ok(Change::None)
+    }
+}
+
+/// The uid of the resource in a record, which is the record's key in the log.
+pub fn resource_uid(record: &ControlRecord) -> Option<&str> {
+    Some(match record.resource.as_ref()? {
+        Resource::Tenant(tenant) => &tenant.uid,
+        Resource::Namespace(namespace) => &namespace.uid,
+        Resource::Topic(topic) => &topic.uid,
+        Resource::Account(account) => &account.uid,
+        Resource::Key(key) => &key.key_id,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+//! Records in every order: versions, deletions, new lives of a name.
+
+use super::*;
+use crate::view::{TopicLookup, View};
+use sluice_types::TenantScope;
+
+struct World {
+    view: View,
+    tenant: TenantUid,
+    namespace: NamespaceUid,
+    order: std::cell::Cell<i64>,
+}
+
+impl World {
+    fn new() -> Self {
+        let world = Self {
+            view: View::default(),
+            tenant: TenantUid::random(),
+            namespace: NamespaceUid::random(),
+            order: std::cell::Cell::new(0),
+        };
+        world.apply(world.record(1, Resource::Tenant(control::TenantState {
+            uid: world.tenant.to_string(),
+            id: "acme".into(),
+            life: Life::Active.into(),
+            ..Default::default()
+        })));
+        world
+    }
+
+    fn record(&self, version: i64, resource: Resource) -> ControlRecord {
+        self.order.set(self.order.get() + 1);
+        ControlRecord {
+            version,
+            tenant_uid: self.tenant.to_string(),
+            outbox_id: self.order.get(),
+            resource: Some(resource),
+            ..Default::default()
+        }
+    }
+
+    fn namespace(&self, version: i64, life: Life) -> ControlRecord {
+        self.record(version, Resource::Namespace(control::NamespaceState {
+            uid: self.namespace.to_string(),
+            id: "prod".into(),
+            life: life.into(),
+        }))
+    }
+
+    fn topic(&self, uid: TopicUid, version: i64, life: Life, partitions: i32) -> ControlRecord {
+        self.record(version, Resource::Topic(control::TopicState {
+            uid: uid.to_string(),
+            id: "orders".into(),
+            namespace_uid: self.namespace.to_string(),
+            namespace_id: "prod".into(),
+            life: life.into(),
+            partitions,
+            ..Default::default()
+        }))
+    }
+
+    fn apply(&self, record: ControlRecord) -> Change {
+        self.view.index().apply(record).expect("a good record")
+    }
+
+    fn lookup(&self) -> TopicLookup {
+        let scope = TenantScope::from_verified(self.tenant, "acme".parse().expect("id"));
+        self.view.topic_lookup(&scope, &"prod".parse().expect("id"), &"orders".parse().expect("id"))
+    }
+
+    fn active_uid(&self) -> Option<TopicUid> {
+        match self.lookup() {
+            TopicLookup::Active(topic) => Some(topic.topic_uid),
+            _ => None,
+        }
+    }
+}
+
+#[test]
+fn a_topic_goes_from_absent_over_pending_to_active_and_gone() {
+    let world = World::new();
+    let uid = TopicUid::random();
+    world.apply(world.namespace(1, Life::Active));
+    assert_eq!(world.lookup(), TopicLookup::Absent);
+    world.apply(world.topic(uid, 1, Life::Pending, 0));
+    assert_eq!(world.lookup(), TopicLookup::Pending);
+    assert!(matches!(world.apply(world.topic(uid, 2, Life::Active, 3)), Change::Serve(_)));
+    assert_eq!(world.active_uid(), Some(uid));
+    assert_eq!(world.apply(world.topic(uid, 3, Life::Active, 3)), Change::None, "only labels changed");
+    assert!(matches!(world.apply(world.topic(uid, 4, Life::Active, 6)), Change::Serve(t) if t.partitions == 6));
+    assert!(matches!(world.apply(world.topic(uid, 5, Life::Gone, 6)), Change::Forget(_)));
+    assert_eq!(world.lookup(), TopicLookup::Absent);
+}
+
+#[test]
+fn an_old_record_never_brings_back_what_is_gone() {
+    let world = World::new();
+    let uid = TopicUid::random();
+    world.apply(world.namespace(1, Life::Active));
+    let old = world.topic(uid, 2, Life::Active, 1);
+    world.apply(world.topic(uid, 3, Life::Gone, 1));
+    assert_eq!(world.apply(old), Change::None);
+    assert_eq!(world.lookup(), TopicLookup::Absent);
+}
+
+#[test]
+fn a_name_made_again_is_the_new_life_even_if_the_old_ones_end_comes_late() {
+    let world = World::new();
+    let (first, second) = (TopicUid::random(), TopicUid::random());
+    world.apply(world.namespace(1, Life::Active));
+    world.apply(world.topic(first, 1, Life::Active, 1));
+    let end = world.topic(first, 2, Life::Gone, 1);
+    world.apply(world.topic(second, 1, Life::Active, 1));
+    assert_eq!(world.active_uid(), Some(second));
+    world.apply(end);
+    assert_eq!(world.active_uid(), Some(second));
+}
+
+#[test]
+fn a_new_life_that_is_being_made_is_not_the_old_one() {
+    let world = World::new();
+    let (first, second) = (TopicUid::random(), TopicUid::random());
+    world.apply(world.namespace(1, Life::Active));
+    world.apply(world.topic(first, 1, Life::Active, 1));
+    world.apply(world.topic(first, 2, Life::Gone, 1));
+    world.apply(world.topic(second, 1, Life::Pending, 0));
+    assert_eq!(world.lookup(), TopicLookup::Pending);
+}
+
+#[test]
+fn a_topic_may_come_before_its_namespace_and_goes_with_it() {
+    let world = World::new();
+    let uid = TopicUid::random();
+    world.apply(world.topic(uid, 1, Life::Active, 1));
+    assert_eq!(world.lookup(), TopicLookup::Absent);
+    world.apply(world.namespace(1, Life::Active));
+    assert_eq!(world.active_uid(), Some(uid));
+    world.apply(world.namespace(2, Life::Gone));
+    assert_eq!(world.lookup(), TopicLookup::Absent);
+}
+
+#[test]
+fn a_tombstone_removes_everything_that_is_known() {
+    let world = World::new();
+    let uid = TopicUid::random();
+    world.apply(world.namespace(1, Life::Active));
+    world.apply(world.topic(uid, 1, Life::Active, 1));
+    assert!(matches!(world.view.index().remove(&uid.to_string()), Change::Forget(_)));
+    assert_eq!(world.lookup(), TopicLookup::Absent);
+    world.view.index().remove(&world.tenant.to_string());
+    assert!(world.view.tenant(world.tenant).is_none());
+}
+
+#[test]
+fn keys_and_accounts_keep_their_newest_version() {
+    let world = World::new();
+    let (key, account) = (KeyUid::random(), AccountUid::random());
+    let state = |life: Life| {
+        Resource::Key(control::KeyState {
+            key_id: key.to_string(),
+            account_uid: account.to_string(),
+            hash: vec![7; 32].into(),
+            life: life.into(),
+            expire_time_ms: 0,
+        })
+    };
+    let active = world.record(1, state(Life::Active));
+    world.apply(world.record(2, state(Life::Gone)));
+    world.apply(active);
+    assert!(!world.view.key(key).expect("held").active);
+    let grants = vec![
+        control::Grant { role: "producer".into(), resource: String::new() },
+        control::Grant { role: "of the future".into(), resource: "*".into() },
+    ];
+    world.apply(world.record(1, Resource::Account(control::AccountState {
+        uid: account.to_string(),
+        id: "ci".into(),
+        life: Life::Active.into(),
+        grants,
+    })));
+    let held = world.view.account(account).expect("held");
+    assert_eq!(held.grants.len(), 1);
+    assert_eq!(held.grants[0].resource, "*");
+}
+
+#[test]
+fn limits_that_are_not_set_are_the_defaults() {
+    let world = World::new();
+    world.apply(world.record(2, Resource::Tenant(control::TenantState {
+        uid: world.tenant.to_string(),
+        id: "acme".into(),
+        life: Life::Active.into(),
+        suspended: true,
+        limits: Some(control::Limits { ingress_bytes_per_second: 1 << 20, ..Default::default() }),
+    })));
+    let tenant = world.view.tenant(world.tenant).expect("held");
+    assert!(tenant.state().expect("state").suspended);
+    assert_eq!(tenant.limiter.limits().ingress_bytes_per_second, 1 << 20);
+    assert_eq!(tenant.limiter.limits().requests_per_second, TenantLimits::default().requests_per_second);
+}
+
+#[test]
+fn a_record_that_makes_no_sense_changes_nothing() {
+    let world = World::new();
+    let broken = world.record(1, Resource::Key(control::KeyState { key_id: "x".into(), ..Default::default() }));
+    assert!(world.view.index().apply(broken).is_err());
+    assert!(world.view.index().apply(ControlRecord::default()).is_err());
+}
