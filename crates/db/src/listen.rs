@@ -1,0 +1,44 @@
+//! LISTEN on a connection of its own, for waking jobs early. Notifications may be lost: whoever listens polls as well.
+
+use std::time::Duration;
+
+use sqlx::postgres::PgListener;
+
+use crate::database::SystemScope;
+
+const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
+
+/// What came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notification {
+    /// A NOTIFY on this channel.
+    On(String),
+    /// Listening began, or began again: anything may have been missed.
+    Connected,
+}
+
+/// Listens until dropped, calling `heard` for each notification. Reconnects for ever; run it in a task.
+pub async fn listen(system: SystemScope, channels: &'static [&'static str], heard: impl Fn(Notification) + Send) {
+    loop {
+        if let Err(error) = listen_once(&system, channels, &heard).await {
+            tracing::debug!(%error, "listening to the database ended; beginning again");
+        }
+        tokio::time::sleep(RECONNECT_PAUSE).await;
+    }
+}
+
+async fn listen_once(
+    system: &SystemScope,
+    channels: &[&'static str],
+    heard: &impl Fn(Notification),
+) -> Result<(), sqlx::Error> {
+    let mut listener = PgListener::connect_with(system.pool()).await?;
+    listener.listen_all(channels.iter().copied()).await?;
+    heard(Notification::Connected);
+    loop {
+        match listener.try_recv().await? {
+            Some(notification) => heard(Notification::On(notification.channel().to_owned())),
+            None => heard(Notification::Connected),
+        }
+    }
+}
