@@ -3,7 +3,11 @@
 //! Runs without `protoc`. Promises: the build fails when an RPC of ours lacks an authorization or (unless it is internal) an
 //! HTTP rule, so that no server can be built that holds an RPC nobody decided about.
 
-mod codegen;
+mod adapters;
+mod model;
+mod schema;
+mod tables;
+mod template;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -11,6 +15,14 @@ use std::path::{Path, PathBuf};
 /// The types of `google.protobuf` that we define ourselves, with canonical proto3 JSON.
 const WELL_KNOWN: &str = "crate::wkt";
 
+/// What the generated tables name.
+const USES: &str = "use crate::access::{ApiRequest, Audience, Rpc};
+use crate::route::{Body, HttpRule, Segment, Var};
+use crate::schema::{FieldSchema, Kind, Label, MessageSchema};
+
+";
+
+#[expect(clippy::disallowed_methods, reason = "cargo hands its directories to build scripts in the environment")]
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../..").canonicalize()?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
@@ -32,7 +44,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut compiler = protox::Compiler::new(&includes)?;
     compiler.include_imports(true).include_source_info(true).open_files(&files)?;
     messages(compiler.file_descriptor_set())?;
-    codegen::generate(&compiler.descriptor_pool(), &out)
+    let pool = compiler.descriptor_pool();
+    let rpcs = model::read(&pool)?;
+    let parts = [USES.to_owned(), schema::write(&pool, &rpcs), tables::write(&rpcs), adapters::write(&rpcs)];
+    std::fs::write(out.join("tables.rs"), parts.concat())?;
+    Ok(())
 }
 
 /// Messages, clients and servers by prost and tonic, their JSON by pbjson.
