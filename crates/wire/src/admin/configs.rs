@@ -1,0 +1,107 @@
+//! Reading and changing topics' configs.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::message;
+use crate::client::Client;
+use crate::codec::{
+    DescribeConfigsRequestData, IncrementalAlterConfigsRequestData, describe_configs_request,
+    incremental_alter_configs_request, text,
+};
+use crate::deadline::Deadline;
+use crate::error::{Error, KafkaError, Result};
+use crate::pool::Lane;
+
+const RESOURCE_TOPIC: i8 = 2;
+/// Where a value comes from: set on the topic itself.
+const SOURCE_TOPIC: i8 = 1;
+
+/// A config as the broker applies it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigEntry {
+    /// Value; `None` if it is secret.
+    pub value: Option<String>,
+    /// True if set on the topic itself, false if it is a default.
+    pub is_set: bool,
+}
+
+/// A change of one config.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConfigChange {
+    /// Set it to this value.
+    Set(String),
+    /// Go back to the broker's default.
+    Unset,
+}
+
+impl Client {
+    /// All configs of a topic by name, or only those named.
+    pub async fn describe_topic_configs(
+        &self,
+        topic: &str,
+        names: Option<&[&str]>,
+        timeout: Duration,
+    ) -> Result<BTreeMap<String, ConfigEntry>> {
+        let request = DescribeConfigsRequestData {
+            resources: vec![describe_configs_request::DescribeConfigsResource {
+                resource_type: RESOURCE_TOPIC,
+                resource_name: text(topic),
+                configuration_keys: names.map(|names| names.iter().map(|name| text(*name)).collect()),
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let response = self.call_any(&request, Lane::Admin, Deadline::after(timeout)).await?;
+        let answer = response.results.into_iter().next();
+        let answer = answer.ok_or_else(|| Error::Protocol("answer lacks the topic".to_owned()))?;
+        KafkaError::check(answer.error_code, message(answer.error_message))?;
+        let entry = |config: crate::codec::DescribedConfig| {
+            let is_set = config.config_source == SOURCE_TOPIC;
+            (config.name.to_string(), ConfigEntry { value: message(config.value), is_set })
+        };
+        Ok(answer.configs.into_iter().map(entry).collect())
+    }
+
+    /// Changes the configs named and leaves the others alone.
+    pub async fn incremental_alter_configs(
+        &self,
+        topic: &str,
+        changes: &BTreeMap<String, ConfigChange>,
+        validate_only: bool,
+        timeout: Duration,
+    ) -> Result<()> {
+        let change = |(name, change): (&String, &ConfigChange)| {
+            let (config_operation, value) = match change {
+                ConfigChange::Set(value) => (0, Some(text(value.as_str()))),
+                ConfigChange::Unset => (1, None),
+            };
+            incremental_alter_configs_request::AlterableConfig {
+                name: text(name.as_str()),
+                config_operation,
+                value,
+                ..Default::default()
+            }
+        };
+        let request = IncrementalAlterConfigsRequestData {
+            resources: vec![incremental_alter_configs_request::AlterConfigsResource {
+                resource_type: RESOURCE_TOPIC,
+                resource_name: text(topic),
+                configs: changes.iter().map(change).collect(),
+                ..Default::default()
+            }],
+            validate_only,
+            ..Default::default()
+        };
+        let response = self
+            .call_controller(
+                &request,
+                |answer| answer.responses.iter().map(|topic| topic.error_code).collect(),
+                Deadline::after(timeout),
+            )
+            .await?;
+        let answer = response.responses.into_iter().next();
+        let answer = answer.ok_or_else(|| Error::Protocol("answer lacks the topic".to_owned()))?;
+        Ok(KafkaError::check(answer.error_code, message(answer.error_message))?)
+    }
+}

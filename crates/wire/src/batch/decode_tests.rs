@@ -1,0 +1,168 @@
+//! Decoder against the encoder, and against bytes nobody would send in good faith.
+
+use bytes::{BufMut, BytesMut};
+use proptest::prelude::*;
+
+use super::*;
+use crate::batch::encode::{OutRecord, encode_batch};
+
+const TRANSACTIONAL: i16 = 1 << 4;
+const CONTROL: i16 = 1 << 5;
+
+fn record(value: &str) -> OutRecord {
+    OutRecord { value: Some(Bytes::copy_from_slice(value.as_bytes())), timestamp_ms: 7, ..Default::default() }
+}
+
+/// A batch as a broker stores it: with offset, producer and flags, and the CRC made good again.
+fn stored(records: &[OutRecord], base_offset: i64, attributes: i16, producer_id: i64) -> Bytes {
+    let mut batch = BytesMut::from(&encode_batch(records).unwrap()[..]);
+    batch[..8].copy_from_slice(&base_offset.to_be_bytes());
+    batch[21..23].copy_from_slice(&attributes.to_be_bytes());
+    batch[43..51].copy_from_slice(&producer_id.to_be_bytes());
+    let crc = crc32c::crc32c(&batch[CRC_FROM..]);
+    batch[17..21].copy_from_slice(&crc.to_be_bytes());
+    batch.freeze()
+}
+
+fn marker(base_offset: i64, kind: u8, producer_id: i64) -> Bytes {
+    let key = Bytes::copy_from_slice(&[0, 0, 0, kind]);
+    let record = OutRecord { key: Some(key), value: Some(Bytes::from_static(&[0; 6])), ..Default::default() };
+    stored(&[record], base_offset, TRANSACTIONAL | CONTROL, producer_id)
+}
+
+fn join(batches: &[Bytes]) -> Bytes {
+    Bytes::from(batches.concat())
+}
+
+fn values(decoded: &Decoded) -> Vec<&str> {
+    decoded.records.iter().map(|record| std::str::from_utf8(record.value.as_ref().unwrap()).unwrap()).collect()
+}
+
+#[test]
+fn records_below_the_offset_asked_for_are_left_out() {
+    let bytes = join(&[stored(&[record("a"), record("b")], 10, 0, -1), stored(&[record("c"), record("d")], 12, 0, -1)]);
+    let decoded = decode(&bytes, 13, &[]).unwrap();
+    assert_eq!(values(&decoded), ["d"]);
+    assert_eq!((decoded.records[0].offset, decoded.next_offset), (13, 14));
+}
+
+#[test]
+fn aborted_transactions_and_markers_are_hidden_and_still_move_the_offset() {
+    let bytes = join(&[
+        stored(&[record("gone")], 0, TRANSACTIONAL, 5),
+        stored(&[record("other producer")], 1, TRANSACTIONAL, 6),
+        marker(2, 0, 5),
+        stored(&[record("kept")], 3, TRANSACTIONAL, 5),
+        marker(4, 1, 5),
+    ]);
+    let aborted = [AbortedTransaction { producer_id: 5, first_offset: 0 }];
+    let decoded = decode(&bytes, 0, &aborted).unwrap();
+    assert_eq!(values(&decoded), ["other producer", "kept"]);
+    assert_eq!(decoded.next_offset, 5);
+    let only_marker = decode(&marker(9, 1, 5), 9, &[]).unwrap();
+    assert_eq!((only_marker.records.len(), only_marker.next_offset), (0, 10));
+}
+
+#[test]
+fn a_batch_cut_off_at_any_byte_is_tolerated() {
+    let whole = stored(&[record("a")], 0, 0, -1);
+    let bytes = join(&[whole.clone(), stored(&[record("b")], 1, 0, -1)]);
+    for cut in whole.len() + 1..bytes.len() {
+        let decoded = decode(&bytes.slice(..cut), 0, &[]).unwrap();
+        assert_eq!((values(&decoded), decoded.next_offset, decoded.truncated), (vec!["a"], 1, true), "{cut}");
+    }
+}
+
+#[test]
+fn a_flipped_bit_fails_the_checksum() {
+    let mut bytes = stored(&[record("a")], 3, 0, -1).to_vec();
+    *bytes.last_mut().unwrap() ^= 1;
+    assert_eq!(decode(&bytes.into(), 0, &[]), Err(DecodeError::Crc { base_offset: 3 }));
+}
+
+#[test]
+fn append_time_is_the_brokers() {
+    let bytes = stored(&[record("a")], 0, crate::batch::header::ATTRIBUTE_LOG_APPEND_TIME, -1);
+    let decoded = decode(&bytes, 0, &[]).unwrap();
+    assert_eq!(decoded.records[0].timestamp_type, crate::TimestampType::LogAppendTime);
+}
+
+#[test]
+fn a_gzip_batch_inflates_only_within_the_limit() {
+    use std::io::Write as _;
+    let plain = encode_batch(&[record(&"x".repeat(10_000)), record("y")]).unwrap();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    gzip.write_all(&plain[BATCH_HEADER_BYTES..]).unwrap();
+    let mut batch = BytesMut::from(&plain[..BATCH_HEADER_BYTES]);
+    batch.put_slice(&gzip.finish().unwrap());
+    let length = (batch.len() - LENGTH_END) as i32;
+    batch[8..12].copy_from_slice(&length.to_be_bytes());
+    batch[21..23].copy_from_slice(&1_i16.to_be_bytes());
+    let crc = crc32c::crc32c(&batch[CRC_FROM..]);
+    batch[17..21].copy_from_slice(&crc.to_be_bytes());
+    let bytes = batch.freeze();
+    assert_eq!(decode(&bytes, 0, &[]).unwrap().records.len(), 2);
+    let tight = decode_with(&bytes, 0, &[], DecodeLimits { inflated_bytes_max: 9_999 });
+    assert!(matches!(tight, Err(DecodeError::Inflate { .. })), "{tight:?}");
+}
+
+fn any_bytes() -> impl Strategy<Value = Option<Bytes>> {
+    proptest::option::of(proptest::collection::vec(any::<u8>(), 0..200).prop_map(Bytes::from))
+}
+
+prop_compose! {
+    fn any_record()(
+        key in any_bytes(),
+        value in any_bytes(),
+        headers in proptest::collection::vec(
+            (proptest::collection::vec(any::<u8>(), 0..20).prop_map(Bytes::from), any_bytes()), 0..4),
+        timestamp_ms in 0..4_000_000_000_000_i64,
+    ) -> OutRecord {
+        OutRecord { key, value, headers, timestamp_ms }
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_encoded_decodes_to_the_same(records in proptest::collection::vec(any_record(), 1..20)) {
+        let bytes = stored(&records, 100, 0, -1);
+        let decoded = decode(&bytes, 0, &[]).unwrap();
+        prop_assert_eq!(decoded.next_offset, 100 + records.len() as i64);
+        prop_assert_eq!(decoded.records.len(), records.len());
+        for ((expected, found), offset) in records.iter().zip(&decoded.records).zip(100..) {
+            prop_assert_eq!(found.offset, offset);
+            prop_assert_eq!(found.timestamp_ms, expected.timestamp_ms);
+            prop_assert_eq!(&found.key, &expected.key);
+            prop_assert_eq!(&found.value, &expected.value);
+            prop_assert_eq!(&found.headers, &expected.headers);
+        }
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let _any_outcome = decode(&bytes.into(), 0, &[]);
+    }
+
+    /// Damage behind a good checksum: what a hostile producer could store.
+    #[test]
+    fn damaged_batches_with_a_good_checksum_never_panic(
+        records in proptest::collection::vec(any_record(), 1..5),
+        damage in proptest::collection::vec((21..400_usize, any::<u8>()), 1..8),
+        cut in 0..50_usize,
+    ) {
+        let mut batch = stored(&records, 0, 0, -1).to_vec();
+        for (at, byte) in damage {
+            let at = at % batch.len();
+            if at >= CRC_FROM {
+                batch[at] = byte;
+            }
+        }
+        batch.truncate((batch.len() - cut.min(batch.len())).max(BATCH_HEADER_BYTES));
+        let length = (batch.len() - LENGTH_END) as i32;
+        batch[8..12].copy_from_slice(&length.to_be_bytes());
+        let crc = crc32c::crc32c(&batch[CRC_FROM..]);
+        batch[17..21].copy_from_slice(&crc.to_be_bytes());
+        let limits = DecodeLimits { inflated_bytes_max: 1 << 20 };
+        let _any_outcome = decode_with(&batch.into(), 0, &[], limits);
+    }
+}

@@ -1,0 +1,66 @@
+//! The requests we send, tied to their responses and to the versions we speak.
+
+use bytes::{Bytes, BytesMut};
+pub(crate) use kacrab_protocol::generated::describe_configs_response::DescribeConfigsResourceResult as DescribedConfig;
+pub(crate) use kacrab_protocol::generated::{
+    AlterUserScramCredentialsRequestData, AlterUserScramCredentialsResponseData, ApiVersionsRequestData,
+    ApiVersionsResponseData, CreateAclsRequestData, CreateAclsResponseData, CreatePartitionsRequestData,
+    CreatePartitionsResponseData, CreateTopicsRequestData, CreateTopicsResponseData, DeleteAclsRequestData,
+    DeleteAclsResponseData, DeleteTopicsRequestData, DeleteTopicsResponseData, DescribeAclsRequestData,
+    DescribeAclsResponseData, DescribeClusterRequestData, DescribeClusterResponseData, DescribeConfigsRequestData,
+    DescribeConfigsResponseData, FetchRequestData, FetchResponseData, IncrementalAlterConfigsRequestData,
+    IncrementalAlterConfigsResponseData, ListOffsetsRequestData, ListOffsetsResponseData, MetadataRequestData,
+    MetadataResponseData, ProduceRequestData, ProduceResponseData, SaslAuthenticateRequestData,
+    SaslAuthenticateResponseData, SaslHandshakeRequestData, SaslHandshakeResponseData, ScramCredentialDeletion,
+    ScramCredentialUpsertion,
+};
+pub(crate) use kacrab_protocol::{KafkaString as Text, KafkaUuid as Uuid};
+
+use super::{ProtocolResult, Request};
+
+macro_rules! requests {
+    ($($name:literal $api:literal v $min:literal..$max:literal: $request:ident => $response:ident $($throttle:ident)?;)*) => {$(
+        impl Request for $request {
+            const API: i16 = $api;
+            const NAME: &'static str = $name;
+            const VERSIONS: (i16, i16) = ($min, $max);
+            type Response = $response;
+
+            fn write(&self, buf: &mut BytesMut, version: i16) -> ProtocolResult<()> {
+                $request::write(self, buf, version)
+            }
+
+            fn read_response(buf: &mut Bytes, version: i16) -> ProtocolResult<$response> {
+                $response::read(buf, version)
+            }
+
+            fn throttle_ms(_response: &$response) -> i32 {
+                0 $(+ _response.$throttle)?
+            }
+        }
+    )*};
+}
+
+// Produce stops at 12 because 13 names topics by id only. Fetch starts at 13 for the opposite reason: a read must
+// notice that a name was given to another topic.
+requests! {
+    "Produce" 0 v 9..12: ProduceRequestData => ProduceResponseData throttle_time_ms;
+    "Fetch" 1 v 13..17: FetchRequestData => FetchResponseData throttle_time_ms;
+    "ListOffsets" 2 v 6..10: ListOffsetsRequestData => ListOffsetsResponseData throttle_time_ms;
+    "Metadata" 3 v 12..13: MetadataRequestData => MetadataResponseData throttle_time_ms;
+    "SaslHandshake" 17 v 1..1: SaslHandshakeRequestData => SaslHandshakeResponseData;
+    "ApiVersions" 18 v 0..4: ApiVersionsRequestData => ApiVersionsResponseData throttle_time_ms;
+    "CreateTopics" 19 v 7..7: CreateTopicsRequestData => CreateTopicsResponseData throttle_time_ms;
+    "DeleteTopics" 20 v 6..6: DeleteTopicsRequestData => DeleteTopicsResponseData throttle_time_ms;
+    "DescribeAcls" 29 v 2..3: DescribeAclsRequestData => DescribeAclsResponseData throttle_time_ms;
+    "CreateAcls" 30 v 2..3: CreateAclsRequestData => CreateAclsResponseData throttle_time_ms;
+    "DeleteAcls" 31 v 2..3: DeleteAclsRequestData => DeleteAclsResponseData throttle_time_ms;
+    "DescribeConfigs" 32 v 4..4: DescribeConfigsRequestData => DescribeConfigsResponseData throttle_time_ms;
+    "SaslAuthenticate" 36 v 2..2: SaslAuthenticateRequestData => SaslAuthenticateResponseData;
+    "CreatePartitions" 37 v 2..3: CreatePartitionsRequestData => CreatePartitionsResponseData throttle_time_ms;
+    "IncrementalAlterConfigs" 44 v 1..1:
+        IncrementalAlterConfigsRequestData => IncrementalAlterConfigsResponseData throttle_time_ms;
+    "AlterUserScramCredentials" 51 v 0..0:
+        AlterUserScramCredentialsRequestData => AlterUserScramCredentialsResponseData throttle_time_ms;
+    "DescribeCluster" 60 v 0..2: DescribeClusterRequestData => DescribeClusterResponseData throttle_time_ms;
+}

@@ -1,0 +1,279 @@
+//! Reading raw batches from a partition's leader.
+//!
+//! A long poll occupies a connection until the broker answers, so fetches take a connection of their own from a
+//! bounded set per broker; callers beyond it wait their turn, first come first served.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::batch::decode::AbortedTransaction;
+use crate::client::Client;
+use crate::codec::{FetchRequestData, FetchResponseData, fetch_request, fetch_response, from_uuid, to_uuid};
+use crate::deadline::Deadline;
+use crate::error::{Error, KafkaError, Result, code};
+use crate::metadata::Topic;
+use crate::pool::Lane;
+use crate::types::{Isolation, TopicId};
+
+/// Fetches under way per broker.
+const LANES_MAX: usize = 32;
+/// Tries within the deadline: leaders move, and metadata follows a moment later.
+const ATTEMPTS: u32 = 4;
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// What a fetch needs beyond the broker's wait: the way there and back.
+const MARGIN: Duration = Duration::from_millis(100);
+
+/// What to read.
+#[derive(Debug, Clone)]
+pub struct FetchRequest {
+    /// Physical topic name.
+    pub topic: String,
+    /// The topic's id, if the caller pins it: reading another topic of that name is [`Error::TopicReplaced`].
+    pub topic_id: Option<TopicId>,
+    /// Partition number.
+    pub partition: i32,
+    /// First offset wanted; batches may begin before it.
+    pub offset: i64,
+    /// Bytes of batches wanted at most. A single first batch may be larger; then it comes whole.
+    pub max_bytes: u32,
+    /// The broker answers as soon as it has this many bytes (at least 1).
+    pub min_bytes: u32,
+    /// How long the broker may wait for them.
+    pub max_wait: Duration,
+    /// Which records may be seen.
+    pub isolation: Isolation,
+}
+
+/// What came back. Batches are verbatim: decode them with [`crate::decode`].
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// Id of the topic that was read.
+    pub topic_id: TopicId,
+    /// Record batches as the broker stores them; empty if there was nothing within the wait. The last may be cut off.
+    pub batches: Bytes,
+    /// Offset after the last replicated record.
+    pub high_watermark: i64,
+    /// Offset after the last record of a finished transaction.
+    pub last_stable_offset: i64,
+    /// First offset still in the log.
+    pub log_start_offset: i64,
+    /// Transactions among the batches that were aborted (only when reading committed).
+    pub aborted: Vec<AbortedTransaction>,
+}
+
+/// Fetch connections of each broker: which are free.
+#[derive(Default)]
+pub(crate) struct FetchLanes(Mutex<HashMap<i32, Arc<BrokerLanes>>>);
+
+struct BrokerLanes {
+    places: Arc<Semaphore>,
+    free: Mutex<Vec<u32>>,
+}
+
+/// Which connection a fetch uses.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum FetchLane {
+    /// A free one of the shared set.
+    Shared,
+    /// The one kept for this reader alone.
+    Own(u32),
+}
+
+/// A fetch connection that only one reader uses; closed when dropped.
+pub(crate) struct OwnLane {
+    pub(crate) number: u32,
+    client: Client,
+}
+
+impl Drop for OwnLane {
+    fn drop(&mut self) {
+        self.client.inner.pool.forget_lane(Lane::OwnFetch(self.number));
+    }
+}
+
+/// The right to use one fetch connection; given back when dropped.
+struct LaneGuard {
+    lanes: Arc<BrokerLanes>,
+    number: u32,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Drop for LaneGuard {
+    fn drop(&mut self) {
+        self.lanes.free.lock().push(self.number);
+    }
+}
+
+impl FetchLanes {
+    async fn take(&self, broker: i32) -> Result<LaneGuard> {
+        let lanes = Arc::clone(self.0.lock().entry(broker).or_insert_with(|| {
+            // Popped from the end: the lowest numbers are used first, so few connections serve few readers.
+            let free = Mutex::new((0..LANES_MAX as u32).rev().collect());
+            Arc::new(BrokerLanes { places: Arc::new(Semaphore::new(LANES_MAX)), free })
+        }));
+        let place = Arc::clone(&lanes.places).acquire_owned().await.map_err(|_| Error::DeadlineExceeded)?;
+        let number = lanes.free.lock().pop().ok_or(Error::DeadlineExceeded)?;
+        Ok(LaneGuard { lanes, number, _place: place })
+    }
+}
+
+impl Client {
+    /// Reads batches from the leader. Follows a moved leader within the deadline; a log that does not reach the
+    /// offset is [`Error::OffsetOutOfRange`], a deleted topic [`Error::UnknownTopic`], another topic under the same
+    /// name [`Error::TopicReplaced`].
+    pub async fn fetch(&self, request: FetchRequest, timeout: Duration) -> Result<Fetched> {
+        self.fetch_on(request, FetchLane::Shared, Deadline::after(timeout)).await
+    }
+
+    /// A connection for fetches of one reader.
+    pub(crate) fn own_lane(&self) -> OwnLane {
+        let number = self.inner.next_own_lane.fetch_add(1, Ordering::Relaxed);
+        OwnLane { number, client: self.clone() }
+    }
+
+    pub(crate) async fn fetch_on(&self, request: FetchRequest, lane: FetchLane, deadline: Deadline) -> Result<Fetched> {
+        let mut topic = self.cached_topic(&request.topic, deadline).await?;
+        let mut expected = request.topic_id;
+        for attempt in 1.. {
+            let answer = self.fetch_once(&request, expected, &topic, lane, deadline).await;
+            let error = match answer {
+                Ok(fetched) => return Ok(fetched),
+                Err(error) if attempt < ATTEMPTS && (is_stale(&error) || error.is_retriable()) => error,
+                Err(error) => return Err(final_error(error, &request)),
+            };
+            expected = expected.or(Some(topic.topic_id));
+            if attempt > 1 && deadline.pause(RETRY_PAUSE * (attempt - 1)).await.is_err() {
+                return Err(final_error(error, &request));
+            }
+            topic = match self.refresh_topic(&request.topic, deadline).await {
+                Ok(topic) => topic,
+                Err(refresh @ Error::UnknownTopic { .. }) => return Err(refresh),
+                Err(_) => return Err(final_error(error, &request)),
+            };
+        }
+        Err(Error::DeadlineExceeded)
+    }
+
+    async fn fetch_once(
+        &self,
+        request: &FetchRequest,
+        expected: Option<TopicId>,
+        topic: &Topic,
+        lane: FetchLane,
+        deadline: Deadline,
+    ) -> Result<Fetched> {
+        if let Some(expected) = expected
+            && expected != topic.topic_id
+        {
+            // The cache may be the stale side: only fresh metadata may say so to the caller.
+            return Err(Error::TopicReplaced { topic: topic.name.clone(), expected, found: topic.topic_id });
+        }
+        let (leader, epoch) = topic.leader(request.partition)?;
+        let (lane, guard) = match lane {
+            FetchLane::Own(number) => (Lane::OwnFetch(number), None),
+            FetchLane::Shared => {
+                let guard = deadline.bound(self.inner.lanes.take(leader)).await?;
+                (Lane::Fetch(guard.number), Some(guard))
+            }
+        };
+        let wait = request.max_wait.min(deadline.remaining().saturating_sub(MARGIN));
+        let wire = wire_request(request, topic.topic_id, epoch, wait);
+        let client = self.clone();
+        // A task of its own: a caller that goes away must not hand a connection with an unanswered poll to the next.
+        let work = tokio::spawn(async move {
+            let _until_answered = guard;
+            let connection = client.connection(leader, lane, deadline).await?;
+            connection.call(&wire, wait, deadline.at_most(wait + client.inner.config.request_timeout)).await
+        });
+        let response = work.await.map_err(|_| Error::Protocol("fetch task ended early".to_owned()))??;
+        read_response(response, topic, request)
+    }
+}
+
+/// Builds the request for one partition, outside any fetch session.
+pub(crate) fn wire_request(request: &FetchRequest, topic_id: TopicId, epoch: i32, wait: Duration) -> FetchRequestData {
+    let max_bytes = i32::try_from(request.max_bytes).unwrap_or(i32::MAX);
+    let partition = fetch_request::FetchPartition {
+        partition: request.partition,
+        current_leader_epoch: epoch,
+        fetch_offset: request.offset,
+        last_fetched_epoch: -1,
+        log_start_offset: -1,
+        partition_max_bytes: max_bytes,
+        ..Default::default()
+    };
+    FetchRequestData {
+        max_wait_ms: i32::try_from(wait.as_millis()).unwrap_or(i32::MAX),
+        min_bytes: i32::try_from(request.min_bytes.max(1)).unwrap_or(i32::MAX),
+        max_bytes,
+        isolation_level: request.isolation.wire(),
+        session_id: 0,
+        session_epoch: -1,
+        topics: vec![fetch_request::FetchTopic {
+            topic_id: to_uuid(topic_id),
+            partitions: vec![partition],
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
+fn read_response(response: FetchResponseData, topic: &Topic, request: &FetchRequest) -> Result<Fetched> {
+    KafkaError::check(response.error_code, None)?;
+    let data = response
+        .responses
+        .into_iter()
+        .filter(|answer| from_uuid(answer.topic_id) == topic.topic_id)
+        .flat_map(|answer| answer.partitions)
+        .find(|data| data.partition_index == request.partition)
+        .ok_or_else(|| Error::Protocol("fetch answer lacks the partition".to_owned()))?;
+    partition_result(data, topic.topic_id)
+}
+
+/// Turns one partition's answer into ours.
+pub(crate) fn partition_result(data: fetch_response::PartitionData, topic_id: TopicId) -> Result<Fetched> {
+    KafkaError::check(data.error_code, None)?;
+    let aborted = data.aborted_transactions.unwrap_or_default();
+    Ok(Fetched {
+        topic_id,
+        batches: data.records.unwrap_or_default(),
+        high_watermark: data.high_watermark,
+        last_stable_offset: data.last_stable_offset,
+        log_start_offset: data.log_start_offset,
+        aborted: aborted
+            .into_iter()
+            .map(|aborted| AbortedTransaction { producer_id: aborted.producer_id, first_offset: aborted.first_offset })
+            .collect(),
+    })
+}
+
+/// True if fresh metadata may help.
+pub(crate) fn is_stale(error: &Error) -> bool {
+    match error {
+        Error::UnknownPartition { .. } | Error::TopicReplaced { .. } => true,
+        Error::Kafka(error) => matches!(
+            error.code,
+            code::UNKNOWN_TOPIC_OR_PARTITION | code::UNKNOWN_TOPIC_ID | code::INCONSISTENT_TOPIC_ID
+        ),
+        _ => false,
+    }
+}
+
+/// Gives errors that callers decide by their own variant.
+pub(crate) fn final_error(error: Error, request: &FetchRequest) -> Error {
+    let topic = request.topic.clone();
+    match error.kafka_code() {
+        Some(code::OFFSET_OUT_OF_RANGE) => {
+            Error::OffsetOutOfRange { topic, partition: request.partition, offset: request.offset }
+        }
+        Some(code::UNKNOWN_TOPIC_ID | code::INCONSISTENT_TOPIC_ID) => Error::UnknownTopic { topic },
+        Some(code::UNKNOWN_TOPIC_OR_PARTITION) if matches!(error, Error::Kafka(_)) => Error::UnknownTopic { topic },
+        _ => error,
+    }
+}
