@@ -1,2 +1,3 @@
-# Versions of the checkers that are built from source.
+# Versions of the checkers that are built from source. Unoptimized builds of them are made in a third of the time.
 CARGO_DENY_VERSION := 0.20.2
+NEXTEST_VERSION := 0.9.151

@@ -1,1 +1,78 @@
-fn main() {}
+//! Checks that a compiler does not make: who may depend on whom, where a library may be used, and whether the docs hold.
+//!
+//! `cargo xtask layers|sources|docs`, or `cargo xtask check` for all. Each rule stands here with its reason; a rule that we
+//! would not enforce is not written.
+
+mod docs;
+mod layers;
+mod sources;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use clap::Parser;
+
+/// Checks of the repository.
+#[derive(Parser)]
+enum Command {
+    /// Arrows between crates go strictly down.
+    Layers,
+    /// Libraries and functions are used only where they may be.
+    Sources,
+    /// Links resolve, modules say what they are for, every error reason is documented.
+    Docs,
+    /// All of them.
+    Check,
+}
+
+fn main() -> Result<()> {
+    let command = Command::parse();
+    let root = root();
+    let mut faults = Vec::new();
+    if matches!(command, Command::Layers | Command::Check) {
+        faults.extend(layers::faults(&root)?);
+    }
+    if matches!(command, Command::Sources | Command::Check) {
+        faults.extend(sources::faults(&root)?);
+    }
+    if matches!(command, Command::Docs | Command::Check) {
+        faults.extend(docs::faults(&root)?);
+    }
+    if !faults.is_empty() {
+        bail!("{} faults:\n  {}", faults.len(), faults.join("\n  "));
+    }
+    eprintln!("xtask: no faults");
+    Ok(())
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .expect("xtask lies two folders below the root")
+        .to_path_buf()
+}
+
+/// All files below `dir` that git would keep and whose name ends with one of `endings`.
+pub(crate) fn files(dir: &Path, endings: &[&str]) -> Result<Vec<PathBuf>> {
+    const SKIPPED: [&str; 7] = ["target", ".git", ".sluice", ".cache", "node_modules", "third_party", "generated"];
+    let mut found = Vec::new();
+    let mut open = vec![dir.to_path_buf()];
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(&dir)? {
+            let entry = entry?;
+            let path = entry.path();
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if entry.file_type()?.is_dir() {
+                if !SKIPPED.contains(&name.as_ref()) {
+                    open.push(path);
+                }
+            } else if endings.iter().any(|ending| name.ends_with(ending)) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}

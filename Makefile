@@ -1,0 +1,78 @@
+# The doors of the project. CI calls only these.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice
+TOOLS := $(CACHE)/tools
+BUF := $(TOOLS)/venv/bin/buf
+CARGO_DENY := $(TOOLS)/bin/cargo-deny
+NEXTEST := $(TOOLS)/bin/cargo-nextest
+# One profile and one feature set for build, tests and `up`, so that nothing is compiled twice.
+ALL := --workspace --all-targets --locked
+
+.PHONY: help deps tools up up-separate demo test check fmt clippy deny proto layers build units faults faults-long load docs clean
+
+help: ## List the doors
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+deps: ## Install what the machine lacks (as root), or name the exact command
+	@dev/deps.sh
+
+tools: deps $(BUF) $(CARGO_DENY) $(NEXTEST) ## Install the checkers into the cache
+$(BUF): dev/tools.txt
+	@python3 -m venv $(TOOLS)/venv && $(TOOLS)/venv/bin/pip install --quiet --requirement dev/tools.txt && touch $@
+$(CARGO_DENY): dev/tools.mk
+	@cargo install cargo-deny --version $(CARGO_DENY_VERSION) --locked --debug --quiet --root $(TOOLS) && touch $@
+$(NEXTEST): dev/tools.mk
+	@cargo install cargo-nextest --version $(NEXTEST_VERSION) --locked --debug --quiet --root $(TOOLS) && touch $@
+include dev/tools.mk
+
+up: deps ## Build and start everything on this machine: Kafka, PostgreSQL, all services, a demo tenant
+	@cargo build --quiet --locked -p sluiced -p sluice && target/debug/sluiced up $(UP_ARGS)
+
+up-separate: ## The same, with every role as a process of its own
+	@$(MAKE) --no-print-directory up UP_ARGS=--separate
+
+demo: deps ## Stream 336,776 real events of two tenants through two gateways and compare every count
+	@cargo build --quiet --locked -p sluiced -p sluice -p sluice-loadtest && target/debug/sluice-loadtest demo $(DEMO_ARGS)
+
+test: tools check build units faults ## Everything that CI runs
+
+check: fmt proto layers deny clippy ## Format, protos, layers, docs, dependencies, lints
+
+fmt:
+	cargo fmt --all --check
+
+clippy:
+	cargo clippy $(ALL) -- -D warnings
+
+deny: $(CARGO_DENY)
+	$(CARGO_DENY) check bans licenses sources
+
+proto: $(BUF)
+	$(BUF) lint
+	$(BUF) format --diff --exit-code proto
+	dev/breaking.sh $(BUF)
+
+layers:
+	cargo run --quiet --locked -p xtask -- check
+
+build:
+	cargo build $(ALL)
+
+units: ## Tests of single crates, on one shared Kafka and PostgreSQL
+	target/debug/devstack run -- $(NEXTEST) nextest run --workspace --exclude sluice-e2e --locked
+
+faults: ## End-to-end and fault tests, short forms
+	target/debug/devstack run -- $(NEXTEST) nextest run -p sluice-e2e --locked
+
+faults-long: ## The same, with the counts of the long forms
+	SLUICE_TEST_LONG=1 $(MAKE) --no-print-directory faults
+
+load: ## Measure against a bare client in the same run; writes loadtest/results
+	cargo build --profile dist --locked -p sluiced -p sluice-loadtest
+	target/dist/sluice-loadtest measure
+
+docs: layers ## Check the docs
+
+clean: ## Remove build output and the local stack's data
+	cargo clean && rm -rf .sluice

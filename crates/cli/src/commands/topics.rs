@@ -1,0 +1,143 @@
+//! `sluice topics`.
+
+use anyhow::{Context, Result, bail};
+use sluice_proto::admin::v1::topic_service_client::TopicServiceClient;
+use sluice_proto::admin::v1::{
+    CreateTopicRequest, DeleteTopicRequest, GetTopicRequest, ListTopicsRequest, Topic, UpdateTopicRequest, topic,
+};
+use sluice_proto::google::longrunning::{Operation, operation};
+use sluice_proto::stream::v1::stream_service_client::StreamServiceClient;
+use sluice_proto::stream::v1::{GetTopicMetadataRequest, TopicMetadata};
+use sluice_proto::wkt::FieldMask;
+
+use super::operations::{note_conditions, settle};
+use super::{full_name, last_part, pages, topic_name};
+use crate::args::{Global, Topics};
+use crate::connect::{Session, request_id};
+use crate::{output, when};
+
+const COLUMNS: [&str; 6] = ["topic", "state", "partitions", "retention", "created", "uid"];
+
+pub(crate) async fn run(global: &Global, command: Topics) -> Result<()> {
+    let session = Session::tenant(global)?;
+    let mut client = TopicServiceClient::new(session.channel.clone());
+    match command {
+        Topics::Create { topic, partitions, retention, compact, deletion_protection } => {
+            let name = topic_name(&topic);
+            let (parent, topic_id) = name.split_once("/topics/").context("name the topic as namespace/topic")?;
+            let request = CreateTopicRequest {
+                parent: parent.into(),
+                topic_id: topic_id.into(),
+                topic: Some(Topic {
+                    partition_count: partitions,
+                    retention: retention.map(Into::into),
+                    cleanup_policy: if compact { topic::CleanupPolicy::Compact.into() } else { 0 },
+                    deletion_protection,
+                    ..Default::default()
+                }),
+                request_id: request_id(),
+                ..Default::default()
+            };
+            let operation = session.take(client.create_topic(session.request(request)).await)?;
+            print_operation(global, settle(global, &session, operation).await?)
+        }
+        Topics::Get { topic } => {
+            let request = GetTopicRequest { name: topic_name(&topic) };
+            print(global, &session.take(client.get_topic(session.request(request)).await)?)
+        }
+        Topics::Describe { topic } => {
+            let request = GetTopicMetadataRequest { topic: topic_name(&topic) };
+            let mut stream = StreamServiceClient::new(session.channel.clone());
+            print_metadata(global, &session.take(stream.get_topic_metadata(session.request(request)).await)?)
+        }
+        Topics::List { namespace, page } => {
+            let parent = full_name("namespaces", &namespace);
+            let found = pages!(
+                session,
+                client,
+                list_topics,
+                page.limit,
+                topics,
+                ListTopicsRequest { parent: parent.clone(), ..Default::default() }
+            );
+            output::print(global, &found, &COLUMNS, found.iter().map(row))
+        }
+        Topics::Update { topic, partitions, retention } => {
+            let mut paths = Vec::new();
+            paths.extend(partitions.map(|_| "partition_count".to_owned()));
+            paths.extend(retention.map(|_| "retention".to_owned()));
+            if paths.is_empty() {
+                bail!("nothing to change: give --partitions or --retention");
+            }
+            let request = UpdateTopicRequest {
+                topic: Some(Topic {
+                    name: topic_name(&topic),
+                    partition_count: partitions,
+                    retention: retention.map(Into::into),
+                    ..Default::default()
+                }),
+                update_mask: Some(FieldMask { paths }),
+                request_id: request_id(),
+                ..Default::default()
+            };
+            let operation = session.take(client.update_topic(session.request(request)).await)?;
+            print_operation(global, settle(global, &session, operation).await?)
+        }
+        Topics::Delete { topic, allow_missing } => {
+            let request = DeleteTopicRequest {
+                name: topic_name(&topic),
+                allow_missing,
+                request_id: request_id(),
+                ..Default::default()
+            };
+            let operation = session.take(client.delete_topic(session.request(request)).await)?;
+            print_operation(global, settle(global, &session, operation).await?)
+        }
+    }
+}
+
+fn print_operation(global: &Global, operation: Operation) -> Result<()> {
+    let Some(operation::Result::Response(any)) = &operation.result else {
+        return Ok(());
+    };
+    let Some(topic) = any.unpack::<Topic>() else {
+        return Ok(());
+    };
+    print(global, &topic.context("read the operation's response")?)
+}
+
+fn print(global: &Global, topic: &Topic) -> Result<()> {
+    note_conditions(global, &topic.conditions);
+    output::print(global, topic, &COLUMNS, [row(topic)])
+}
+
+fn row(topic: &Topic) -> Vec<String> {
+    let retention = topic.effective_retention.map_or_else(
+        || "-".into(),
+        |retention| match retention.seconds {
+            seconds if seconds % 86_400 == 0 => format!("{}d", seconds / 86_400),
+            seconds if seconds % 3_600 == 0 => format!("{}h", seconds / 3_600),
+            seconds => format!("{seconds}s"),
+        },
+    );
+    vec![
+        last_part(&topic.name).to_owned(),
+        output::word(topic.state().as_str_name(), "STATE_"),
+        topic.effective_partition_count.to_string(),
+        retention,
+        when::shown(topic.create_time.as_ref()),
+        topic.uid.clone(),
+    ]
+}
+
+fn print_metadata(global: &Global, metadata: &TopicMetadata) -> Result<()> {
+    let rows = metadata.partitions.iter().map(|partition| {
+        vec![
+            partition.partition.to_string(),
+            partition.log_start_offset.to_string(),
+            partition.end_offset.to_string(),
+            if partition.available { "yes" } else { "no" }.into(),
+        ]
+    });
+    output::print(global, metadata, &["partition", "first offset", "next offset", "available"], rows)
+}

@@ -1,0 +1,75 @@
+//! The layers of the workspace: a crate may depend only on crates of lower layers.
+//!
+//! Processes never depend on each other: they meet through `sluice-proto`. A new crate must be given its layer here.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use cargo_metadata::{DependencyKind, MetadataCommand};
+
+/// Layer by crate. Lower numbers know less of the world.
+const LAYERS: [(&str, u8); 16] = [
+    ("sluice-types", 0),
+    ("sluice-proto", 1),
+    ("sluice-wire", 2),
+    ("sluice-kafka", 2),
+    ("sluice-db", 2),
+    ("sluice-runtime", 3),
+    ("sluice-gateway", 4),
+    ("sluice-control-plane", 4),
+    ("sluice-provisioning", 4),
+    ("sluice-billing", 4),
+    ("sluice-devstack", 5),
+    ("sluice", 6),
+    ("sluiced", 6),
+    ("sluice-e2e", 7),
+    ("sluice-loadtest", 7),
+    ("xtask", 7),
+];
+
+/// External crates that stay in the crates named here, with the reason.
+const FENCED: [(&str, &[&str], &str); 3] = [
+    ("rdkafka", &["sluice-kafka", "sluice-e2e", "sluice-loadtest"], "librdkafka's traps stay behind one wrapper"),
+    ("kacrab-protocol", &["sluice-wire"], "the codec may be replaced"),
+    (
+        "sqlx",
+        &["sluice-db", "sluice-control-plane", "sluice-billing", "sluice-e2e"],
+        "SQL stays with the owners of a schema",
+    ),
+];
+
+pub(crate) fn faults(root: &Path) -> Result<Vec<String>> {
+    let metadata = MetadataCommand::new().manifest_path(root.join("Cargo.toml")).no_deps().exec().context("cargo metadata")?;
+    let mut faults = Vec::new();
+    for package in &metadata.packages {
+        let name = package.name.as_str();
+        let Some(layer) = layer(name) else {
+            faults.push(format!("{name}: give it a layer in crates/xtask/src/layers.rs"));
+            continue;
+        };
+        for dependency in &package.dependencies {
+            // Tests may use the harness; only what ships has a direction.
+            if dependency.kind == DependencyKind::Development {
+                continue;
+            }
+            if let Some(below) = self::layer(&dependency.name)
+                && below >= layer
+            {
+                faults.push(format!("{name} (layer {layer}) depends on {} (layer {below}): arrows go down", dependency.name));
+            }
+            if let Some((fenced, users, reason)) = FENCED.iter().find(|(fenced, ..)| *fenced == dependency.name)
+                && !users.contains(&name)
+            {
+                faults.push(format!("{name} depends on {fenced}: {reason}"));
+            }
+        }
+    }
+    if metadata.packages.len() > LAYERS.len() {
+        faults.push(format!("{} crates; at most {}: fold neighbours together", metadata.packages.len(), LAYERS.len()));
+    }
+    Ok(faults)
+}
+
+fn layer(name: &str) -> Option<u8> {
+    LAYERS.iter().find(|(known, _)| *known == name).map(|(_, layer)| *layer)
+}
