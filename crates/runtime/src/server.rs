@@ -1,0 +1,5 @@
+//! Listeners with edges.
+
+mod info;
+
+pub use info::{Alpn, ConnInfo};
