@@ -69,6 +69,15 @@ pub enum Error {
         /// What is wrong with it.
         detail: String,
     },
+    /// The local Kafka refused, or did not answer.
+    #[error("{what} failed")]
+    Kafka {
+        /// What was asked of it.
+        what: &'static str,
+        /// Its answer.
+        #[source]
+        source: sluice_wire::Error,
+    },
     /// The caller asked for something that cannot be.
     #[error("{0}")]
     Invalid(String),

@@ -19,16 +19,20 @@ const FETCH_WITHIN: Duration = Duration::from_secs(600);
 
 /// Whether the jars are in the cache, so that Maven is not needed.
 pub(crate) fn cached() -> bool {
-    entry().is_dir()
+    entry(&paths::cache_dir()).is_dir()
 }
 
 /// The directory with the jars; fetches them first when they are not cached.
 pub(crate) async fn resolve(mvn: Option<&Path>, supervisor: &Supervisor) -> Result<PathBuf> {
-    let entry = entry();
+    resolve_in(&paths::cache_dir(), mvn, supervisor).await
+}
+
+async fn resolve_in(cache: &Path, mvn: Option<&Path>, supervisor: &Supervisor) -> Result<PathBuf> {
+    let entry = entry(cache);
     if entry.is_dir() {
         return Ok(entry);
     }
-    files::create_dir(&paths::cache_dir())?;
+    files::create_dir(cache)?;
     let _lock = lock(&entry.with_added_extension("lock")).await?;
     if !entry.is_dir() {
         let mvn = mvn.ok_or_else(|| Error::Invalid("Kafka's jars vanished from the cache; try again".to_owned()))?;
@@ -48,9 +52,9 @@ async fn lock(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-fn entry() -> PathBuf {
+fn entry(cache: &Path) -> PathBuf {
     let hash = blake3::hash(POM.as_bytes()).to_hex();
-    paths::cache_dir().join(format!("kafka-{}", &hash[..16]))
+    cache.join(format!("kafka-{}", &hash[..16]))
 }
 
 async fn fetch(mvn: &Path, entry: &Path, supervisor: &Supervisor) -> Result<()> {
@@ -69,4 +73,57 @@ async fn fetch(mvn: &Path, entry: &Path, supervisor: &Supervisor) -> Result<()> 
         .args([format!("-DoutputDirectory={}", draft.display())]);
     supervisor.run(&spec, FETCH_WITHIN).await?;
     fs::rename(&draft, entry).map_err(Error::io("complete the cache entry", entry))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// Stands in for Maven: counts its runs in `runs`, and puts one jar into the directory it is told.
+    fn stand_in(dir: &Path, ending: &str) -> PathBuf {
+        let script = dir.join("mvn");
+        let text = format!(
+            "#!/bin/sh\nfor arg; do case $arg in -DoutputDirectory=*) out=${{arg#*=}} ;; esac; done\n\
+             echo run >>'{}'\necho jar >\"$out/a.jar\"\n{ending}\n",
+            dir.join("runs").display()
+        );
+        fs::write(&script, text).unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        script
+    }
+
+    fn runs(dir: &Path) -> usize {
+        fs::read_to_string(dir.join("runs")).unwrap_or_default().lines().count()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn many_at_once_fetch_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mvn, cache) = (stand_in(dir.path(), ""), dir.path().join("cache"));
+        let supervisor = Supervisor::new().unwrap();
+        let one = || resolve_in(&cache, Some(&mvn), &supervisor);
+
+        let (a, b, c) = tokio::join!(one(), one(), one());
+
+        assert!(a.unwrap().join("a.jar").exists());
+        assert!(b.is_ok() && c.is_ok());
+        assert_eq!(runs(dir.path()), 1);
+    }
+
+    #[tokio::test]
+    async fn a_failed_or_interrupted_fetch_leaves_no_entry_and_the_next_one_succeeds() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = dir.path().join("cache");
+        let supervisor = Supervisor::new().unwrap();
+        let failing = stand_in(dir.path(), "echo no network; exit 1");
+
+        let error = resolve_in(&cache, Some(&failing), &supervisor).await.unwrap_err();
+
+        assert!(error.to_string().contains("no network"), "{error}");
+        assert!(!entry(&cache).exists(), "what is not complete must not look so");
+        let resolved = resolve_in(&cache, Some(&stand_in(dir.path(), "")), &supervisor).await.unwrap();
+        assert!(resolved.join("a.jar").exists());
+    }
 }

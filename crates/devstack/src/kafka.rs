@@ -3,6 +3,8 @@
 //!
 //! Broker ids are 1..=N. Ports, users and data outlive every stop, kill and start.
 
+mod access;
+mod client;
 mod config;
 mod node;
 
@@ -13,7 +15,8 @@ use crate::ca::Ca;
 use crate::connection::KafkaConnection;
 use crate::error::{Error, Result};
 use crate::ports;
-use crate::secrets::Secrets;
+use crate::ready::poll_until;
+use crate::secrets::{ADMIN, Secrets};
 use crate::stack::Tuning;
 use crate::supervisor::Supervisor;
 
@@ -22,6 +25,7 @@ use self::node::Node;
 
 /// A broker starts in about 3 s alone on two cores; three of them share those.
 const READY_WITHIN: Duration = Duration::from_secs(60);
+const CALL_WITHIN: Duration = Duration::from_secs(5);
 const STOP_GRACE: Duration = Duration::from_secs(20);
 const PORT_TRIES: usize = 3;
 
@@ -29,6 +33,7 @@ const PORT_TRIES: usize = 3;
 pub struct Kafka {
     nodes: Vec<Node>,
     connection: KafkaConnection,
+    admin: sluice_wire::Client,
 }
 
 /// What is needed to start one.
@@ -51,15 +56,22 @@ impl Kafka {
         for _ in 1..PORT_TRIES {
             let kafka = Self::prepare(&setup, &ports).await?;
             match kafka.start_all().await {
-                Err(Error::Ended { tail, .. }) if tail.contains("Address already in use") => {
+                Err(Error::Ended { .. }) if kafka.lost_a_port() => {
                     kafka.kill_all().await;
                     ports = choose_ports(&ports_file, setup.brokers as usize)?;
                 }
-                other => return other.map(|()| kafka),
+                Err(other) => return Err(other),
+                Ok(()) => return kafka.opened().await,
             }
         }
         let kafka = Self::prepare(&setup, &ports).await?;
-        kafka.start_all().await.map(|()| kafka)
+        kafka.start_all().await?;
+        kafka.opened().await
+    }
+
+    async fn opened(self) -> Result<Kafka> {
+        access::apply(&self.admin).await?;
+        Ok(self)
     }
 
     async fn prepare(setup: &Setup<'_>, ports: &[Ports]) -> Result<Kafka> {
@@ -73,7 +85,7 @@ impl Kafka {
             ca_file: setup.ca.cert_file(),
             users: setup.secrets.kafka_users.clone(),
         };
-        Ok(Kafka { nodes, connection })
+        Ok(Kafka { nodes, admin: connection.client(ADMIN)?, connection })
     }
 
     /// How to reach it.
@@ -123,7 +135,8 @@ impl Kafka {
     pub async fn start_broker(&self, broker: u32) -> Result<()> {
         let node = self.node(broker)?;
         node.launch()?;
-        node.ready(READY_WITHIN).await
+        node.ready(READY_WITHIN).await?;
+        self.joined(&[node]).await
     }
 
     /// Stops a broker in good order and starts it again.
@@ -152,7 +165,21 @@ impl Kafka {
         for node in &self.nodes {
             node.ready(READY_WITHIN).await?;
         }
-        Ok(())
+        self.joined(&self.nodes.iter().collect::<Vec<_>>()).await
+    }
+
+    /// Waits until the cluster lists these brokers as alive: a client that asks any of them then hears of all of them.
+    async fn joined(&self, nodes: &[&Node]) -> Result<()> {
+        let joined = poll_until("brokers joining the cluster", READY_WITHIN, async || {
+            let metadata = self.admin.metadata(&[], CALL_WITHIN).await.ok()?;
+            let alive = |node: &&Node| metadata.brokers.contains_key(&node.id());
+            nodes.iter().all(alive).then_some(())
+        });
+        joined.await
+    }
+
+    fn lost_a_port(&self) -> bool {
+        self.nodes.iter().any(|node| node.logged("Address already in use"))
     }
 
     fn node(&self, broker: u32) -> Result<&Node> {

@@ -2,6 +2,8 @@
 //!
 //! Everything else gets paths handed in, so a test can say what the machine looks like.
 
+#![expect(clippy::disallowed_methods, reason = "this is the crate's one place that reads the environment")]
+
 use std::path::{Path, PathBuf};
 
 /// Names the file with the connection of the stack that a whole test run shares. Set by `devstack run`.

@@ -1,5 +1,7 @@
 //! One broker: its files, its process, and when it serves.
 
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,6 +24,7 @@ const STARTED: &str = "Kafka Server started";
 const FORMAT_WITHIN: Duration = Duration::from_secs(60);
 
 pub(super) struct Node {
+    id: i32,
     spec: ProcessSpec,
     log_file: PathBuf,
     supervisor: Supervisor,
@@ -61,7 +64,11 @@ impl Node {
         };
         let spec = ProcessSpec::new(format!("kafka-{id}"), &setup.java, dir.join("console.log"));
         let spec = spec.args(args).current_dir(&dir).end_signal(end);
-        Ok(Node { spec, log_file, supervisor: setup.supervisor.share(), process: Mutex::new(None) })
+        Ok(Node { id: id as i32, spec, log_file, supervisor: setup.supervisor.share(), process: Mutex::new(None) })
+    }
+
+    pub(super) fn id(&self) -> i32 {
+        self.id
     }
 
     pub(super) fn log_file(&self) -> &Path {
@@ -86,7 +93,7 @@ impl Node {
         let running = self.process.lock().clone();
         let Some(running) = running else { return Err(Error::Invalid(format!("{} was not started", self.spec.name))) };
         let what = format!("{} getting ready", self.spec.name);
-        let ready = running.handle.ready_when(&what, within, async || self.says_started(running.log_start));
+        let ready = running.handle.ready_when(&what, within, async || self.logged(STARTED));
         ready.await.map_err(|error| self.explain(error))
     }
 
@@ -119,11 +126,18 @@ impl Node {
         self.process.lock().clone().filter(|running| running.handle.exit_status().is_none())
     }
 
-    fn says_started(&self, log_start: u64) -> bool {
-        let Ok(log) = std::fs::read(&self.log_file) else { return false };
-        // Shorter than before: the file was rolled over meanwhile.
-        let start = usize::try_from(log_start).ok().filter(|start| *start <= log.len()).unwrap_or(0);
-        log[start..].windows(STARTED.len()).any(|window| window == STARTED.as_bytes())
+    /// Whether the log holds the text, written since the last launch.
+    pub(super) fn logged(&self, text: &str) -> bool {
+        let log_start = self.process.lock().as_ref().map_or(0, |running| running.log_start);
+        let read = || -> std::io::Result<Vec<u8>> {
+            let mut file = File::open(&self.log_file)?;
+            // Shorter than before: the file was rolled over meanwhile.
+            let start = if file.metadata()?.len() < log_start { 0 } else { log_start };
+            file.seek(SeekFrom::Start(start))?;
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).map(|_| bytes)
+        };
+        read().is_ok_and(|log| log.windows(text.len()).any(|window| window == text.as_bytes()))
     }
 
     /// The process's own output is empty when Kafka fails: what it says is in the log.
