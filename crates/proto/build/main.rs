@@ -4,6 +4,7 @@
 //! HTTP rule, so that no server can be built that holds an RPC nobody decided about.
 
 mod adapters;
+mod messages;
 mod model;
 mod schema;
 mod tables;
@@ -11,9 +12,6 @@ mod template;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
-
-/// The types of `google.protobuf` that we define ourselves, with canonical proto3 JSON.
-const WELL_KNOWN: &str = "crate::wkt";
 
 /// What the generated tables name.
 const USES: &str = "use crate::access::{ApiRequest, Audience, Rpc};
@@ -43,43 +41,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut compiler = protox::Compiler::new(&includes)?;
     compiler.include_imports(true).include_source_info(true).open_files(&files)?;
-    messages(compiler.file_descriptor_set())?;
     let pool = compiler.descriptor_pool();
+    messages::write(compiler.file_descriptor_set(), &pool, &out)?;
     let rpcs = model::read(&pool)?;
     let parts = [USES.to_owned(), schema::write(&pool, &rpcs), tables::write(&rpcs), adapters::write(&rpcs)];
     std::fs::write(out.join("tables.rs"), parts.concat())?;
-    Ok(())
-}
-
-/// Messages, clients and servers by prost and tonic, their JSON by pbjson.
-fn messages(mut set: prost_types::FileDescriptorSet) -> Result<(), Box<dyn Error>> {
-    // Only messages of these: nobody here serves `google.longrunning.Operations`, and `google.api` is only options.
-    set.file.retain(|f| !f.package().starts_with("google.api"));
-    for file in &mut set.file {
-        if file.package().starts_with("google.") {
-            file.service.clear();
-        }
-    }
-    let mut config = prost_build::Config::new();
-    config.enable_type_names().type_name_domain(["."], "type.googleapis.com");
-    tonic_prost_build::configure()
-        .build_client(true)
-        .build_server(true)
-        .compile_well_known_types(true)
-        .extern_path(".google.protobuf", WELL_KNOWN)
-        .bytes(".")
-        .btree_map(".")
-        .compile_fds_with_config(set.clone(), config)?;
-
-    let mut json = pbjson_build::Builder::new();
-    for file in set.file {
-        json.register_file_descriptor(file);
-    }
-    json.extern_path(".google.protobuf", WELL_KNOWN).btree_map(["."]).build(&[
-        ".sluice",
-        ".google.rpc",
-        ".google.longrunning",
-    ])?;
     Ok(())
 }
 

@@ -207,6 +207,12 @@ pub(crate) fn snake(name: &str) -> String {
     out
 }
 
+/// `key_kind` to `KeyKind`.
+pub(crate) fn camel(name: &str) -> String {
+    let capital = |word: &str| word[..1].to_uppercase() + &word[1..];
+    name.split('_').filter(|word| !word.is_empty()).map(capital).collect()
+}
+
 /// The path of a message's Rust type.
 pub(crate) fn rust_type(message: &MessageDescriptor) -> String {
     let path = message.full_name().strip_prefix("sluice.").unwrap_or(message.full_name());
