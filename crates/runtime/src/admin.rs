@@ -3,6 +3,7 @@
 //! It has its own token, to be cancelled last: health and metrics stay readable to the end of a shutdown.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
@@ -14,6 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::health::Health;
 use crate::metrics::Metrics;
+use crate::server::{Edge, bind, serve};
+
+/// How long a scrape may go on once the end has come.
+const DRAIN: Duration = Duration::from_secs(1);
 
 /// A bound admin listener.
 #[derive(Debug)]
@@ -35,7 +40,7 @@ impl AdminServer {
     /// # Errors
     /// The address cannot be bound.
     pub async fn bind(addr: SocketAddr, health: Health, metrics: Metrics, extra: Router) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(addr).await?;
+        let listener = bind(addr).await?;
         let local_addr = listener.local_addr()?;
         let router = Router::new()
             .route("/livez", get(|| async { "ok\n" }))
@@ -54,10 +59,8 @@ impl AdminServer {
 
     /// Serves until its own token is cancelled.
     pub async fn run(self, shutdown: CancellationToken) {
-        let served = axum::serve(self.listener, self.router).with_graceful_shutdown(shutdown.cancelled_owned()).await;
-        if let Err(error) = served {
-            tracing::error!(%error, "admin listener");
-        }
+        let router = self.router;
+        serve(self.listener, None, Edge::admin(), move |_| router.clone(), shutdown, DRAIN).await;
     }
 }
 

@@ -1,0 +1,80 @@
+//! What the accept loop wraps around a process's service: each request knows its connection, is counted until the last byte of
+//! its answer, and has a body with a time limit.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tower::{Service, ServiceExt};
+
+use super::body::RequestBody;
+use super::info::ConnInfo;
+use super::io::{ConnState, InFlight};
+use crate::body::{BoxBody, BoxError, boxed};
+
+/// A process's service on one connection.
+pub(super) struct Wrapped<S> {
+    inner: S,
+    info: ConnInfo,
+    state: Arc<ConnState>,
+    body_idle_timeout: Duration,
+}
+
+impl<S> Wrapped<S> {
+    pub(super) fn new(inner: S, info: ConnInfo, state: Arc<ConnState>, body_idle_timeout: Duration) -> Self {
+        Self { inner, info, state, body_idle_timeout }
+    }
+}
+
+impl<S, B> hyper::service::Service<Request<Incoming>> for Wrapped<S>
+where
+    S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Counted>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let in_flight = self.state.begin();
+        let mut request = request.map(|body| RequestBody::new(body, self.body_idle_timeout));
+        request.extensions_mut().insert(self.info.clone());
+        let service = self.inner.clone();
+        Box::pin(async move {
+            let response = service.oneshot(request).await?;
+            Ok(response.map(|body| Counted { body: boxed(body), _in_flight: in_flight }))
+        })
+    }
+}
+
+/// An answer's body; its request is in flight until it is dropped.
+pub(super) struct Counted {
+    body: BoxBody,
+    _in_flight: InFlight,
+}
+
+impl Body for Counted {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
