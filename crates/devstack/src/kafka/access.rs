@@ -83,7 +83,9 @@ fn tenant_prefixes() -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use sluice_types::physical::{CONTROL_TOPIC, INTERNAL_PREFIX as TYPES_PREFIX, MEMBERS_TOPIC, TopicName, USAGE_TOPIC};
+    use sluice_types::physical::{
+        CONTROL_TOPIC, INTERNAL_PREFIX as TYPES_PREFIX, MEMBERS_TOPIC, TopicName, USAGE_TOPIC,
+    };
     use sluice_types::uid::{NamespaceUid, TopicUid};
 
     use super::*;

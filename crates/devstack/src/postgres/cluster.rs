@@ -90,8 +90,9 @@ impl Cluster {
             "log_line_prefix=%m [%p] %d ".to_owned(),
         ];
         if tuning == Tuning::Tests {
-            // The data does not outlive the run, so nothing needs to reach the disk.
-            settings.extend(["fsync=off", "full_page_writes=off", "synchronous_commit=off"].map(str::to_owned));
+            // The data does not outlive the machine, so nothing needs to reach the disk. Commits still reach the system
+            // before they are answered (synchronous_commit stays on): they must survive a SIGKILL.
+            settings.extend(["fsync=off", "full_page_writes=off"].map(str::to_owned));
         }
         let data = self.data();
         let args = settings.into_iter().flat_map(|setting| ["-c".to_owned(), setting]);
