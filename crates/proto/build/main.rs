@@ -6,6 +6,7 @@
 mod adapters;
 mod messages;
 mod model;
+mod openapi;
 mod schema;
 mod tables;
 mod template;
@@ -21,6 +22,7 @@ use crate::schema::{FieldSchema, Kind, Label, MessageSchema};
 ";
 
 #[expect(clippy::disallowed_methods, reason = "cargo hands its directories to build scripts in the environment")]
+#[expect(clippy::print_stdout, reason = "cargo reads it")]
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../..").canonicalize()?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
@@ -46,6 +48,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let rpcs = model::read(&pool)?;
     let parts = [USES.to_owned(), schema::write(&pool, &rpcs), tables::write(&rpcs), adapters::write(&rpcs)];
     std::fs::write(out.join("tables.rs"), parts.concat())?;
+    for (audience, file, title) in
+        [("Tenant", "openapi.json", "Sluice"), ("Operator", "operator.json", "Sluice operator")]
+    {
+        std::fs::write(out.join(file), openapi::write(&pool, &rpcs, audience, title))?;
+    }
     Ok(())
 }
 

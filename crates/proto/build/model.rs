@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use prost_reflect::{
-    DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor, Value,
+    DescriptorPool, DynamicMessage, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor, MethodDescriptor, Value,
 };
 
 use crate::template::Template;
@@ -84,7 +84,7 @@ fn rpc(pool: &DescriptorPool, method: MethodDescriptor) -> Result<Rpc, Box<dyn E
         resource_field: text(&authorization, "resource_field"),
         mutation: flag(&authorization, "mutation"),
         http,
-        doc: comment(&method),
+        doc: comment_at(&method.parent_service().parent_file(), method.path()),
         method,
     };
     check_fields(&rpc).map_err(|e| format!("{name}: {e}"))?;
@@ -174,13 +174,12 @@ fn extension(pool: &DescriptorPool, method: &MethodDescriptor, name: &str) -> Op
     options.has_extension(&extension).then(|| options.get_extension(&extension).as_message().cloned())?
 }
 
-/// The comment above a method, trimmed.
-fn comment(method: &MethodDescriptor) -> String {
-    let service = method.parent_service();
-    let file = service.parent_file().file_descriptor_proto().clone();
-    let location = file.source_code_info.iter().flat_map(|s| &s.location).find(|l| l.path == method.path());
-    let lines = location.map(|l| l.leading_comments().to_owned()).unwrap_or_default();
-    lines.lines().map(|l| l.strip_prefix(' ').unwrap_or(l).trim_end()).collect::<Vec<_>>().join("\n").trim().into()
+/// The comment above the thing at `path` in a file, trimmed.
+pub(crate) fn comment_at(file: &FileDescriptor, path: &[i32]) -> String {
+    let source = file.file_descriptor_proto().source_code_info.as_ref();
+    let location = source.into_iter().flat_map(|s| &s.location).find(|l| l.path == path);
+    let text = location.map(|l| l.leading_comments()).unwrap_or_default();
+    text.lines().map(|l| l.strip_prefix(' ').unwrap_or(l).trim_end()).collect::<Vec<_>>().join("\n").trim().into()
 }
 
 fn text(message: &DynamicMessage, field: &str) -> String {

@@ -66,6 +66,8 @@
 //! }
 //! ```
 //!
+//! [`OPENAPI`] and [`OPENAPI_OPERATOR`] describe the two HTTP APIs.
+//!
 //! # Forwarding
 //!
 //! [`forward::Forward`] implements the admin and billing service traits by calling another process; see [`forward`].
@@ -90,3 +92,9 @@ pub use wkt::Any;
 
 /// All our descriptors (an encoded `FileDescriptorSet` with imports and options, without comments), for gRPC reflection.
 pub static FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// OpenAPI 3.1 of the tenants' HTTP API, as JSON.
+pub static OPENAPI: &str = include_str!(concat!(env!("OUT_DIR"), "/openapi.json"));
+
+/// OpenAPI 3.1 of the operator's HTTP API, as JSON.
+pub static OPENAPI_OPERATOR: &str = include_str!(concat!(env!("OUT_DIR"), "/operator.json"));

@@ -67,7 +67,7 @@ impl Timestamp {
             "" => 0,
             some => nanos(some.strip_prefix('.')?)?,
         };
-        let offset = match rest[zone..].as_bytes() {
+        let offset = match &rest.as_bytes()[zone..] {
             [b'Z' | b'z'] => 0,
             [sign, h @ .., b':', m1, m2] if h.len() == 2 => {
                 let (h, m) = (digits(h)?, digits(&[*m1, *m2])?);
