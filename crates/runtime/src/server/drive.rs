@@ -77,7 +77,7 @@ where
     let io = TimedIo::new(stream, first, state.clone(), header_timeout, edge.write_timeout, shared.lingering.clone());
     let io = TokioIo::new(io);
     let service = (shared.make_service)(&info);
-    let service = Wrapped::new(service, info, state.clone(), edge.body_idle_timeout);
+    let service = Wrapped::new(service, info, state.clone(), edge.body_idle_timeout, shared.shutdown.clone());
     match version {
         Version::Http1 => drive(http1_builder(edge).serve_connection(io, service), version, &state, &shared).await,
         Version::H2 => drive(http2_builder(edge).serve_connection(io, service), version, &state, &shared).await,

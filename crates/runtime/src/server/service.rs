@@ -1,5 +1,5 @@
 //! What the accept loop wraps around a process's service: each request knows its connection, is counted until the last byte of
-//! its answer, and has a body with a time limit.
+//! its answer, and has a body with a time limit; and the last answer of a draining HTTP/1.1 connection says that it is.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -9,9 +9,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, Version, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 
 use super::body::RequestBody;
@@ -25,11 +26,18 @@ pub(super) struct Wrapped<S> {
     info: ConnInfo,
     state: Arc<ConnState>,
     body_idle_timeout: Duration,
+    shutdown: CancellationToken,
 }
 
 impl<S> Wrapped<S> {
-    pub(super) fn new(inner: S, info: ConnInfo, state: Arc<ConnState>, body_idle_timeout: Duration) -> Self {
-        Self { inner, info, state, body_idle_timeout }
+    pub(super) fn new(
+        inner: S,
+        info: ConnInfo,
+        state: Arc<ConnState>,
+        body_idle_timeout: Duration,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self { inner, info, state, body_idle_timeout, shutdown }
     }
 }
 
@@ -48,9 +56,13 @@ where
         let in_flight = self.state.begin();
         let mut request = request.map(|body| RequestBody::new(body, self.body_idle_timeout));
         request.extensions_mut().insert(self.info.clone());
-        let service = self.inner.clone();
+        let (service, shutdown) = (self.inner.clone(), self.shutdown.clone());
+        let http1 = request.version() < Version::HTTP_2;
         Box::pin(async move {
-            let response = service.oneshot(request).await?;
+            let mut response = service.oneshot(request).await?;
+            if http1 && shutdown.is_cancelled() {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             Ok(response.map(|body| Counted { body: boxed(body), _in_flight: in_flight }))
         })
     }
