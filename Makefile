@@ -33,7 +33,7 @@ up-separate: ## The same, with every role as a process of its own
 	@$(MAKE) --no-print-directory up UP_ARGS=--separate
 
 demo: deps ## Stream 336,776 real events of two tenants through two gateways and compare every count
-	@cargo build --quiet --locked -p sluiced -p sluice -p sluice-loadtest && target/debug/sluice-loadtest demo $(DEMO_ARGS)
+	@flights=$$(dev/flights.sh) && cargo build --quiet --locked -p sluiced -p sluice-loadtest && target/debug/sluice-loadtest demo --flights "$$flights" $(DEMO_ARGS)
 
 test: tools check build units faults ## Everything that CI runs
 

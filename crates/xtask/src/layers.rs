@@ -23,8 +23,8 @@ const LAYERS: [(&str, u8); 16] = [
     ("sluice", 6),
     ("sluiced", 6),
     ("sluice-e2e", 7),
-    ("sluice-loadtest", 7),
-    ("xtask", 7),
+    ("sluice-loadtest", 8),
+    ("xtask", 8),
 ];
 
 /// External crates that stay in the crates named here, with the reason.

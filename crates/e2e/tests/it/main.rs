@@ -1,0 +1,16 @@
+//! End-to-end and fault tests: real Kafka, real PostgreSQL, every role a process, real clients. A file per promise; each
+//! test has an installation of its own and runs alone.
+
+mod bad_input;
+mod drain;
+mod isolation;
+mod kafka_faults;
+mod keys;
+mod kill_gateway;
+mod kill_services;
+mod limits;
+mod names;
+mod postgres_down;
+mod propagation;
+mod read_your_writes;
+mod recreate;

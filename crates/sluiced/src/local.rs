@@ -1,0 +1,273 @@
+//! An installation on this machine: what every role needs to run beside a local Kafka and PostgreSQL.
+//!
+//! [`Local::prepare`] writes, below one directory, secrets (mode 0600), certificates, and a configuration file per role, and makes
+//! the databases. Doing it again keeps secrets and ports and renews the rest, so a second start finds its data. The files
+//! are what a production installation would have, so every role runs from them as its own process or in one.
+
+mod files;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use secrecy::SecretString;
+use sluice_db::{Roles, bootstrap};
+use sluice_devstack::{BILLING, CONTROL_PLANE, Connection, GATEWAY, PROVISIONING, Stack, free_ports};
+
+use crate::role::Role;
+pub(crate) use files::write_secret;
+use files::{secret, write_config};
+
+/// The databases.
+const CONTROL_DB: &str = "sluice_control";
+const BILLING_DB: &str = "sluice_billing";
+
+/// What to lay out.
+#[derive(Debug, Clone, Default)]
+pub struct Layout {
+    /// How many gateways.
+    pub gateways: usize,
+    /// Port of the first gateway's public listener; chosen by us if none is wanted.
+    pub public_port: Option<u16>,
+    /// Port of the operator listener; chosen by us if none is wanted.
+    pub operator_port: Option<u16>,
+    /// Lines appended to a role's configuration file, e.g. a fail point.
+    pub extra: Vec<(Role, String)>,
+}
+
+/// Where one role's process listens and what it runs from.
+#[derive(Debug, Clone)]
+pub struct Instance {
+    /// The role.
+    pub role: Role,
+    /// `gateway-1`, `control-plane`, …
+    pub name: String,
+    /// Its configuration file.
+    pub config: PathBuf,
+    /// `127.0.0.1:port` of health and metrics.
+    pub admin: String,
+}
+
+/// An installation laid out.
+#[derive(Debug, Clone)]
+pub struct Local {
+    /// The directory of it all.
+    pub dir: PathBuf,
+    /// How to reach Kafka and PostgreSQL.
+    pub connection: Connection,
+    /// `127.0.0.1:port` of each gateway's public listener.
+    pub public: Vec<String>,
+    /// `127.0.0.1:port` of the operator listener.
+    pub operator: String,
+    /// The file that holds the operator's token.
+    pub operator_token_file: PathBuf,
+    /// The processes, in the order they are best started.
+    pub instances: Vec<Instance>,
+}
+
+/// Ports of one installation.
+struct Ports {
+    control_internal: u16,
+    control_admin: u16,
+    operator: u16,
+    provisioning_admin: u16,
+    billing_internal: u16,
+    billing_admin: u16,
+    /// Public, internal, admin of each gateway.
+    gateways: Vec<[u16; 3]>,
+}
+
+impl Local {
+    /// Lays an installation out below `dir`, beside a running stack.
+    ///
+    /// # Errors
+    /// What cannot be written, and what PostgreSQL refuses.
+    pub async fn prepare(stack: &Stack, dir: &Path, layout: &Layout) -> Result<Self> {
+        let connection = stack.connection().clone();
+        let ports = ports(layout)?;
+        for part in ["secrets", "tls", "config", "logs", "data"] {
+            files::folder(&dir.join(part))?;
+        }
+        databases(dir, &connection).await?;
+        for (role, user) in [
+            (Role::Gateway, GATEWAY),
+            (Role::ControlPlane, CONTROL_PLANE),
+            (Role::Provisioning, PROVISIONING),
+            (Role::Billing, BILLING),
+        ] {
+            let password = connection.kafka()?.password(user)?;
+            files::write_secret(&dir.join(format!("secrets/kafka-{}", role.as_str())), password)?;
+        }
+        for name in ["key-hash", "page-token", "page-token-billing"] {
+            secret(&dir.join("secrets").join(name))?;
+        }
+        let local = Self {
+            dir: dir.to_path_buf(),
+            public: ports.gateways.iter().map(|gateway| address(gateway[0])).collect(),
+            operator: address(ports.operator),
+            operator_token_file: dir.join("operator.token"),
+            instances: Vec::new(),
+            connection,
+        };
+        let mut instances = vec![
+            local.instance(stack, layout, Role::ControlPlane, "control-plane", ports.control_admin, &local.control_plane(&ports))?,
+            local.instance(stack, layout, Role::Provisioning, "provisioning", ports.provisioning_admin, &local.provisioning(&ports))?,
+            local.instance(stack, layout, Role::Billing, "billing", ports.billing_admin, &local.billing(&ports))?,
+        ];
+        for (i, gateway) in ports.gateways.iter().enumerate() {
+            let name = format!("gateway-{}", i + 1);
+            let config = local.gateway(&ports, *gateway, &name)?;
+            instances.push(local.instance(stack, layout, Role::Gateway, &name, gateway[2], &config)?);
+        }
+        Ok(Self { instances, ..local })
+    }
+
+    fn instance(
+        &self,
+        stack: &Stack,
+        layout: &Layout,
+        role: Role,
+        name: &str,
+        admin: u16,
+        config: &str,
+    ) -> Result<Instance> {
+        stack.ca().issue_role(role.as_str(), name)?.write(&self.dir.join("tls"), name)?;
+        let tls = format!(
+            "\n[internal_tls]\nca = {:?}\ncert = {:?}\nkey = {:?}\n",
+            self.connection.ca_file,
+            self.dir.join(format!("tls/{name}.pem")),
+            self.dir.join(format!("tls/{name}.key")),
+        );
+        let extra: String =
+            layout.extra.iter().filter(|(of, _)| *of == role).map(|(_, lines)| format!("\n{lines}\n")).collect();
+        let path = self.dir.join(format!("config/{name}.toml"));
+        write_config(&path, &format!("{config}{tls}{extra}"))?;
+        Ok(Instance { role, name: name.to_owned(), config: path, admin: address(admin) })
+    }
+
+    fn control_plane(&self, ports: &Ports) -> String {
+        format!(
+            "internal_listen = {:?}\noperator_listen = {:?}\nadmin_listen = {:?}\noperator_token_file = {:?}\nkey_hash_file = {:?}\n\
+             page_token_key_file = {:?}\nkey_environment = \"dev\"\n{}{}",
+            address(ports.control_internal),
+            address(ports.operator),
+            address(ports.control_admin),
+            self.operator_token_file,
+            self.secret("key-hash"),
+            self.secret("page-token"),
+            self.kafka(Role::ControlPlane),
+            self.database("control"),
+        )
+    }
+
+    fn provisioning(&self, ports: &Ports) -> String {
+        format!(
+            "admin_listen = {:?}\ncontrol_plane = \"localhost:{}\"\n{}",
+            address(ports.provisioning_admin),
+            ports.control_internal,
+            self.kafka(Role::Provisioning),
+        )
+    }
+
+    fn billing(&self, ports: &Ports) -> String {
+        format!(
+            "internal_listen = {:?}\nadmin_listen = {:?}\npage_token_key_file = {:?}\n{}{}",
+            address(ports.billing_internal),
+            address(ports.billing_admin),
+            self.secret("page-token-billing"),
+            self.kafka(Role::Billing),
+            self.database("billing"),
+        )
+    }
+
+    fn gateway(&self, ports: &Ports, own: [u16; 3], name: &str) -> Result<String> {
+        let data = self.dir.join("data").join(name);
+        files::folder(&data)?;
+        Ok(format!(
+            "gateway_id = {name:?}\npublic_listen = {:?}\ninternal_listen = {:?}\nadmin_listen = {:?}\n\
+             internal_address = \"localhost:{}\"\ncontrol_plane = \"localhost:{}\"\nbilling = \"localhost:{}\"\n\
+             key_hash_file = {:?}\ndata_dir = {data:?}\n{}",
+            address(own[0]),
+            address(own[1]),
+            address(own[2]),
+            own[1],
+            ports.control_internal,
+            ports.billing_internal,
+            self.secret("key-hash"),
+            self.kafka(Role::Gateway),
+        ))
+    }
+
+    fn kafka(&self, role: Role) -> String {
+        let (bootstrap, ca) = self
+            .connection
+            .kafka
+            .as_ref()
+            .map(|kafka| (kafka.bootstrap.clone(), kafka.ca_file.clone()))
+            .unwrap_or_default();
+        format!(
+            "\n[kafka]\nbootstrap = {bootstrap:?}\nca = {ca:?}\nusername = \"sluice-{}\"\npassword_file = {:?}\n",
+            role.as_str(),
+            self.secret(&format!("kafka-{}", role.as_str())),
+        )
+    }
+
+    fn database(&self, service: &str) -> String {
+        let url = |part: &str| self.secret(&format!("{service}-{part}-url"));
+        format!(
+            "\n[database]\nowner_url_file = {:?}\napp_url_file = {:?}\nsystem_url_file = {:?}\n",
+            url("owner"),
+            url("app"),
+            url("system"),
+        )
+    }
+
+    fn secret(&self, name: &str) -> PathBuf {
+        self.dir.join("secrets").join(name)
+    }
+}
+
+/// Makes both databases and writes a URL per role.
+async fn databases(dir: &Path, connection: &Connection) -> Result<()> {
+    let postgres = connection.postgres()?;
+    for (service, database) in [("control", CONTROL_DB), ("billing", BILLING_DB)] {
+        let password = |part: &str| secret(&dir.join(format!("secrets/{service}-{part}-password")));
+        let (owner, app, system) = (password("owner")?, password("app")?, password("system")?);
+        let roles = Roles {
+            service,
+            owner_password: SecretString::from(owner.clone()),
+            app_password: SecretString::from(app.clone()),
+            system_password: SecretString::from(system.clone()),
+        };
+        bootstrap(&SecretString::from(postgres.url("postgres")), database, &roles)
+            .await
+            .with_context(|| format!("make the database {database}"))?;
+        for (part, password) in [("owner", owner), ("app", app), ("system", system)] {
+            let url = postgres.url_as(&roles.name(part), &password, database);
+            files::write_secret(&dir.join(format!("secrets/{service}-{part}-url")), &url)?;
+        }
+    }
+    Ok(())
+}
+
+fn ports(layout: &Layout) -> Result<Ports> {
+    let mut free = free_ports(6 + 3 * layout.gateways)?.into_iter();
+    let mut next = || free.next().context("as many free ports as asked for");
+    Ok(Ports {
+        control_internal: next()?,
+        control_admin: next()?,
+        operator: layout.operator_port.map_or_else(&mut next, Ok)?,
+        provisioning_admin: next()?,
+        billing_internal: next()?,
+        billing_admin: next()?,
+        gateways: (0..layout.gateways)
+            .map(|i| {
+                let public = layout.public_port.filter(|_| i == 0).map_or_else(&mut next, Ok)?;
+                Ok([public, next()?, next()?])
+            })
+            .collect::<Result<_>>()?,
+    })
+}
+
+fn address(port: u16) -> String {
+    format!("127.0.0.1:{port}")
+}

@@ -1,0 +1,115 @@
+//! `sluiced up`: everything on this machine, in one process or, with `--separate`, one per role.
+
+mod demo_tenant;
+mod logs;
+mod roles;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use sluice_devstack::{DataDir, Stack};
+use sluice_runtime::shutdown::shutdown_signal;
+use tokio_util::sync::CancellationToken;
+
+use crate::local::{Layout, Local};
+use demo_tenant::DemoTenant;
+
+/// Options of `up`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Where data, secrets and logs are kept
+    #[arg(long, default_value = ".sluice")]
+    pub data_dir: PathBuf,
+    /// Port of the first gateway
+    #[arg(long, default_value_t = 8080)]
+    pub port: u16,
+    /// Port of the operator listener
+    #[arg(long, default_value_t = 8090)]
+    pub operator_port: u16,
+    /// How many gateways
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub gateways: u8,
+    /// Every role as a process of its own
+    #[arg(long)]
+    pub separate: bool,
+}
+
+/// Runs it; Ctrl-C ends it.
+pub fn main(args: Args) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<()> {
+    let started = Instant::now();
+    let shutdown = shutdown_signal().context("listen for signals")?;
+    let dir = data_dir(&args.data_dir)?;
+    let _logs = logs::to_file(&dir.join("logs"))?;
+    let step = |what: &str| eprintln!("{:>6.1} s  {what}", started.elapsed().as_secs_f64());
+
+    step("starting Kafka 4.3.1 and PostgreSQL");
+    let stack = tokio::select! {
+        stack = Stack::builder().data_dir(DataDir::Persistent(dir.join("stack"))).build() => stack?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    let layout = Layout {
+        gateways: args.gateways.into(),
+        public_port: Some(args.port),
+        operator_port: Some(args.operator_port),
+        ..Layout::default()
+    };
+    step("starting control plane, provisioning, billing and gateway");
+    let local = Local::prepare(&stack, &dir, &layout).await?;
+    let stop_roles = CancellationToken::new();
+    let mut running = roles::start(&local, args.separate, &stack, stop_roles.clone())?;
+    let outcome = serve(&local, &mut running, &shutdown, step).await;
+
+    eprintln!("stopping");
+    stop_roles.cancel();
+    running.stopped(Duration::from_secs(40)).await;
+    stack.stop().await;
+    outcome
+}
+
+/// Until a signal, or until something ends that must not.
+async fn serve(
+    local: &Local,
+    running: &mut roles::Running,
+    shutdown: &CancellationToken,
+    step: impl Fn(&str),
+) -> Result<()> {
+    let ready = async {
+        roles::ready(local, Duration::from_secs(60)).await?;
+        DemoTenant::make_or_find(local).await
+    };
+    let tenant = tokio::select! {
+        tenant = ready => tenant?,
+        failure = running.ended() => return Err(failure),
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    step("ready");
+    eprintln!("{}", tenant.greeting(local));
+    tokio::select! {
+        failure = running.ended() => Err(failure),
+        () = shutdown.cancelled() => Ok(()),
+    }
+}
+
+fn data_dir(path: &Path) -> Result<PathBuf> {
+    std::fs::create_dir_all(path).with_context(|| format!("make {}", path.display()))?;
+    path.canonicalize().with_context(|| format!("find {}", path.display()))
+}
