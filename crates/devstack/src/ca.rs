@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType, date_time_ymd,
+    PKCS_ED25519, SanType, date_time_ymd,
 };
 
 use crate::error::Result;
@@ -66,9 +66,11 @@ impl Ca {
     }
 
     /// A certificate for one instance of a role's internal mutual TLS: server and client, URI
-    /// `spiffe://sluice/{role}/{instance}`, valid for `localhost` and the loopback addresses.
+    /// `spiffe://sluice/{role}/{instance}`, valid for `localhost` and the loopback addresses. The key is Ed25519: it signs
+    /// caller tokens too.
     pub fn issue_role(&self, role: &str, instance: &str) -> Result<Issued> {
-        self.issue(role, &["localhost"], &[&format!("spiffe://sluice/{role}/{instance}")])
+        let key = KeyPair::generate_for(&PKCS_ED25519)?;
+        self.issue_for(key, role, &["localhost"], &[&format!("spiffe://sluice/{role}/{instance}")])
     }
 
     /// A server certificate for a public listener, valid for `names`, `localhost` and the loopback addresses.
@@ -79,7 +81,10 @@ impl Ca {
     }
 
     pub(crate) fn issue(&self, common_name: &str, names: &[&str], uris: &[&str]) -> Result<Issued> {
-        let key = KeyPair::generate()?;
+        self.issue_for(KeyPair::generate()?, common_name, names, uris)
+    }
+
+    fn issue_for(&self, key: KeyPair, common_name: &str, names: &[&str], uris: &[&str]) -> Result<Issued> {
         let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())?;
         for uri in uris {
             params.subject_alt_names.push(SanType::URI((*uri).try_into()?));
