@@ -5,6 +5,7 @@
 
 mod demo;
 mod flights;
+mod measure;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,6 +23,8 @@ struct Cli {
 enum Command {
     /// Two tenants stream a year of flights through two gateways; every count is compared
     Demo(demo::Args),
+    /// Throughput, CPU, latency and memory beside a bare librdkafka producer
+    Measure(measure::Args),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
     let outcome = runtime.block_on(async {
         match cli.command {
             Command::Demo(args) => demo::run(args).await,
+            Command::Measure(args) => measure::run(args).await,
         }
     });
     match outcome {

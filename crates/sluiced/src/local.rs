@@ -183,8 +183,8 @@ impl Local {
         let data = self.dir.join("data").join(name);
         files::folder(&data)?;
         Ok(format!(
-            "gateway_id = {name:?}\npublic_listen = {:?}\ninternal_listen = {:?}\nadmin_listen = {:?}\n\
-             internal_address = \"localhost:{}\"\ncontrol_plane = \"localhost:{}\"\nbilling = \"localhost:{}\"\n\
+            "id = {name:?}\npublic_listen = {:?}\ninternal_listen = {:?}\nadmin_listen = {:?}\n\
+             internal_advertise = \"localhost:{}\"\ncontrol_plane = \"localhost:{}\"\nbilling = \"localhost:{}\"\n\
              key_hash_file = {:?}\ndata_dir = {data:?}\n{}",
             address(own[0]),
             address(own[1]),

@@ -1,0 +1,119 @@
+//! `measure`: the gateway beside a bare librdkafka producer, on the same broker, in the same minutes.
+//!
+//! Figures are ratios in one run, because the machine is shared and small: broker, gateway and load generator have the same
+//! cores. Each row is repeated and the median is kept; the report names the machine.
+
+mod bare;
+mod load;
+mod report;
+mod usage;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::Args as ClapArgs;
+use sluice_e2e::{Api, Installation, Options};
+use sluice_proto::admin::v1::TenantLimits;
+use sluice_proto::operator::v1::{Tenant, UpdateTenantRequest};
+use sluice_proto::wkt::FieldMask;
+
+use report::{Latency, Report, Row};
+use usage::Process;
+
+/// Bytes of a record's value.
+const VALUE_BYTES: usize = 1024;
+const PARTITIONS: i32 = 6;
+
+/// Options of the measurement.
+#[derive(ClapArgs)]
+pub(crate) struct Args {
+    /// Records of a throughput run
+    #[arg(long, default_value_t = 200_000)]
+    records: usize,
+    /// Repetitions; the median counts
+    #[arg(long, default_value_t = 3)]
+    repetitions: usize,
+    /// Calls of a latency run, and topics of the barrier's
+    #[arg(long, default_value_t = 500)]
+    calls: usize,
+    /// Where the report goes
+    #[arg(long, default_value = "loadtest/results/latest.md")]
+    report: PathBuf,
+}
+
+/// Runs everything and writes the report.
+pub(crate) async fn run(args: Args) -> Result<bool> {
+    let options = Options { gateways: 2, binaries: Some(crate::binaries()), ..Options::default() };
+    let it = Installation::start(options).await?;
+    let gateway = Process::of(it.process("gateway-1")?.pid());
+    let idle_rss = gateway.rss_bytes()?;
+    let tenant = it.tenant("measure").await?;
+    lift_limits(&it).await?;
+    let api = it.api(0, &tenant.key)?;
+    let namespace = api.create_namespace("load").await?;
+
+    let mut report = Report::new(&args, idle_rss);
+    for repetition in 0..args.repetitions {
+        eprintln!("repetition {} of {}", repetition + 1, args.repetitions);
+        let bare_topic = api.create_topic("load", &format!("bare{repetition}"), PARTITIONS).await?;
+        let bare_name = it.physical(&namespace.uid, &bare_topic.uid)?;
+        let topic = api.create_topic("load", &format!("gateway{repetition}"), PARTITIONS).await?;
+        let bare = bare::throughput(it.kafka()?, &bare_name, args.records).await?;
+        report.add(Row::bare("bare librdkafka, batches by itself", &bare));
+
+        let grpc = load::grpc(&api, &gateway, &topic.name, args.records, 100, 8).await?;
+        report.add(Row::beside("gRPC, 100 a call, 8 callers", &grpc, &bare));
+        let http = it.http(0, Some(&tenant.key));
+        let batches = load::http_batches(&http, &gateway, &topic.name, args.records / 4, 100, 8).await?;
+        report.add(Row::beside("HTTP JSON, 100 a call, 8 callers", &batches, &bare));
+        let singles = load::http_singles(&http, &gateway, &topic.name, args.records / 40, 16).await?;
+        report.add(Row::beside("HTTP, 1 a call, 16 callers", &singles, &bare));
+        report.loaded_rss(gateway.rss_bytes()?, gateway.peak_rss_bytes()?);
+
+        report.latency(Latency::new("bare librdkafka, linger 0, one at a time", bare::latency(it.kafka()?, &bare_name, args.calls).await?));
+        report.latency(Latency::new("gRPC Produce of one record, one at a time", load::latency(&api, &topic.name, args.calls).await?));
+        report.latency(Latency::new("CreateTopic with two gateways", barrier(&api, repetition, args.calls / 5).await?));
+    }
+    let text = report.text();
+    println!("{text}");
+    if let Some(folder) = args.report.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::write(&args.report, text)?;
+    it.stop().await?;
+    Ok(true)
+}
+
+/// Nanoseconds of each CreateTopic.
+async fn barrier(api: &Api, repetition: usize, count: usize) -> Result<Vec<u64>> {
+    let mut took = Vec::with_capacity(count);
+    for i in 0..count {
+        let started = Instant::now();
+        let topic = api.create_topic("load", &format!("barrier{repetition}-{i}"), 1).await?;
+        took.push(started.elapsed().as_nanos() as u64);
+        api.delete_topic(&topic.name).await?;
+    }
+    Ok(took)
+}
+
+/// The limits are not what is measured here.
+async fn lift_limits(it: &Installation) -> Result<()> {
+    let (mut operator, token) = it.operator()?;
+    let limits = TenantLimits {
+        requests_per_second: 1_000_000,
+        ingress_bytes_per_second: 8 << 30,
+        egress_bytes_per_second: 8 << 30,
+        bytes_in_flight: 256 << 20,
+        topics: 10_000,
+        partitions: 50_000,
+        ..Default::default()
+    };
+    let request = UpdateTenantRequest {
+        tenant: Some(Tenant { name: "tenants/measure".into(), limits: Some(limits), ..Default::default() }),
+        update_mask: Some(FieldMask { paths: vec!["limits".into()] }),
+        ..Default::default()
+    };
+    operator.update_tenant(Installation::operator_request(request, &token)?).await?;
+    Ok(())
+}
