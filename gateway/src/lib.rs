@@ -7,6 +7,23 @@
 //! (gRPC and HTTP onto the same services) → `data` (produce, fetch, offsets) or [`forward`] (admin and usage calls to their
 //! services). [`view`] holds what the control plane published; [`members`] tells the others what this gateway has applied.
 
+pub mod app;
+pub mod auth;
+pub mod config;
+pub mod error;
+pub mod forward;
+pub mod layers;
+pub mod members;
+pub mod metrics;
+pub mod peer;
 pub mod ports;
 pub mod quota;
+pub mod routes;
 pub mod view;
+
+pub use app::{Addrs, App};
+pub use config::Config;
+pub use error::{BuildError, RunError};
+
+/// The role, in certificates and caller tokens.
+pub const ROLE: &str = "gateway";

@@ -12,10 +12,14 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use sluice_runtime::config::KafkaConfig;
+use sluice_runtime::{Health, Metrics, TaskSet};
 use sluice_types::error::Error;
 use sluice_types::physical::TopicName;
 use sluice_types::role;
-use sluice_types::{ErrorKind, NamespaceUid, OpContext, Reason, ResourceName, TenantUid, TopicUid};
+use sluice_types::{
+    ErrorKind, NamespaceId, NamespaceUid, OpContext, Reason, ResourceName, TenantUid, TopicId, TopicUid,
+};
 
 use crate::quota::TenantLimiter;
 use crate::view::{TopicLookup, View};
@@ -43,6 +47,24 @@ pub trait DataPath: TopicReadiness {
     /// Called when no call is in flight any more: flush the producers, then close the usage windows (`last = true`).
     /// Returns by `deadline`.
     fn shutdown(&self, deadline: Instant) -> BoxFuture<'_, ()>;
+}
+
+/// What the data path is built from.
+pub struct DataParts {
+    /// `{gateway id}`, stable over restarts.
+    pub gateway_id: String,
+    /// This start of it.
+    pub boot_id: String,
+    /// The cluster.
+    pub kafka: KafkaConfig,
+    /// Our Kafka client, shared with the rest of the gateway.
+    pub wire: sluice_wire::Client,
+    /// Where the data path says how it fares.
+    pub health: Health,
+    /// Where its figures go.
+    pub metrics: Metrics,
+    /// Its tasks; their token is cancelled after [`DataPath::shutdown`].
+    pub tasks: TaskSet,
 }
 
 /// An HTTP call on a hot route: the body is whole, inflated and within the body limit.
@@ -108,9 +130,7 @@ impl DataCall {
     /// INVALID_ARGUMENT: not a topic's name. PERMISSION_DENIED: a grant covers the name but lacks the permission, whether
     /// or not the topic exists. NOT_FOUND: absent or not visible, one text for both. UNAVAILABLE: being created.
     pub fn topic(&self, field: &str, name: &str) -> Result<Arc<ResolvedTopic>, Error> {
-        let (namespace, topic) =
-            ResourceName::parse_topic(name).map_err(|error| Error::invalid(field, error))?;
-        self.permit(name)?;
+        let (namespace, topic) = self.check(field, name)?;
         match self.view.topic_lookup(&self.context.tenant, &namespace, &topic) {
             TopicLookup::Active(topic) => Ok(topic),
             TopicLookup::Pending => Err(Error::unavailable(
@@ -120,6 +140,13 @@ impl DataCall {
             .with_retry_after(std::time::Duration::from_millis(500))),
             TopicLookup::Absent => Err(Error::not_found(name)),
         }
+    }
+
+    /// The part of [`DataCall::topic`] that needs no look-up: grammar and grants.
+    pub fn check(&self, field: &str, name: &str) -> Result<(NamespaceId, TopicId), Error> {
+        let ids = ResourceName::parse_topic(name).map_err(|error| Error::invalid(field, error))?;
+        self.permit(name)?;
+        Ok(ids)
     }
 
     /// Decides without asking whether the resource exists, so the answer cannot tell.

@@ -106,7 +106,8 @@ impl TenantLimiter {
     /// Holds bytes of a request or an answer until the guard is dropped. A request larger than the whole limit is let in
     /// when nothing else is, so that a small limit makes calls slow, not impossible.
     pub fn in_flight(&self, bytes: u64) -> Result<InFlightGuard, Error> {
-        let mut guard = InFlightGuard { held: 0, limit: self.limits().bytes_in_flight, total: Arc::clone(&self.in_flight) };
+        let mut guard =
+            InFlightGuard { held: 0, limit: self.limits().bytes_in_flight, total: Arc::clone(&self.in_flight) };
         guard.grow(bytes)?;
         Ok(guard)
     }

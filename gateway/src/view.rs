@@ -5,13 +5,13 @@
 //! order and more than once: the one with the highest version stands. [`applied`] tells up to which offset all is applied
 //! *and* can be served; that number is the gateway's revision.
 
-
+pub mod applied;
 pub mod entry;
-
+pub mod freshness;
 pub mod index;
 pub mod names;
-
-
+pub mod snapshot;
+pub mod tail;
 
 use std::sync::Arc;
 
@@ -49,8 +49,8 @@ impl View {
     }
 
     /// Replaces all tables at once.
-    pub fn replace(&self, index: Index) {
-        self.index.store(Arc::new(index));
+    pub fn replace(&self, index: Arc<Index>) {
+        self.index.store(index);
     }
 
     /// The key with this id, in whatever state.

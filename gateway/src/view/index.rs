@@ -89,7 +89,8 @@ impl Index {
 
     /// Applies a record; one whose version is not above the held one does nothing.
     pub fn apply(&self, record: ControlRecord) -> Result<Change, RecordError> {
-        let uid = resource_uid(&record).ok_or(RecordError { uid: String::new(), what: "holds no resource" })?.to_owned();
+        let uid =
+            resource_uid(&record).ok_or(RecordError { uid: String::new(), what: "holds no resource" })?.to_owned();
         let record = Arc::new(record);
         // The lock is held over the change of the tables, so that two appliers cannot interleave.
         let mut held = self.held.lock();

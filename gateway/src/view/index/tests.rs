@@ -19,12 +19,15 @@ impl World {
             namespace: NamespaceUid::random(),
             order: std::cell::Cell::new(0),
         };
-        world.apply(world.record(1, Resource::Tenant(control::TenantState {
-            uid: world.tenant.to_string(),
-            id: "acme".into(),
-            life: Life::Active.into(),
-            ..Default::default()
-        })));
+        world.apply(world.record(
+            1,
+            Resource::Tenant(control::TenantState {
+                uid: world.tenant.to_string(),
+                id: "acme".into(),
+                life: Life::Active.into(),
+                ..Default::default()
+            }),
+        ));
         world
     }
 
@@ -40,23 +43,29 @@ impl World {
     }
 
     fn namespace(&self, version: i64, life: Life) -> ControlRecord {
-        self.record(version, Resource::Namespace(control::NamespaceState {
-            uid: self.namespace.to_string(),
-            id: "prod".into(),
-            life: life.into(),
-        }))
+        self.record(
+            version,
+            Resource::Namespace(control::NamespaceState {
+                uid: self.namespace.to_string(),
+                id: "prod".into(),
+                life: life.into(),
+            }),
+        )
     }
 
     fn topic(&self, uid: TopicUid, version: i64, life: Life, partitions: i32) -> ControlRecord {
-        self.record(version, Resource::Topic(control::TopicState {
-            uid: uid.to_string(),
-            id: "orders".into(),
-            namespace_uid: self.namespace.to_string(),
-            namespace_id: "prod".into(),
-            life: life.into(),
-            partitions,
-            ..Default::default()
-        }))
+        self.record(
+            version,
+            Resource::Topic(control::TopicState {
+                uid: uid.to_string(),
+                id: "orders".into(),
+                namespace_uid: self.namespace.to_string(),
+                namespace_id: "prod".into(),
+                life: life.into(),
+                partitions,
+                ..Default::default()
+            }),
+        )
     }
 
     fn apply(&self, record: ControlRecord) -> Change {
@@ -172,12 +181,15 @@ fn keys_and_accounts_keep_their_newest_version() {
         control::Grant { role: "producer".into(), resource: String::new() },
         control::Grant { role: "of the future".into(), resource: "*".into() },
     ];
-    world.apply(world.record(1, Resource::Account(control::AccountState {
-        uid: account.to_string(),
-        id: "ci".into(),
-        life: Life::Active.into(),
-        grants,
-    })));
+    world.apply(world.record(
+        1,
+        Resource::Account(control::AccountState {
+            uid: account.to_string(),
+            id: "ci".into(),
+            life: Life::Active.into(),
+            grants,
+        }),
+    ));
     let held = world.view.account(account).expect("held");
     assert_eq!(held.grants.len(), 1);
     assert_eq!(held.grants[0].resource, "*");
@@ -186,13 +198,16 @@ fn keys_and_accounts_keep_their_newest_version() {
 #[test]
 fn limits_that_are_not_set_are_the_defaults() {
     let world = World::new();
-    world.apply(world.record(2, Resource::Tenant(control::TenantState {
-        uid: world.tenant.to_string(),
-        id: "acme".into(),
-        life: Life::Active.into(),
-        suspended: true,
-        limits: Some(control::Limits { ingress_bytes_per_second: 1 << 20, ..Default::default() }),
-    })));
+    world.apply(world.record(
+        2,
+        Resource::Tenant(control::TenantState {
+            uid: world.tenant.to_string(),
+            id: "acme".into(),
+            life: Life::Active.into(),
+            suspended: true,
+            limits: Some(control::Limits { ingress_bytes_per_second: 1 << 20, ..Default::default() }),
+        }),
+    ));
     let tenant = world.view.tenant(world.tenant).expect("held");
     assert!(tenant.state().expect("state").suspended);
     assert_eq!(tenant.limiter.limits().ingress_bytes_per_second, 1 << 20);

@@ -1,0 +1,230 @@
+//! The gateway's configuration file.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use sluice_runtime::config::{
+    ByteSize, Faults, InternalTlsConfig, KafkaConfig, ListenAddr, SecretFile, TlsFiles, Validate,
+};
+use sluice_runtime::telemetry::TelemetryConfig;
+use sluice_types::limits::{BODY_BYTES_MAX, TenantLimits};
+
+/// All of it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Its name among the gateways, stable over restarts: 1..64 characters of `a-z0-9-`.
+    pub id: String,
+    /// Where the snapshot of the view lives; made if absent.
+    pub data_dir: PathBuf,
+    /// Listener for tenants: gRPC and HTTP.
+    pub public_listen: ListenAddr,
+    /// Listener for other gateways, mutual TLS.
+    pub internal_listen: ListenAddr,
+    /// `host:port` under which other gateways reach it; absent: the bound address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub internal_advertise: Option<String>,
+    /// Listener of health and metrics, plain HTTP.
+    pub admin_listen: ListenAddr,
+    /// `host:port` of the control plane's internal listener.
+    pub control_plane: String,
+    /// `host:port` of billing's internal listener.
+    pub billing: String,
+    /// Hex of the 32 bytes that hash the secrets of API keys; the same for the control plane and all gateways.
+    pub key_hash_file: SecretFile,
+    /// Certificate of the public listener; absent: no TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsFiles>,
+    /// Who we are to the other processes.
+    pub internal_tls: InternalTlsConfig,
+    /// The cluster with the internal topics and the tenants' topics.
+    pub kafka: KafkaConfig,
+    /// Bounds of the process.
+    #[serde(default)]
+    pub limits: LimitsConfig,
+    /// Limits of tenants that have none of their own.
+    #[serde(default)]
+    pub tenant_defaults: TenantDefaults,
+    /// Logs.
+    #[serde(default)]
+    pub telemetry: TelemetryConfig,
+}
+
+/// Bounds of the process.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Connections on the public listener.
+    pub connections: usize,
+    /// Calls at a time.
+    pub calls: usize,
+    /// Calls at a time of one peer address.
+    pub calls_per_peer: usize,
+    /// Bytes of a request body, before and after inflation.
+    pub body: ByteSize,
+    /// Failed authentications a second of one peer address.
+    pub failed_authentications_per_second: u64,
+    /// As many at once.
+    pub failed_authentications_burst: u64,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            calls: 8_192,
+            calls_per_peer: 4_096,
+            body: ByteSize::new(BODY_BYTES_MAX as u64),
+            failed_authentications_per_second: 50,
+            failed_authentications_burst: 1_000,
+        }
+    }
+}
+
+/// Limits of tenants that have none of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TenantDefaults {
+    /// Requests a second.
+    pub requests_per_second: u64,
+    /// Bytes produced a second.
+    pub ingress_per_second: ByteSize,
+    /// Bytes fetched a second.
+    pub egress_per_second: ByteSize,
+    /// Bytes of requests and answers in flight.
+    pub in_flight: ByteSize,
+}
+
+impl Default for TenantDefaults {
+    fn default() -> Self {
+        let limits = TenantLimits::default();
+        Self {
+            requests_per_second: limits.requests_per_second,
+            ingress_per_second: ByteSize::new(limits.ingress_bytes_per_second),
+            egress_per_second: ByteSize::new(limits.egress_bytes_per_second),
+            in_flight: ByteSize::new(limits.bytes_in_flight),
+        }
+    }
+}
+
+impl From<TenantDefaults> for TenantLimits {
+    fn from(defaults: TenantDefaults) -> Self {
+        Self {
+            requests_per_second: defaults.requests_per_second,
+            ingress_bytes_per_second: defaults.ingress_per_second.bytes(),
+            egress_bytes_per_second: defaults.egress_per_second.bytes(),
+            bytes_in_flight: defaults.in_flight.bytes(),
+        }
+    }
+}
+
+impl Validate for Config {
+    const EXAMPLE: &'static str = r#"
+id = "gateway-a"
+data_dir = "/var/lib/sluice/gateway"
+public_listen = "0.0.0.0:8080"
+internal_listen = "0.0.0.0:7100"
+internal_advertise = "gateway-a.internal:7100"
+admin_listen = "127.0.0.1:7101"
+control_plane = "control-plane.internal:7200"
+billing = "billing.internal:7300"
+key_hash_file = "/etc/sluice/key-hash.key"
+
+[tls]
+cert = "/etc/sluice/public.pem"
+key = "/etc/sluice/public.key"
+
+[internal_tls]
+ca = "/etc/sluice/internal-ca.pem"
+cert = "/etc/sluice/gateway.pem"
+key = "/etc/sluice/gateway.key"
+
+[kafka]
+bootstrap = ["kafka-1:9093", "kafka-2:9093"]
+ca = "/etc/sluice/kafka-ca.pem"
+username = "sluice-gateway"
+password_file = "/etc/sluice/kafka-password"
+
+[limits]
+connections = 10000
+calls = 8192
+calls_per_peer = 4096
+body = "8MiB"
+failed_authentications_per_second = 50
+failed_authentications_burst = 1000
+
+[tenant_defaults]
+requests_per_second = 10000
+ingress_per_second = "256MiB"
+egress_per_second = "512MiB"
+in_flight = "32MiB"
+
+[telemetry]
+level = "info"
+format = "json"
+"#;
+
+    fn faults(&self, faults: &mut Faults) {
+        let good = (1..=64).contains(&self.id.len())
+            && self.id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        faults.require(good, "id", "must be 1..64 characters of a-z, 0-9 and '-'");
+        for (key, address) in [("control_plane", &self.control_plane), ("billing", &self.billing)] {
+            let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
+            faults.require(port.is_some_and(|p| p.parse::<u16>().is_ok()), key, "must be \"host:port\"");
+        }
+        faults.section("kafka", &self.kafka);
+        faults.section("limits", &self.limits);
+        faults.section("tenant_defaults", &self.tenant_defaults);
+        faults.section("telemetry", &self.telemetry);
+    }
+}
+
+impl Validate for LimitsConfig {
+    fn faults(&self, faults: &mut Faults) {
+        faults.require(self.connections > 0, "connections", "must be at least 1");
+        faults.require(self.calls > 0, "calls", "must be at least 1");
+        faults.require(self.calls_per_peer > 0, "calls_per_peer", "must be at least 1");
+        faults.require((1..=1 << 30).contains(&self.body.bytes()), "body", "must be 1 byte to 1 GiB");
+        let (rate, burst) = (self.failed_authentications_per_second, self.failed_authentications_burst);
+        faults.require(rate > 0, "failed_authentications_per_second", "must be at least 1");
+        faults.require(burst > 0, "failed_authentications_burst", "must be at least 1");
+    }
+}
+
+impl Validate for TenantDefaults {
+    fn faults(&self, faults: &mut Faults) {
+        faults.require(self.requests_per_second > 0, "requests_per_second", "must be at least 1");
+        faults.require(self.ingress_per_second.bytes() > 0, "ingress_per_second", "must be at least 1 byte");
+        faults.require(self.egress_per_second.bytes() > 0, "egress_per_second", "must be at least 1 byte");
+        faults.require(self.in_flight.bytes() > 0, "in_flight", "must be at least 1 byte");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use sluice_runtime::config::parse;
+
+    use super::*;
+
+    #[test]
+    fn the_example_is_right_and_shows_the_defaults() {
+        let example: Config = parse(Config::EXAMPLE, Path::new("gateway.toml")).expect("example");
+        assert_eq!(example.limits, LimitsConfig::default());
+        assert_eq!(example.tenant_defaults, TenantDefaults::default());
+        assert_eq!(TenantLimits::from(example.tenant_defaults), TenantLimits::default());
+    }
+
+    #[test]
+    fn all_faults_come_together() {
+        let wrong = Config::EXAMPLE
+            .replace("id = \"gateway-a\"", "id = \"Gateway A\"")
+            .replace("billing.internal:7300", "billing")
+            .replace("calls = 8192", "calls = 0");
+        let error = parse::<Config>(&wrong, Path::new("gateway.toml")).expect_err("three faults");
+        let at: Vec<_> = error.faults.iter().map(|fault| fault.at.as_str()).collect();
+        assert_eq!(at, ["id", "billing", "limits.calls"]);
+    }
+}

@@ -1,0 +1,41 @@
+//! Why the gateway does not start, or ended. What callers see is `sluice_types::Error`.
+
+use sluice_runtime::config::FileError;
+use sluice_runtime::tls::TlsError;
+
+/// Why [`crate::App::build`] failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A secret cannot be read.
+    #[error("read a secret")]
+    Secret(#[from] FileError),
+    /// The hash key is not 32 bytes of hex.
+    #[error("key_hash_file must hold 64 hexadecimal digits")]
+    HashKey,
+    /// Certificates.
+    #[error("load certificates")]
+    Tls(#[from] TlsError),
+    /// The Kafka settings cannot be used.
+    #[error("set up the Kafka client")]
+    Kafka(#[from] sluice_wire::Error),
+    /// The data path cannot be built.
+    #[error("set up the data path")]
+    Data(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// An RPC would be served that nobody decided about.
+    #[error("the RPC {0} has no authorization for tenants")]
+    Authorization(String),
+    /// The descriptors cannot be served by reflection.
+    #[error("set up reflection")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// A listener cannot be bound, or the data directory not made.
+    #[error("bind a listener or make the data directory")]
+    Io(#[from] std::io::Error),
+}
+
+/// Why [`crate::App::run`] ended without being asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A task that must not end did.
+    #[error("{0}")]
+    Task(String),
+}

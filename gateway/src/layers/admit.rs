@@ -1,0 +1,120 @@
+//! Layer 5: what is too much is refused at once, before it costs anything.
+//!
+//! Two counts of calls in flight: of the process, and per peer address, so that one peer cannot take all places. An IPv6
+//! peer is its /64: whoever has one address there has them all.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use dashmap::DashMap;
+
+use sluice_types::error::Error;
+use sluice_types::{ErrorKind, Reason};
+
+use crate::layers::{Answer, Inner, Middleware, Next, Request, call_of};
+
+const RETRY_AFTER: Duration = Duration::from_millis(250);
+
+/// The layer.
+pub struct Admit {
+    max: usize,
+    max_per_peer: usize,
+    running: Arc<AtomicUsize>,
+    /// Peers with calls in flight, so never more entries than calls.
+    peers: Arc<DashMap<IpAddr, usize>>,
+}
+
+/// A place; given back when dropped.
+struct Place {
+    peer: IpAddr,
+    running: Arc<AtomicUsize>,
+    peers: Arc<DashMap<IpAddr, usize>>,
+}
+
+impl Admit {
+    /// At most `max` calls at a time, and `max_per_peer` of one peer.
+    pub fn new(max: usize, max_per_peer: usize) -> Self {
+        Self { max, max_per_peer, running: Arc::default(), peers: Arc::default() }
+    }
+
+    fn enter(&self, peer: IpAddr) -> Result<Place, Error> {
+        let peer = peer_group(peer);
+        let place = Place { peer, running: Arc::clone(&self.running), peers: Arc::clone(&self.peers) };
+        let running = self.running.fetch_add(1, Ordering::Relaxed);
+        let of_peer = {
+            let mut count = self.peers.entry(peer).or_insert(0);
+            *count += 1;
+            *count
+        };
+        // Dropping `place` gives both counts back.
+        if running >= self.max {
+            return Err(Error::unavailable(
+                Reason::Overloaded,
+                "this gateway has as many calls as it can take; try again",
+            )
+            .with_retry_after(RETRY_AFTER));
+        }
+        if of_peer > self.max_per_peer {
+            return Err(Error::new(
+                ErrorKind::ResourceExhausted,
+                Reason::Overloaded,
+                format!("{} calls of this address are in flight, the limit; use fewer at a time", self.max_per_peer),
+            )
+            .with_retry_after(RETRY_AFTER));
+        }
+        Ok(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.running.fetch_sub(1, Ordering::Relaxed);
+        if let dashmap::Entry::Occupied(mut entry) = self.peers.entry(self.peer) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
+    }
+}
+
+impl Middleware for Admit {
+    const NAME: &'static str = "admit";
+
+    async fn handle<S: Inner>(&self, request: Request, next: Next<'_, S>) -> Answer {
+        let _place = self.enter(call_of(&request)?.peer)?;
+        next.run(request).await
+    }
+}
+
+/// The addresses that count as one peer.
+pub fn peer_group(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(v6) => {
+            let s = v6.segments();
+            IpAddr::from([s[0], s[1], s[2], s[3], 0, 0, 0, 0])
+        }
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_peer_cannot_take_all_places() {
+        let admit = Admit::new(3, 2);
+        let ip = |text: &str| text.parse::<IpAddr>().expect("address");
+        let first = admit.enter(ip("2001:db8::1")).ok().expect("a place");
+        let _second = admit.enter(ip("2001:db8::2")).ok().expect("a place");
+        assert_eq!(admit.enter(ip("2001:db8::3")).err().expect("its own limit").kind, ErrorKind::ResourceExhausted);
+        let _other = admit.enter(ip("192.0.2.1")).ok().expect("a place");
+        assert_eq!(admit.enter(ip("192.0.2.2")).err().expect("all taken").kind, ErrorKind::Unavailable);
+        drop(first);
+        assert!(admit.enter(ip("2001:db8::3")).is_ok());
+        assert!(admit.enter(ip("::ffff:192.0.2.1")).is_ok(), "the same as 192.0.2.1");
+    }
+}

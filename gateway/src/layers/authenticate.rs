@@ -1,0 +1,113 @@
+//! Layer 8: who calls. `authorization: Bearer <API key>`, for gRPC and HTTP alike.
+//!
+//! A call to nowhere ends here with 404 or UNIMPLEMENTED, whoever calls. Health and reflection pass without a credential.
+//! After a stop of the process the view catches up first ([`Freshness`]), or a revoked key would still work.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::{HeaderMap, header};
+
+use sluice_types::api_key::{ApiKey, HashKey};
+use sluice_types::error::Error;
+use sluice_types::{ErrorKind, Reason};
+
+use crate::auth::{Failures, KeyLookup, Verdict, Verified, verify};
+use crate::layers::call::{Target, nowhere};
+use crate::layers::{Answer, Inner, Middleware, Next, Request, call_of};
+use crate::view::View;
+use crate::view::freshness::Freshness;
+
+/// The layer.
+pub struct Authenticate {
+    /// Where keys are looked up.
+    pub view: Arc<View>,
+    /// Whether the view may be old.
+    pub freshness: Freshness,
+    /// Key of the secrets' hashes.
+    pub hash_key: HashKey,
+    /// Who is asked for unknown keys.
+    pub lookup: KeyLookup,
+    /// Counts failures by peer.
+    pub failures: Failures,
+}
+
+/// The credential and whose it is; in the request's extensions for the layers below.
+#[derive(Clone)]
+pub struct Authenticated {
+    /// The key, to check it again when the view has moved.
+    pub key: ApiKey,
+    /// Whose it is.
+    pub verified: Verified,
+}
+
+impl Middleware for Authenticate {
+    const NAME: &'static str = "authenticate";
+
+    async fn handle<S: Inner>(&self, mut request: Request, next: Next<'_, S>) -> Answer {
+        let call = call_of(&request)?;
+        match &call.target {
+            Target::Nowhere(error) => return Err(nowhere(call.protocol, error)),
+            Target::Open => return next.run(request).await,
+            Target::Grpc(_) | Target::Http(_) => {}
+        }
+        self.freshness.ensure().await?;
+        let verified = match bearer(request.headers()) {
+            Ok(key) => self.check(&key, call.peer).await.map(|verified| Authenticated { key, verified }),
+            Err(error) => Err(error),
+        };
+        let authenticated = verified.map_err(|error| match error.kind {
+            ErrorKind::Unauthenticated => self.failures.count(call.peer, error),
+            _ => error,
+        })?;
+        {
+            let mut facts = call.facts.lock();
+            facts.tenant = Some(authenticated.verified.tenant.uid);
+            facts.account = Some(authenticated.verified.account.uid);
+        }
+        request.extensions_mut().insert(authenticated);
+        // No handler has a use for the secret.
+        request.headers_mut().remove(header::AUTHORIZATION);
+        next.run(request).await
+    }
+}
+
+impl Authenticate {
+    async fn check(&self, key: &ApiKey, peer: std::net::IpAddr) -> Result<Verified, Error> {
+        let verdict = match verify(&self.view, &self.hash_key, key, SystemTime::now()) {
+            Verdict::Unknown if self.lookup.ask(key.id(), peer).await? => {
+                verify(&self.view, &self.hash_key, key, SystemTime::now())
+            }
+            verdict => verdict,
+        };
+        match verdict {
+            Verdict::Good(verified) => Ok(verified),
+            Verdict::Bad | Verdict::Unknown => Err(invalid()),
+        }
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Result<ApiKey, Error> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(value) = values.next() else {
+        return Err(Error::new(
+            ErrorKind::Unauthenticated,
+            Reason::CredentialMissing,
+            "no credential was sent; send the header `authorization: Bearer <API key>`",
+        ));
+    };
+    if values.next().is_some() {
+        return Err(invalid());
+    }
+    let text = value.to_str().map_err(|_| invalid())?;
+    let (scheme, key) = text.split_once(' ').ok_or_else(invalid)?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(invalid());
+    }
+    key.trim().parse().map_err(|_| invalid())
+}
+
+/// One answer for every way in which a credential can be wrong.
+pub(crate) fn invalid() -> Error {
+    Error::new(ErrorKind::Unauthenticated, Reason::CredentialInvalid, "the API key is not valid")
+}

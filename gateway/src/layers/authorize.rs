@@ -1,0 +1,57 @@
+//! Layer 12: may they, from the RPC's option in the proto.
+//!
+//! Data calls are decided here from the view: the layer makes the [`DataCall`] that the handler must use to reach a topic,
+//! bound to the RPC's permission, and decides at once where the path already names the topic. Admin and usage calls are
+//! forwarded; their service decides inside its transaction, so a change of roles and a call cannot race.
+
+use std::sync::Arc;
+
+use sluice_proto::Rpc;
+use sluice_types::OpContext;
+use sluice_types::error::Error;
+
+use crate::layers::call::Target;
+use crate::layers::{Answer, Inner, Middleware, Next, Request, call_of};
+use crate::ports::DataCall;
+use crate::quota::TenantLimiter;
+use crate::view::View;
+
+/// The service whose calls are decided here.
+pub const DATA_SERVICE: &str = "sluice.stream.v1.StreamService";
+
+/// The layer.
+pub struct Authorize {
+    /// Where topics are looked up.
+    pub view: Arc<View>,
+}
+
+impl Middleware for Authorize {
+    const NAME: &'static str = "authorize";
+
+    async fn handle<S: Inner>(&self, mut request: Request, next: Next<'_, S>) -> Answer {
+        let call = call_of(&request)?;
+        if let Some(rpc) = call.target.rpc().filter(|rpc| rpc.service == DATA_SERVICE) {
+            let data_call = self.data_call(&request, rpc)?;
+            if let (Target::Http(route), Some(field)) = (&call.target, rpc.resource_field)
+                && let Some((_, name)) = route.vars.iter().find(|(var, _)| *var == field)
+            {
+                data_call.check(field, name)?;
+            }
+            request.extensions_mut().insert(Arc::new(data_call));
+        }
+        next.run(request).await
+    }
+}
+
+impl Authorize {
+    fn data_call(&self, request: &Request, rpc: &'static Rpc) -> Result<DataCall, Error> {
+        let context = request.extensions().get::<Arc<OpContext>>().cloned();
+        let limiter = request.extensions().get::<Arc<TenantLimiter>>().cloned();
+        match (context, limiter) {
+            (Some(context), Some(limiter)) => {
+                Ok(DataCall::new(context, limiter, rpc.permission, Arc::clone(&self.view)))
+            }
+            _ => Err(Error::internal("a call came to the authorization layer without a tenant")),
+        }
+    }
+}

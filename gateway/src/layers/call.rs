@@ -1,0 +1,146 @@
+//! What is known of a call outside of its authentication: ids, protocol, route, and facts that inner layers add for the
+//! answer's headers and the access log.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use sluice_proto::{Audience, RouteError, RouteMatch, Rpc, match_route, rpc_by_path};
+use sluice_types::error::Error;
+use sluice_types::{AccountUid, ErrorKind, Reason, Revision, TenantUid};
+
+use crate::quota::RateState;
+
+/// How the caller speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// gRPC.
+    Grpc,
+    /// HTTP with JSON.
+    Http,
+}
+
+impl Protocol {
+    /// gRPC announces itself in the content type.
+    pub fn of(headers: &http::HeaderMap) -> Self {
+        let content_type = headers.get(http::header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
+        match content_type.and_then(|value| value.strip_prefix(b"application/grpc")) {
+            Some([] | [b'+' | b';', ..]) => Self::Grpc,
+            _ => Self::Http,
+        }
+    }
+
+    /// Its word in logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Grpc => "grpc",
+            Self::Http => "http",
+        }
+    }
+}
+
+/// Where a call goes.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// An RPC for tenants, by gRPC.
+    Grpc(&'static Rpc),
+    /// An RPC for tenants, by HTTP.
+    Http(RouteMatch),
+    /// gRPC health or reflection, which need no credential.
+    Open,
+    /// Nowhere.
+    Nowhere(RouteError),
+}
+
+/// Services that need no credential.
+const OPEN_SERVICES: &[&str] =
+    &["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
+
+impl Target {
+    /// Finds it.
+    pub fn of(protocol: Protocol, method: &http::Method, path: &str) -> Self {
+        match protocol {
+            Protocol::Grpc if OPEN_SERVICES.iter().any(|open| path.starts_with(open)) => Self::Open,
+            Protocol::Grpc => match rpc_by_path(path).filter(|rpc| rpc.audience == Audience::Tenant) {
+                Some(rpc) => Self::Grpc(rpc),
+                None => Self::Nowhere(RouteError::NotFound),
+            },
+            Protocol::Http => match match_route(Audience::Tenant, method, path) {
+                Ok(route) => Self::Http(route),
+                Err(error) => Self::Nowhere(error),
+            },
+        }
+    }
+
+    /// The RPC, if it is one of ours.
+    pub fn rpc(&self) -> Option<&'static Rpc> {
+        match self {
+            Self::Grpc(rpc) => Some(rpc),
+            Self::Http(route) => Some(route.rpc),
+            Self::Open | Self::Nowhere(_) => None,
+        }
+    }
+
+    /// A word for logs and metrics, from a fixed set.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Grpc(rpc) => rpc.method,
+            Self::Http(route) => route.rpc.method,
+            Self::Open => "open",
+            Self::Nowhere(_) => "nowhere",
+        }
+    }
+}
+
+/// The metadata key under which a 405 carries its `Allow`.
+pub(crate) const ALLOW: &str = "allow";
+
+/// The error for a call that goes nowhere.
+pub(crate) fn nowhere(protocol: Protocol, error: &RouteError) -> Error {
+    let what = "this service has no such method or path; the API reference lists them";
+    match (error, protocol) {
+        (RouteError::NotFound, Protocol::Grpc) => Error::new(ErrorKind::Unimplemented, Reason::RouteNotFound, what),
+        (RouteError::NotFound, Protocol::Http) => Error::new(ErrorKind::NotFound, Reason::RouteNotFound, what),
+        (RouteError::MethodNotAllowed { allow }, _) => {
+            Error::new(ErrorKind::Unimplemented, Reason::RouteNotFound, format!("this path takes {allow}"))
+                .with_metadata(ALLOW, allow.clone())
+        }
+        (RouteError::Malformed { field }, _) => Error::invalid(*field, "in the path is not well percent-encoded UTF-8"),
+    }
+}
+
+/// One call; in the request's extensions as `Arc<Call>`.
+#[derive(Debug)]
+pub struct Call {
+    /// `x-request-id`.
+    pub request_id: Arc<str>,
+    /// How the caller speaks.
+    pub protocol: Protocol,
+    /// Where it goes.
+    pub target: Target,
+    /// W3C trace context, if the caller sent a valid one.
+    pub traceparent: Option<Arc<str>>,
+    /// The peer's address.
+    pub peer: IpAddr,
+    /// When it came.
+    pub started: Instant,
+    /// Added on the way.
+    pub facts: Mutex<Facts>,
+}
+
+/// What inner layers tell outer ones.
+#[derive(Debug, Default, Clone)]
+pub struct Facts {
+    /// The tenant, once the credential is verified.
+    pub tenant: Option<TenantUid>,
+    /// The account, once the credential is verified.
+    pub account: Option<AccountUid>,
+    /// The revision that the answer is based on.
+    pub revision: Option<Revision>,
+    /// Where the tenant stands with its request rate.
+    pub rate: Option<RateState>,
+    /// Why the call failed.
+    pub failure: Option<(ErrorKind, Reason)>,
+}

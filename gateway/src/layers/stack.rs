@@ -1,0 +1,139 @@
+//! Puts the layers together, and around them what the listeners need: a service that never fails.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tower::{Service, ServiceBuilder};
+
+use sluice_runtime::body::{BoxBody, BoxError, boxed};
+use sluice_runtime::statuses;
+use sluice_types::api_key::HashKey;
+
+use crate::auth::{Failures, KeyLookup};
+use crate::layers::admit::Admit;
+use crate::layers::audit::{Audit, AuditSink};
+use crate::layers::authenticate::Authenticate;
+use crate::layers::authorize::Authorize;
+use crate::layers::body_limit::BodyLimit;
+use crate::layers::call::Protocol;
+use crate::layers::catch_panic::CatchPanic;
+use crate::layers::deadline::Deadlines;
+use crate::layers::identify::Identify;
+use crate::layers::observe::Observe;
+use crate::layers::quota::Quota;
+use crate::layers::rescue::Rescue;
+use crate::layers::tenant::Tenant;
+use crate::layers::{Inner, Middleware, Request};
+use crate::metrics::CallMetrics;
+use crate::ports::Body;
+use crate::view::View;
+use crate::view::applied::Applied;
+use crate::view::freshness::Freshness;
+
+/// What the layers work with.
+pub struct StackParts {
+    /// The view.
+    pub view: Arc<View>,
+    /// What is applied of it.
+    pub applied: Applied,
+    /// Whether it may be old.
+    pub freshness: Freshness,
+    /// Key of the secrets' hashes.
+    pub hash_key: HashKey,
+    /// Who is asked for unknown keys.
+    pub lookup: KeyLookup,
+    /// Counts failed authentications.
+    pub failures: Failures,
+    /// Where denials go.
+    pub audit: Arc<dyn AuditSink>,
+    /// Where calls are counted.
+    pub metrics: CallMetrics,
+    /// Calls at a time.
+    pub calls_max: usize,
+    /// Calls at a time of one peer.
+    pub calls_per_peer_max: usize,
+    /// Bytes of a body.
+    pub body_bytes_max: u64,
+}
+
+/// The layers around `handler`, outermost first.
+pub fn stack(parts: StackParts, handler: impl Inner) -> impl Inner {
+    ServiceBuilder::new()
+        .layer(Identify.layer())
+        .layer(Observe { metrics: parts.metrics }.layer())
+        .layer(Rescue.layer())
+        .layer(CatchPanic.layer())
+        .layer(Admit::new(parts.calls_max, parts.calls_per_peer_max).layer())
+        .layer(Deadlines.layer())
+        .layer(BodyLimit { max: parts.body_bytes_max }.layer())
+        .layer(
+            Authenticate {
+                view: Arc::clone(&parts.view),
+                freshness: parts.freshness,
+                hash_key: parts.hash_key.clone(),
+                lookup: parts.lookup,
+                failures: parts.failures,
+            }
+            .layer(),
+        )
+        .layer(Tenant { view: Arc::clone(&parts.view), applied: parts.applied, hash_key: parts.hash_key }.layer())
+        .layer(Quota.layer())
+        .layer(Audit { sink: parts.audit }.layer())
+        .layer(Authorize { view: parts.view }.layer())
+        .service(handler)
+}
+
+/// A stack as a listener takes it: any body in, no error out.
+#[derive(Clone)]
+pub struct Edge<S>(pub S);
+
+impl<S, B> Service<http::Request<B>> for Edge<S>
+where
+    S: Inner,
+    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = http::Response<BoxBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let request: Request = request.map(Body::new);
+        let protocol = Protocol::of(request.headers());
+        let call = self.0.call(request);
+        Box::pin(async move {
+            Ok(match call.await {
+                Ok(response) => response.map(boxed),
+                // Only what fails above the rescue layer comes here, which is nothing we know of.
+                Err(error) => {
+                    tracing::error!(%error, "call failed outside of its layers");
+                    match protocol {
+                        Protocol::Grpc => statuses::to_grpc_response(&error, ""),
+                        Protocol::Http => statuses::to_http(&error, ""),
+                    }
+                }
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+thread_local! {
+    static PASSED: std::cell::RefCell<Vec<&'static str>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+/// Notes the layers that a call passes, for the test of their order.
+#[cfg(test)]
+pub(crate) fn record(name: &'static str) {
+    PASSED.with_borrow_mut(|passed| passed.push(name));
+}
+
+#[cfg(test)]
+mod tests;
