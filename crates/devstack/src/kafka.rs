@@ -4,22 +4,26 @@
 //! Broker ids are 1..=N. Ports, users and data outlive every stop, kill and start.
 
 mod access;
+mod archive;
 mod client;
 mod config;
 mod node;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use crate::ca::Ca;
 use crate::connection::KafkaConnection;
 use crate::error::{Error, Result};
 use crate::ports;
+use crate::preflight::Java;
 use crate::ready::poll_until;
 use crate::secrets::{ADMIN, Secrets};
 use crate::stack::Tuning;
 use crate::supervisor::Supervisor;
 
+pub(crate) use self::archive::{Archive, find_or_make};
 use self::config::{Cluster, Ports};
 use self::node::Node;
 
@@ -40,8 +44,9 @@ pub struct Kafka {
 pub(crate) struct Setup<'a> {
     pub(crate) dir: PathBuf,
     pub(crate) brokers: u32,
-    pub(crate) java: PathBuf,
+    pub(crate) java: Java,
     pub(crate) jars: PathBuf,
+    pub(crate) archive: Archive,
     pub(crate) tuning: Tuning,
     pub(crate) ca: &'a Ca,
     pub(crate) secrets: &'a Secrets,
@@ -51,6 +56,7 @@ pub(crate) struct Setup<'a> {
 impl Kafka {
     /// Starts the cluster, on the ports of its last run when they are free.
     pub(crate) async fn start(setup: Setup<'_>) -> Result<Kafka> {
+        crate::files::create_dir(&setup.dir)?;
         let ports_file = setup.dir.join("ports.json");
         let mut ports = load_ports(&ports_file, setup.brokers as usize)?;
         for _ in 1..PORT_TRIES {
@@ -127,8 +133,12 @@ impl Kafka {
 
     /// SIGTERM (a controlled shutdown); SIGKILL after 20 s.
     pub async fn stop(&self, broker: u32) -> Result<()> {
-        self.node(broker)?.stop(STOP_GRACE).await;
+        self.stop_one(broker).await?;
         Ok(())
+    }
+
+    async fn stop_one(&self, broker: u32) -> Result<Option<ExitStatus>> {
+        Ok(self.node(broker)?.stop(STOP_GRACE).await)
     }
 
     /// Starts a stopped or killed broker on its port and data; returns when it serves.
@@ -148,7 +158,9 @@ impl Kafka {
     /// Stops all brokers in good order.
     pub async fn stop_all(&self) {
         // All at once: a quorum of controllers cannot outlive its majority anyway.
-        let stops = self.nodes.iter().map(|node| node.stop(STOP_GRACE));
+        let stops = self.nodes.iter().map(async |node| {
+            node.stop(STOP_GRACE).await;
+        });
         join_all(stops).await;
     }
 

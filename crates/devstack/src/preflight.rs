@@ -23,11 +23,20 @@ pub struct Needs {
 #[derive(Debug, Clone)]
 pub struct Tools {
     /// A Java runtime of at least version 17.
-    pub java: Option<PathBuf>,
+    pub java: Option<Java>,
     /// Maven; only needed, and only looked for, while Kafka's jars are not in the cache.
     pub mvn: Option<PathBuf>,
     /// PostgreSQL of at least version 15.
     pub postgres: Option<PostgresTools>,
+}
+
+/// One Java runtime.
+#[derive(Debug, Clone)]
+pub struct Java {
+    /// `java`.
+    pub program: PathBuf,
+    /// All that it says about its version.
+    pub version: String,
 }
 
 /// One PostgreSQL installation.
@@ -98,11 +107,11 @@ pub fn check(needs: Needs) -> Result<Tools, Missing> {
     if missing.things.is_empty() { Ok(tools) } else { Err(missing) }
 }
 
-fn java() -> Option<PathBuf> {
-    let java = paths::find_program("java", &[])?;
-    let output = Command::new(&java).arg("-version").output().ok()?;
-    let major = java_major(&String::from_utf8_lossy(&output.stderr))?;
-    (major >= JAVA_MAJOR_MIN).then_some(java)
+fn java() -> Option<Java> {
+    let program = paths::find_program("java", &[])?;
+    let output = Command::new(&program).arg("-version").output().ok()?;
+    let version = String::from_utf8_lossy(&output.stderr).into_owned();
+    (java_major(&version)? >= JAVA_MAJOR_MIN).then_some(Java { program, version })
 }
 
 /// From `openjdk version "17.0.15" 2025-04-15` or `"1.8.0_402"`; other lines may precede it.

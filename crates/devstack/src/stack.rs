@@ -5,19 +5,20 @@
 //! leaves no file; a persistent one can be started again on its data, and never twice at once.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::ca::Ca;
 use crate::connection::Connection;
 use crate::error::{Error, Result};
-use crate::kafka::{self, Kafka};
+use crate::kafka::{self, Archive, Kafka};
 use crate::postgres::{self, Postgres};
 use crate::preflight::{self, Needs, Tools};
 use crate::ready::poll_until;
 use crate::secrets::Secrets;
 use crate::supervisor::Supervisor;
-use crate::{files, jars};
+use crate::{files, jars, procfs};
 
 /// The watchdog of a stack that was killed needs up to 10 s to end the old processes.
 const LOCK_WITHIN: Duration = Duration::from_secs(15);
@@ -186,24 +187,31 @@ impl StackBuilder {
 
     async fn start_kafka(
         &self,
-        dir: &Path,
+        dir_of_stack: &Path,
         tools: &Tools,
         ca: &Ca,
         secrets: &Secrets,
         supervisor: &Supervisor,
     ) -> Result<Option<Kafka>> {
         let Some(java) = tools.java.clone() else { return Ok(None) };
-        let setup = kafka::Setup {
-            dir: dir.join("kafka"),
-            brokers: self.brokers,
-            java,
-            jars: jars::resolve(tools.mvn.as_deref(), supervisor).await?,
-            tuning: self.tuning_or_default(),
-            ca,
-            secrets,
-            supervisor: supervisor.share(),
+        let jars = jars::resolve(tools.mvn.as_deref(), supervisor).await?;
+        let setup = |dir: &str, brokers, archive| {
+            let (java, jars, supervisor) = (java.clone(), jars.clone(), supervisor.share());
+            let dir = dir_of_stack.join(dir);
+            kafka::Setup {
+                dir,
+                brokers,
+                java,
+                jars,
+                archive,
+                tuning: self.tuning_or_default(),
+                ca,
+                secrets,
+                supervisor,
+            }
         };
-        files::create_dir(&setup.dir)?;
+        let archive = kafka::find_or_make(setup("kafka-throwaway", 1, Archive::Absent)).await;
+        let setup = setup("kafka", self.brokers, archive);
         Kafka::start(setup).await.map(Some)
     }
 
@@ -232,19 +240,32 @@ fn connection_file(dir: &Path) -> PathBuf {
     dir.join("stack.json")
 }
 
-/// The lock is released by the watchdog when the last process of the stack has ended.
+/// The lock is released by the watchdog when the last process of the stack has ended. It is waited for only while its
+/// owner is dead: a living one will not give it up.
 async fn lock(dir: &Path) -> Result<File> {
     let path = dir.join("lock");
     let file = OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io("open the lock", &path))?;
     let locked = poll_until("the earlier stack ending", LOCK_WITHIN, async || match file.try_lock() {
         Ok(()) => Some(Ok(())),
+        Err(TryLockError::WouldBlock) if owner_lives(&path) => Some(Err(Error::InUse(dir.to_path_buf()))),
         Err(TryLockError::WouldBlock) => None,
-        Err(TryLockError::Error(error)) => Some(Err(error)),
+        Err(TryLockError::Error(error)) => Some(Err(Error::io("lock", &path)(error))),
     });
     match locked.await {
-        Ok(outcome) => outcome.map_err(Error::io("lock", &path))?,
+        Ok(outcome) => outcome?,
         Err(Error::Deadline { .. }) => return Err(Error::InUse(dir.to_path_buf())),
         Err(other) => return Err(other),
     }
+    let owner =
+        procfs::stat(std::process::id()).map(|own| format!("{} {}", own.pid, own.start_time)).unwrap_or_default();
+    let write = || file.set_len(0).and_then(|()| (&file).write_all(owner.as_bytes()));
+    write().map_err(Error::io("write", &path))?;
     Ok(file)
+}
+
+fn owner_lives(lock: &Path) -> bool {
+    let text = std::fs::read_to_string(lock).unwrap_or_default();
+    let owner = text.split_once(' ').and_then(|(pid, start)| Some((pid.parse().ok()?, start.parse::<u64>().ok()?)));
+    owner
+        .is_some_and(|(pid, start)| procfs::stat(pid).is_some_and(|stat| stat.start_time == start && stat.state != 'Z'))
 }

@@ -35,7 +35,7 @@ pub(super) async fn apply(admin: &Client) -> Result<()> {
 
 /// All rules.
 fn rules() -> Vec<AclBinding> {
-    use AclOperation::{Alter, AlterConfigs, Create, Delete, Describe, DescribeConfigs, IdempotentWrite, Read, Write};
+    use AclOperation::{Alter, AlterConfigs, Create, Delete, Describe, IdempotentWrite, Read, Write};
     let tenants = tenant_prefixes();
     let mut rules = Vec::new();
     let mut allow = |user: &str, resource, pattern, names: &[String], operations: &[AclOperation]| {
@@ -51,17 +51,17 @@ fn rules() -> Vec<AclBinding> {
 
     // Read and Write bring Describe; Alter brings Describe; AlterConfigs brings DescribeConfigs.
     allow(GATEWAY, Topic, Prefixed, &tenants, &[Read, Write]);
-    allow(GATEWAY, Group, Prefixed, &tenants, &[Read, Delete]);
+    allow(GATEWAY, Group, Prefixed, &tenants, &[Read]);
     allow(GATEWAY, Topic, Literal, &topic("control"), &[Read]);
     allow(GATEWAY, Topic, Literal, &topic("members"), &[Write]);
     allow(GATEWAY, Topic, Literal, &topic("usage"), &[Write]);
     allow(GATEWAY, Cluster, Literal, &cluster, &[IdempotentWrite]);
 
     let internal = [INTERNAL_PREFIX.to_owned()];
-    allow(CONTROL_PLANE, Topic, Prefixed, &internal, &[Create, Read, Write, Alter, AlterConfigs, DescribeConfigs]);
+    allow(CONTROL_PLANE, Topic, Prefixed, &internal, &[Create, Read, Write, Alter, AlterConfigs]);
     allow(CONTROL_PLANE, Cluster, Literal, &cluster, &[IdempotentWrite]);
 
-    allow(PROVISIONING, Topic, Prefixed, &tenants, &[Create, Delete, Alter, AlterConfigs, DescribeConfigs]);
+    allow(PROVISIONING, Topic, Prefixed, &tenants, &[Create, Delete, Alter, AlterConfigs]);
     allow(PROVISIONING, Cluster, Literal, &cluster, &[Describe]);
 
     allow(BILLING, Topic, Literal, &topic("usage"), &[Read]);

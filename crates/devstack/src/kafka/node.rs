@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -10,8 +11,8 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::files;
-use crate::kafka::Setup;
 use crate::kafka::config::{Cluster, NODE_PRINCIPAL, text};
+use crate::kafka::{Archive, Setup};
 use crate::process::{ProcessHandle, ProcessSpec};
 use crate::stack::Tuning;
 use crate::supervisor::Supervisor;
@@ -57,12 +58,15 @@ impl Node {
         }
         let log_file = dir.join("server.log");
         let mut args = jvm_args(setup, &dir, &log_file)?;
+        if let Archive::Make(path) = &setup.archive {
+            args.push(format!("-XX:ArchiveClassesAtExit={}", text(path)?));
+        }
         args.extend(["kafka.Kafka".to_owned(), text(&properties)?.to_owned()]);
         let end = match setup.tuning {
             Tuning::Tests => Signal::SIGKILL,
             Tuning::Durable => Signal::SIGTERM,
         };
-        let spec = ProcessSpec::new(format!("kafka-{id}"), &setup.java, dir.join("console.log"));
+        let spec = ProcessSpec::new(format!("kafka-{id}"), &setup.java.program, dir.join("console.log"));
         let spec = spec.args(args).current_dir(&dir).end_signal(end);
         Ok(Node { id: id as i32, spec, log_file, supervisor: setup.supervisor.share(), process: Mutex::new(None) })
     }
@@ -116,10 +120,9 @@ impl Node {
         }
     }
 
-    pub(super) async fn stop(&self, grace: Duration) {
-        if let Some(running) = self.running() {
-            running.handle.stop(grace).await;
-        }
+    /// How it ended, if it ran.
+    pub(super) async fn stop(&self, grace: Duration) -> Option<ExitStatus> {
+        Some(self.running()?.handle.stop(grace).await)
     }
 
     fn running(&self) -> Option<Running> {
@@ -161,6 +164,9 @@ fn jvm_args(setup: &Setup<'_>, dir: &Path, log_file: &Path) -> Result<Vec<String
         // The quick compiler only: half a second and a third of the CPU less at the start, slower later.
         args.push("-XX:TieredStopAtLevel=1".to_owned());
     }
+    if let Archive::Use(path) = &setup.archive {
+        args.push(format!("-XX:SharedArchiveFile={}", text(path)?));
+    }
     args.push("-Djava.awt.headless=true".to_owned());
     args.push(format!("-Dlog4j2.configurationFile={}", text(&dir.join("log4j2.xml"))?));
     args.push(format!("-Dsluice.log.file={}", text(log_file)?));
@@ -179,7 +185,7 @@ async fn format_storage(setup: &Setup<'_>, dir: &Path, properties: &Path) -> Res
     files::write_secret(&args_file, &lines.join("\n"))?;
     let mut args = jvm_args(setup, dir, &dir.join("format.log"))?;
     args.extend(["kafka.tools.StorageTool".to_owned(), format!("@{}", text(&args_file)?)]);
-    let spec = ProcessSpec::new("kafka-format", &setup.java, dir.join("format.out")).args(args);
+    let spec = ProcessSpec::new("kafka-format", &setup.java.program, dir.join("format.out")).args(args);
     let outcome = setup.supervisor.run(&spec, FORMAT_WITHIN).await;
     std::fs::remove_file(&args_file).map_err(Error::io("remove", &args_file))?;
     outcome

@@ -1,35 +1,14 @@
 //! Nothing outlives its owner: after a normal end, a panic, and `kill -9`, with children running, stopped and deaf.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use sluice_devstack::{Connection, ProcessSpec, Ready, Stack, Supervisor};
 
-use crate::support::{alive, eventually, processes_of};
+use crate::support::{START_WITHIN, alive, devstack, eventually, open_temp_dir, processes_of};
 
 /// What the crate promises.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
-const START_WITHIN: Duration = Duration::from_secs(60);
-
-/// Runs `devstack` with its temporary directories below `temp`.
-fn devstack(temp: &Path, args: &[&str]) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_devstack"))
-        .args(args)
-        .env("TMPDIR", temp)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
-}
-
-/// A directory that a server run as another user may enter too.
-fn open_temp_dir() -> tempfile::TempDir {
-    use std::os::unix::fs::PermissionsExt;
-    let permissions = std::fs::Permissions::from_mode(0o755);
-    tempfile::Builder::new().prefix("sluice-test-").permissions(permissions).tempdir().unwrap()
-}
 
 async fn stack_below(temp: &Path) -> PathBuf {
     let find = || {

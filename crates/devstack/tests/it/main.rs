@@ -1,4 +1,5 @@
 //! The promises of the local stack, tested on the real thing: Kafka, PostgreSQL, processes, kills.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "clippy excuses test functions, not their helpers")]
 
 mod access;
 mod cleanup;
@@ -6,4 +7,5 @@ mod kafka_faults;
 mod persistence;
 mod postgres;
 mod processes;
+mod shared_stack;
 mod support;

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Instant;
 
-use sluice_devstack::{ADMIN, DataDir, Error, Stack};
+use sluice_devstack::{ADMIN, Connection, DataDir, Error, Stack};
 
-use crate::support::{CALL, produce, topic};
+use crate::support::{CALL, START_WITHIN, devstack, eventually, open_temp_dir, produce, topic};
 
 async fn start(dir: &Path) -> Stack {
     let start = Instant::now();
@@ -62,4 +62,24 @@ async fn two_stacks_in_one_directory_are_refused_and_secrets_are_private() {
         let mode = stack.dir().join(secret).metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{secret}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_right_after_the_owner_was_killed_waits_for_the_old_processes_and_finds_the_data() {
+    let home = open_temp_dir();
+    let dir = home.path().join("stack");
+    let mut owner = devstack(home.path(), &["serve", "--dir", dir.to_str().unwrap()]);
+    eventually("the stack serves", START_WITHIN, async || dir.join("stack.json").exists()).await;
+    let kafka = Connection::read(&dir.join("stack.json")).unwrap().kafka.unwrap();
+    let client = kafka.client(ADMIN).unwrap();
+    client.create_topic(&topic("kept", 1), CALL).await.unwrap();
+    assert_eq!(produce(&client, "kept", "0", CALL).await, 0);
+
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    let stack = start(&dir).await;
+
+    let client = stack.connection().kafka().unwrap().client(ADMIN).unwrap();
+    assert_eq!(produce(&client, "kept", "1", CALL).await, 1);
+    stack.stop().await;
 }

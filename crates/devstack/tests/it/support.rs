@@ -2,12 +2,35 @@
 
 use std::future::Future;
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use sluice_wire::{Client, NewTopic, OutRecord};
 
 /// Deadline of single Kafka calls.
 pub(crate) const CALL: Duration = Duration::from_secs(10);
+
+/// Deadline of a stack's start, on a busy machine.
+pub(crate) const START_WITHIN: Duration = Duration::from_secs(60);
+
+/// Runs `devstack` with its temporary directories below `temp`.
+pub(crate) fn devstack(temp: &Path, args: &[&str]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_devstack"))
+        .args(args)
+        .env("TMPDIR", temp)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// A directory that a server run as another user may enter too.
+pub(crate) fn open_temp_dir() -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt;
+    let permissions = std::fs::Permissions::from_mode(0o755);
+    tempfile::Builder::new().prefix("sluice-test-").permissions(permissions).tempdir().unwrap()
+}
 
 /// Asks until it holds; fails the test after `within`.
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, within: Duration, mut holds: impl FnMut() -> F) {
