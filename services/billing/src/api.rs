@@ -1,0 +1,3 @@
+//! What billing serves: a file per service.
+
+pub mod usage;

@@ -1,0 +1,107 @@
+//! Billing's configuration file.
+
+use serde::{Deserialize, Serialize};
+use sluice_runtime::config::{Faults, InternalTlsConfig, KafkaConfig, ListenAddr, SecretFile, Validate};
+use sluice_runtime::telemetry::TelemetryConfig;
+
+use crate::fail_point::FAIL_POINTS;
+
+/// All of it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Listener of `sluice.billing.v1`, mutual TLS.
+    pub internal_listen: ListenAddr,
+    /// Listener of health and metrics, plain HTTP.
+    pub admin_listen: ListenAddr,
+    /// Hex of 32 random bytes that page tokens are made with; the same for all instances.
+    pub page_token_key_file: SecretFile,
+    /// Who we are to the other processes.
+    pub internal_tls: InternalTlsConfig,
+    /// The cluster with the internal topics and the tenants' topics.
+    pub kafka: KafkaConfig,
+    /// The database.
+    pub database: DatabaseConfig,
+    /// Logs.
+    #[serde(default)]
+    pub telemetry: TelemetryConfig,
+    /// For tests only.
+    #[serde(default)]
+    pub testing: TestingConfig,
+}
+
+/// URLs of the database, one per role, each in a file: they hold passwords.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseConfig {
+    /// As `sluice_billing_owner`: migrates at start. Absent: somebody else migrates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner_url_file: Option<SecretFile>,
+    /// As `sluice_billing_app`: answers tenants.
+    pub app_url_file: SecretFile,
+    /// As `sluice_billing_system`: counts.
+    pub system_url_file: SecretFile,
+}
+
+/// For tests only; never set any of it in production.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TestingConfig {
+    /// One of [`FAIL_POINTS`]: where the process dies as by `kill -9`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crash_at: Option<String>,
+}
+
+impl Validate for Config {
+    const EXAMPLE: &'static str = r#"
+internal_listen = "0.0.0.0:7300"
+admin_listen = "127.0.0.1:7301"
+page_token_key_file = "/etc/sluice/page-token.key"
+
+[internal_tls]
+ca = "/etc/sluice/internal-ca.pem"
+cert = "/etc/sluice/billing.pem"
+key = "/etc/sluice/billing.key"
+
+[kafka]
+bootstrap = ["kafka-1:9093", "kafka-2:9093"]
+ca = "/etc/sluice/kafka-ca.pem"
+username = "sluice-billing"
+password_file = "/etc/sluice/kafka-password"
+
+[database]
+owner_url_file = "/etc/sluice/billing-owner-url"
+app_url_file = "/etc/sluice/billing-app-url"
+system_url_file = "/etc/sluice/billing-system-url"
+
+[telemetry]
+level = "info"
+format = "json"
+"#;
+
+    fn faults(&self, faults: &mut Faults) {
+        faults.section("kafka", &self.kafka);
+        faults.section("telemetry", &self.telemetry);
+        let armed = self.testing.crash_at.as_deref();
+        let known = armed.is_none_or(|place| FAIL_POINTS.contains(&place));
+        faults.require(known, "testing.crash_at", format_args!("must be one of {FAIL_POINTS:?}, in tests only"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use sluice_runtime::config::parse;
+
+    use super::*;
+
+    #[test]
+    fn the_example_is_right_and_an_unknown_fail_point_is_not() {
+        let example: Config = parse(Config::EXAMPLE, Path::new("billing.toml")).expect("example");
+        assert_eq!(example.testing, TestingConfig::default());
+        let wrong = format!("{}\n[testing]\ncrash_at = \"somewhere\"\n", Config::EXAMPLE);
+        let error = parse::<Config>(&wrong, Path::new("billing.toml")).expect_err("fail point");
+        assert_eq!(error.faults[0].at, "testing.crash_at");
+    }
+}

@@ -1,0 +1,266 @@
+//! Reads one partition of an internal log from its stored position, for ever, and hands records to a sink that stores their
+//! effect and moves the position in one transaction.
+//!
+//! Exactly once, whatever dies: nothing is remembered here that is not reloaded when in doubt. A commit whose answer was
+//! lost is tried again from the same position and then either works or finds the position moved. Ends only for what nobody
+//! can mend by waiting: the topic is another one, access is refused, records are damaged.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sluice_db::{Database, DbError};
+use sluice_runtime::{ComponentStatus, Health};
+use sluice_wire::{Client, Isolation, LogTail, OffsetAt, Record, TailBatch, TailOptions, TailState, TopicId};
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::{LogLabels, Metrics};
+use crate::store::log_position::{Log, Position, log_position_load, log_position_skip};
+
+/// Records of one transaction at most, so that it stays well below the statement timeout.
+const RECORDS_PER_COMMIT: usize = 500;
+/// Longest wait for records before the lag is told again.
+const POLL: Duration = Duration::from_millis(500);
+/// Bound of one question to Kafka beside the tail's own.
+const KAFKA_TIMEOUT: Duration = Duration::from_secs(2);
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// What happens with the records.
+pub trait Sink: Send + Sync + 'static {
+    /// Stores what the records of `[from, to)` say and moves the position from `from` to `to`; false if it was not there.
+    fn commit(
+        &self,
+        log: Log,
+        from: i64,
+        to: i64,
+        records: Vec<Record>,
+    ) -> impl Future<Output = Result<bool, DbError>> + Send;
+}
+
+/// Why a feed cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum FeedError {
+    /// The topic under the name is not the one whose offsets are stored.
+    #[error(
+        "topic {topic} has the id {found}, but the stored position belongs to {stored}: the log was replaced; \
+         restore it, or start billing on an empty database"
+    )]
+    TopicReplaced {
+        /// The topic.
+        topic: &'static str,
+        /// The id it has.
+        found: TopicId,
+        /// The id of the stored position.
+        stored: TopicId,
+    },
+    /// The log ends before the stored position.
+    #[error("{log:?} ends before the stored position {next}: the log lost records that were counted")]
+    LogShrunk {
+        /// Which log.
+        log: Log,
+        /// The stored position.
+        next: i64,
+    },
+    /// Kafka refuses, for good.
+    #[error("read {log:?}: {source}")]
+    Kafka {
+        /// Which log.
+        log: Log,
+        /// Why.
+        source: sluice_wire::Error,
+    },
+}
+
+/// A reader of one partition.
+pub struct LogFeed<S> {
+    /// Which.
+    pub log: Log,
+    /// The cluster of the internal topics.
+    pub kafka: Client,
+    /// Where the position is kept.
+    pub database: Database,
+    /// Where records go.
+    pub sink: Arc<S>,
+    /// Told how it fares, under `component`.
+    pub health: Health,
+    /// The name in health.
+    pub component: &'static str,
+    /// Told the lag.
+    pub metrics: Metrics,
+}
+
+impl<S> LogFeed<S> {
+    /// The same for another partition.
+    #[must_use]
+    pub fn with_log(&self, log: Log) -> Self {
+        Self {
+            log,
+            kafka: self.kafka.clone(),
+            database: self.database.clone(),
+            sink: Arc::clone(&self.sink),
+            health: self.health.clone(),
+            component: self.component,
+            metrics: self.metrics.clone(),
+        }
+    }
+}
+
+/// Why reading from the loaded position ended.
+enum Ended {
+    Shutdown,
+    /// The position is elsewhere now.
+    Reload,
+}
+
+impl<S: Sink> LogFeed<S> {
+    /// Reads until the shutdown.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), FeedError> {
+        loop {
+            let Some(position) = self.position(&shutdown).await? else { return Ok(()) };
+            match self.read_from(position, &shutdown).await? {
+                Ended::Shutdown => return Ok(()),
+                Ended::Reload => {}
+            }
+        }
+    }
+
+    /// The stored position, checked against the topic that is there. Waits for Kafka and the database.
+    async fn position(&self, shutdown: &CancellationToken) -> Result<Option<Position>, FeedError> {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let failure = match self.kafka.topic(self.log.topic, KAFKA_TIMEOUT).await {
+                Err(error @ sluice_wire::Error::Authentication { .. }) => {
+                    return Err(FeedError::Kafka { log: self.log.clone(), source: error });
+                }
+                Err(error) => format!("find the topic {}: {error}", self.log.topic),
+                Ok(topic) => {
+                    let system = self.database.system();
+                    match log_position_load(system, &self.log, topic.topic_id).await {
+                        Ok(position) if position.topic_id == topic.topic_id => return Ok(Some(position)),
+                        Ok(position) => {
+                            return Err(FeedError::TopicReplaced {
+                                topic: self.log.topic,
+                                found: topic.topic_id,
+                                stored: position.topic_id,
+                            });
+                        }
+                        Err(error) => format!("load the position: {error}"),
+                    }
+                }
+            };
+            self.health.set_component(self.component, ComponentStatus::failing(failure));
+            if self.paused(&mut pause, shutdown).await {
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn read_from(&self, position: Position, shutdown: &CancellationToken) -> Result<Ended, FeedError> {
+        let options = TailOptions {
+            isolation: Isolation::ReadUncommitted,
+            topic_id: Some(position.topic_id),
+            ..TailOptions::default()
+        };
+        let mut next = position.next;
+        let mut tail = LogTail::from_offset(self.kafka.clone(), self.log.topic, self.log.partition, next, options);
+        loop {
+            let batch = tokio::select! {
+                () = shutdown.cancelled() => return Ok(Ended::Shutdown),
+                batch = tail.next(POLL) => batch,
+            };
+            let batch = match batch {
+                Ok(batch) => batch,
+                Err(sluice_wire::Error::OffsetOutOfRange { .. }) => return self.skip_lost(next).await,
+                Err(sluice_wire::Error::TopicReplaced { expected, found, .. }) => {
+                    return Err(FeedError::TopicReplaced { topic: self.log.topic, found, stored: expected });
+                }
+                Err(source) => return Err(FeedError::Kafka { log: self.log.clone(), source }),
+            };
+            self.tell(&batch);
+            let to = batch.position;
+            let mut chunks = batch.records.chunks(RECORDS_PER_COMMIT).peekable();
+            while let Some(chunk) = chunks.next() {
+                let chunk_end = match (chunks.peek(), chunk.last()) {
+                    (Some(_), Some(last)) => last.offset + 1,
+                    _ => to,
+                };
+                if let Some(ended) = self.commit(next, chunk_end, chunk, shutdown).await {
+                    return Ok(ended);
+                }
+                next = chunk_end;
+            }
+        }
+    }
+
+    /// Commits until it is known to have worked, or the position is elsewhere.
+    async fn commit(&self, from: i64, to: i64, records: &[Record], shutdown: &CancellationToken) -> Option<Ended> {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let (sink, log, records) = (Arc::clone(&self.sink), self.log.clone(), records.to_vec());
+            let committed = self.database.run(async move { sink.commit(log, from, to, records).await }).await;
+            match committed {
+                Ok(true) => return None,
+                Ok(false) => {
+                    tracing::warn!(log = ?self.log, from, "the position was moved by another reader; reloading");
+                    self.metrics.reloads.inc();
+                    return Some(Ended::Reload);
+                }
+                Err(error) => {
+                    let detail = format!("store: {error}");
+                    if error.is_unavailable() || matches!(error, DbError::Conflict(_)) {
+                        tracing::info!(log = ?self.log, %error, "try again to store");
+                    } else {
+                        let cause = std::error::Error::source(&error).map(ToString::to_string);
+                        tracing::error!(log = ?self.log, %error, cause, "storing fails; trying on");
+                    }
+                    self.health.set_component(self.component, ComponentStatus::failing(detail));
+                    if self.paused(&mut pause, shutdown).await {
+                        return Some(Ended::Shutdown);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next offset is gone from the log: goes on where the log begins, and puts the gap on record.
+    async fn skip_lost(&self, next: i64) -> Result<Ended, FeedError> {
+        let partition = self.log.partition;
+        let at = OffsetAt::Earliest;
+        let earliest =
+            self.kafka.list_offset(self.log.topic, partition, at, Isolation::ReadUncommitted, KAFKA_TIMEOUT).await;
+        let start = match earliest {
+            Ok(listed) => listed.offset.unwrap_or(next),
+            // Reading begins again from the stored position and comes back here.
+            Err(_) => return Ok(Ended::Reload),
+        };
+        if start <= next {
+            return Err(FeedError::LogShrunk { log: self.log.clone(), next });
+        }
+        tracing::error!(log = ?self.log, from = next, to = start, "records were gone before they were read");
+        self.metrics.log_gaps.inc();
+        if let Err(error) = log_position_skip(self.database.system(), &self.log, next, start).await {
+            tracing::info!(log = ?self.log, %error, "try again to store the gap");
+        }
+        Ok(Ended::Reload)
+    }
+
+    fn tell(&self, batch: &TailBatch) {
+        let labels = LogLabels { topic: self.log.topic, partition: self.log.partition };
+        self.metrics.lag_records.get_or_create(&labels).set((batch.end_offset - batch.position).max(0));
+        let status = match &batch.state {
+            TailState::Reading => ComponentStatus::ok("reading"),
+            TailState::Unavailable { error, .. } => ComponentStatus::failing(error.to_string()),
+        };
+        self.health.set_component(self.component, status);
+    }
+
+    /// Waits, longer each time; true when the shutdown came first.
+    async fn paused(&self, pause: &mut Duration, shutdown: &CancellationToken) -> bool {
+        let now = std::mem::replace(pause, (*pause * 2).min(PAUSE_MAX));
+        tokio::select! {
+            () = shutdown.cancelled() => true,
+            () = tokio::time::sleep(now) => false,
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! How far a log is read: the fence that makes reading exactly once.
+//!
+//! A transaction that uses what it read moves the position from exactly where it began. Whoever finds it elsewhere is not
+//! the only reader (or committed before and did not learn of it): it rolls back and loads the position anew.
+
+use sluice_db::sqlx::{self, Row as _, postgres::PgConnection};
+use sluice_db::{DbError, SystemScope};
+use sluice_wire::TopicId;
+
+/// One partition of a log.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Log {
+    /// The topic.
+    pub topic: &'static str,
+    /// The partition.
+    pub partition: i32,
+}
+
+/// How far a partition is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Which topic, whatever its name.
+    pub topic_id: TopicId,
+    /// The offset to read next.
+    pub next: i64,
+}
+
+/// A stored id that is none.
+#[derive(Debug, thiserror::Error)]
+#[error("read the stored topic id of {0}")]
+struct StoredTopicId(&'static str);
+
+/// The stored position; stores the beginning of this topic if there is none yet.
+pub async fn log_position_load(system: &SystemScope, log: &Log, topic_id: TopicId) -> Result<Position, DbError> {
+    let mut tx = system.begin().await?;
+    sqlx::query(
+        "INSERT INTO billing.ingest_offset (topic, partition, topic_id, next) VALUES ($1, $2, $3, 0)
+         ON CONFLICT (topic, partition) DO NOTHING",
+    )
+    .bind(log.topic)
+    .bind(log.partition)
+    .bind(topic_id.to_string())
+    .execute(tx.conn())
+    .await?;
+    let row = sqlx::query("SELECT topic_id, next FROM billing.ingest_offset WHERE topic = $1 AND partition = $2")
+        .bind(log.topic)
+        .bind(log.partition)
+        .fetch_one(tx.conn())
+        .await?;
+    tx.commit().await?;
+    let stored: String = row.try_get(0)?;
+    let topic_id =
+        stored.parse().map_err(|_| sqlx::Error::Decode(Box::new(StoredTopicId(log.topic)))).map_err(DbError::from)?;
+    Ok(Position { topic_id, next: row.try_get(1)? })
+}
+
+/// Moves the position; false if it was not where it should be. First in its transaction, so that a second reader waits
+/// here for the first and then finds out.
+pub async fn log_position_advance_on_conn(
+    conn: &mut PgConnection,
+    log: &Log,
+    from: i64,
+    to: i64,
+) -> Result<bool, DbError> {
+    let moved =
+        sqlx::query("UPDATE billing.ingest_offset SET next = $4 WHERE topic = $1 AND partition = $2 AND next = $3")
+            .bind(log.topic)
+            .bind(log.partition)
+            .bind(from)
+            .bind(to)
+            .execute(conn)
+            .await?;
+    Ok(moved.rows_affected() == 1)
+}
+
+/// Puts on record that offsets were gone before they were read, and goes on behind them.
+pub async fn log_position_skip(system: &SystemScope, log: &Log, from: i64, to: i64) -> Result<bool, DbError> {
+    let mut tx = system.begin().await?;
+    if !log_position_advance_on_conn(tx.conn(), log, from, to).await? {
+        tx.rollback().await?;
+        return Ok(false);
+    }
+    sqlx::query(r#"INSERT INTO billing.log_gap (topic, partition, "start", "end") VALUES ($1, $2, $3, $4)"#)
+        .bind(log.topic)
+        .bind(log.partition)
+        .bind(from)
+        .bind(to)
+        .execute(tx.conn())
+        .await?;
+    tx.commit().await?;
+    Ok(true)
+}

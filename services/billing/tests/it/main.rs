@@ -1,0 +1,9 @@
+//! Billing against a real PostgreSQL and a real Kafka: what is counted, that it is counted once, and who may see it.
+#![allow(clippy::unwrap_used)]
+
+mod app;
+mod crash;
+mod feed;
+mod ingest;
+mod support;
+mod usage;
