@@ -3,6 +3,7 @@
 //! Calls that change the cluster go to the controller; if it moved, they follow once the cluster tells where.
 
 pub(crate) mod acls;
+pub(crate) mod broker_view;
 pub(crate) mod cluster;
 pub(crate) mod configs;
 pub(crate) mod topics;
