@@ -88,6 +88,18 @@ impl KafkaConnection {
         let password = self.users.get(user).map(String::as_str);
         password.ok_or_else(|| Error::Invalid(format!("the local Kafka has no user {user}")))
     }
+
+    /// Settings for any client that takes librdkafka's names, as this user.
+    pub fn librdkafka_settings(&self, user: &str) -> Result<Vec<(&'static str, String)>> {
+        Ok(vec![
+            ("bootstrap.servers", self.bootstrap_servers()),
+            ("security.protocol", "SASL_SSL".to_owned()),
+            ("sasl.mechanism", "SCRAM-SHA-512".to_owned()),
+            ("sasl.username", user.to_owned()),
+            ("sasl.password", self.password(user)?.to_owned()),
+            ("ssl.ca.location", self.ca_file.to_string_lossy().into_owned()),
+        ])
+    }
 }
 
 impl PostgresConnection {

@@ -60,13 +60,16 @@ for leader in $leaders; do
 done
 for process in $alive; do kill -s CONT "${process%%:*}" 2>/dev/null; done
 
-tries=0
+# Seconds by the clock, not rounds: on a busy machine one look at all processes takes longer than the pause.
+now() { read -r seconds _ </proc/uptime; seconds=${seconds%.*}; }
+now
+began=$seconds
 while scan; [ -n "$alive" ]; do
-  tries=$((tries + 1))
-  if [ "$tries" -gt 50 ]; then
+  now
+  if [ $((seconds - began)) -ge 5 ]; then
     for process in $alive; do kill -s KILL "${process%%:*}" 2>/dev/null; done
   fi
-  [ "$tries" -gt 80 ] && break
+  [ $((seconds - began)) -ge 9 ] && break
   sleep 0.1
 done
 
