@@ -13,8 +13,7 @@ GRANT SELECT, INSERT, UPDATE ON control.tenant, control.namespace, control.topic
     TO sluice_control_system;
 GRANT SELECT, INSERT, DELETE ON control.role_binding TO sluice_control_system;
 GRANT SELECT, INSERT ON control.audit_event TO sluice_control_system;
-GRANT DELETE ON control.namespace, control.topic, control.service_account, control.api_key, control.operation,
-    control.idempotency, control.outbox TO sluice_control_system;
+GRANT DELETE ON control.operation, control.idempotency, control.outbox TO sluice_control_system;
 GRANT USAGE ON SEQUENCE control.outbox_id_seq TO sluice_control_system;
 
 DO $$

@@ -1,0 +1,150 @@
+//! `ServiceAccountService`: accounts and their keys.
+
+use sluice_proto::admin::v1::service_account_service_server::ServiceAccountService;
+use sluice_proto::admin::v1::{
+    ApiKey, CreateApiKeyRequest, CreateServiceAccountRequest, DeleteServiceAccountRequest, GetApiKeyRequest,
+    GetServiceAccountRequest, ListApiKeysRequest, ListApiKeysResponse, ListServiceAccountsRequest,
+    ListServiceAccountsResponse, RevokeApiKeyRequest, ServiceAccount, UpdateServiceAccountRequest,
+};
+use sluice_types::{Error, ResourceName};
+use tonic::{Request, Response, Status};
+
+use super::reads::{Page, rpc_of};
+use super::{Api, answered, settled};
+use crate::changes::{account, key, read};
+use crate::domain::{fields, present};
+use crate::store::account::{account_by_id, account_list};
+use crate::store::key::{key_get, key_list};
+
+#[tonic::async_trait]
+impl ServiceAccountService for Api {
+    async fn create_service_account(
+        &self,
+        request: Request<CreateServiceAccountRequest>,
+    ) -> Result<Response<ServiceAccount>, Status> {
+        answered(request, async |call, request| {
+            let deadline = call.deadline();
+            Ok(settled(&self.plane, deadline, account::create(&self.plane, call, request).await?).await)
+        })
+        .await
+    }
+
+    async fn get_service_account(
+        &self,
+        request: Request<GetServiceAccountRequest>,
+    ) -> Result<Response<ServiceAccount>, Status> {
+        answered(request, async |call, request| {
+            let id = fields::named("name", &request.name, ResourceName::parse_account)?;
+            let shown = read(&self.plane, call, rpc_of(&request), move |txn| {
+                Box::pin(async move {
+                    txn.authorize(&request)?;
+                    let account = account_by_id(txn.tx(), &id).await?;
+                    Ok(present::account(&account.ok_or_else(|| Error::not_found(&request.name))?))
+                })
+            });
+            Ok(Response::new(shown.await?))
+        })
+        .await
+    }
+
+    async fn list_service_accounts(
+        &self,
+        request: Request<ListServiceAccountsRequest>,
+    ) -> Result<Response<ListServiceAccountsResponse>, Status> {
+        answered(request, async |call, request| {
+            let listed = read(&self.plane, call, rpc_of(&request), move |txn| {
+                Box::pin(async move {
+                    txn.authorize(&request)?;
+                    let page = Page::begin(txn, request.page_size, &request.page_token, String::new())?;
+                    let after = page.after.clone().unwrap_or_default();
+                    let rows = account_list(txn.tx(), &after, page.limit()).await?;
+                    let (rows, next_page_token) = page.finish(txn, rows, |account| account.row.id.clone());
+                    let service_accounts = rows.iter().map(present::account).collect();
+                    Ok(ListServiceAccountsResponse { service_accounts, next_page_token })
+                })
+            });
+            Ok(Response::new(listed.await?))
+        })
+        .await
+    }
+
+    async fn update_service_account(
+        &self,
+        request: Request<UpdateServiceAccountRequest>,
+    ) -> Result<Response<ServiceAccount>, Status> {
+        answered(request, async |call, request| {
+            let deadline = call.deadline();
+            Ok(settled(&self.plane, deadline, account::update(&self.plane, call, request).await?).await)
+        })
+        .await
+    }
+
+    async fn delete_service_account(
+        &self,
+        request: Request<DeleteServiceAccountRequest>,
+    ) -> Result<Response<ServiceAccount>, Status> {
+        answered(request, async |call, request| {
+            let deadline = call.deadline();
+            Ok(settled(&self.plane, deadline, account::delete(&self.plane, call, request).await?).await)
+        })
+        .await
+    }
+
+    async fn create_api_key(&self, request: Request<CreateApiKeyRequest>) -> Result<Response<ApiKey>, Status> {
+        answered(request, async |call, request| {
+            let deadline = call.deadline();
+            Ok(settled(&self.plane, deadline, key::create(&self.plane, call, request).await?).await)
+        })
+        .await
+    }
+
+    async fn get_api_key(&self, request: Request<GetApiKeyRequest>) -> Result<Response<ApiKey>, Status> {
+        answered(request, async |call, request| {
+            let (account_id, uid) = key::parse_name(&request.name)?;
+            let shown = read(&self.plane, call, rpc_of(&request), move |txn| {
+                Box::pin(async move {
+                    txn.authorize(&request)?;
+                    let not_found = || Error::not_found(&request.name);
+                    let account = account_by_id(txn.tx(), &account_id).await?.ok_or_else(not_found)?;
+                    let uid = uid.ok_or_else(not_found)?;
+                    let row = key_get(txn.tx(), account.row.uid(), uid).await?.ok_or_else(not_found)?;
+                    Ok(present::key(&account.row.id, &row))
+                })
+            });
+            Ok(Response::new(shown.await?))
+        })
+        .await
+    }
+
+    async fn list_api_keys(
+        &self,
+        request: Request<ListApiKeysRequest>,
+    ) -> Result<Response<ListApiKeysResponse>, Status> {
+        answered(request, async |call, request| {
+            let id = fields::named("parent", &request.parent, ResourceName::parse_account)?;
+            let listed = read(&self.plane, call, rpc_of(&request), move |txn| {
+                Box::pin(async move {
+                    txn.authorize(&request)?;
+                    let page = Page::begin(txn, request.page_size, &request.page_token, request.parent.clone())?;
+                    let account = account_by_id(txn.tx(), &id).await?;
+                    let account = account.ok_or_else(|| Error::not_found(&request.parent))?;
+                    let after = page.after.as_ref().and_then(|after| after.parse().ok());
+                    let rows = key_list(txn.tx(), account.row.uid(), after, page.limit()).await?;
+                    let (rows, next_page_token) = page.finish(txn, rows, |row| row.uid().to_string());
+                    let api_keys = rows.iter().map(|row| present::key(&account.row.id, row)).collect();
+                    Ok(ListApiKeysResponse { api_keys, next_page_token })
+                })
+            });
+            Ok(Response::new(listed.await?))
+        })
+        .await
+    }
+
+    async fn revoke_api_key(&self, request: Request<RevokeApiKeyRequest>) -> Result<Response<ApiKey>, Status> {
+        answered(request, async |call, request| {
+            let deadline = call.deadline();
+            Ok(settled(&self.plane, deadline, key::revoke(&self.plane, call, request).await?).await)
+        })
+        .await
+    }
+}

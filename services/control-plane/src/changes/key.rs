@@ -1,0 +1,129 @@
+//! Changes of API keys. A key speaks for its account, so whoever makes one must have all that the account has.
+
+use serde_json::json;
+use sluice_proto::admin::v1::{ApiKey as ApiKeyMessage, CreateApiKeyRequest, RevokeApiKeyRequest};
+use sluice_types::api_key::ApiKey;
+use sluice_types::{AccountUid, Error, KeyUid, ResourceName};
+
+use super::account::effective;
+use super::{Call, Committed, Envelope, Txn, change};
+use crate::domain::topic::check_quota;
+use crate::domain::{escalation, fields, present, record};
+use crate::error::Fault;
+use crate::plane::SharedPlane;
+use crate::store::account::{AccountRow, account_by_id};
+use crate::store::key::{KeyRow, KeyState, key_get, key_insert, key_list_working, key_revoke};
+
+/// Creates a key; its text is in this answer and nowhere else.
+pub(crate) async fn create(
+    plane: &SharedPlane,
+    call: Call,
+    request: CreateApiKeyRequest,
+) -> Result<Committed<ApiKeyMessage>, Error> {
+    let envelope = Envelope::of(&request, request.validate_only)?;
+    let account_id = fields::named("parent", &request.parent, ResourceName::parse_account)?;
+    let sent = request.api_key.clone().unwrap_or_default();
+    fields::display_name("api_key.display_name", &sent.display_name)?;
+    let expire = |time| fields::expire_micros("api_key.expire_time", time, now_us());
+    let expire_us = sent.expire_time.as_ref().map(expire).transpose()?;
+    change(plane, call, envelope, move |txn| {
+        Box::pin(async move {
+            txn.authorize(&request)?;
+            let account =
+                account_by_id(txn.tx(), &account_id).await?.ok_or_else(|| Error::not_found(&request.parent))?;
+            escalation::check(txn.grants(), &effective(&account.grants))?;
+            issue(txn, &account.row, &sent.display_name, expire_us).await
+        })
+    })
+    .await
+}
+
+/// Revokes a key for good. One that is revoked already stays as it is.
+pub(crate) async fn revoke(
+    plane: &SharedPlane,
+    call: Call,
+    request: RevokeApiKeyRequest,
+) -> Result<Committed<ApiKeyMessage>, Error> {
+    let envelope = Envelope::of(&request, request.validate_only)?;
+    let (account_id, uid) = parse_name(&request.name)?;
+    change(plane, call, envelope, move |txn| {
+        Box::pin(async move {
+            txn.authorize(&request)?;
+            let not_found = || Error::not_found(&request.name);
+            let account = account_by_id(txn.tx(), &account_id).await?.ok_or_else(not_found)?;
+            escalation::check(txn.grants(), &effective(&account.grants))?;
+            let uid = uid.ok_or_else(not_found)?;
+            let row = key_get(txn.tx(), account.row.uid(), uid).await?.ok_or_else(not_found)?;
+            let row = match row.state {
+                KeyState::Revoked => row,
+                KeyState::Active => revoke_one(txn, &row).await?,
+            };
+            txn.audit(&request.name, row.uid().uid(), json!({})).await?;
+            Ok(present::key(&account.row.id, &row))
+        })
+    })
+    .await
+}
+
+/// A key for this account, in this transaction.
+pub(super) async fn issue(
+    txn: &mut Txn,
+    account: &AccountRow,
+    display_name: &str,
+    expire_us: Option<i64>,
+) -> Result<ApiKeyMessage, Fault> {
+    let working = key_list_working(txn.tx(), Some(account.uid())).await?.len();
+    let max = txn.settings().limits.keys_per_account;
+    check_quota("keys of one account", i64::try_from(working).unwrap_or(i64::MAX), 1, max)?;
+    let secret = ApiKey::generate(&txn.settings().environment);
+    let row = KeyRow {
+        uid: secret.id().as_i64(),
+        account_uid: account.uid,
+        display_name: display_name.to_owned(),
+        prefix: secret.prefix(),
+        hash: secret.hash(&txn.settings().hash_key).0.to_vec(),
+        state: KeyState::Active,
+        expire_us,
+        expired: false,
+        revoke_us: None,
+        version: 1,
+        create_us: 0,
+        update_us: 0,
+    };
+    let row = key_insert(txn.tx(), &row).await?;
+    let tenant = txn.tenant();
+    txn.publish(&record::key(tenant, &row)).await?;
+    let mut shown = present::key(&account.id, &row);
+    txn.audit(&shown.name, row.uid().uid(), json!({ "prefix": row.prefix })).await?;
+    shown.key = secret.expose();
+    Ok(shown)
+}
+
+/// Revokes every working key of an account, or of the tenant.
+pub(super) async fn revoke_all(txn: &mut Txn, account: Option<AccountUid>) -> Result<(), Fault> {
+    for row in key_list_working(txn.tx(), account).await? {
+        revoke_one(txn, &row).await?;
+    }
+    Ok(())
+}
+
+async fn revoke_one(txn: &mut Txn, row: &KeyRow) -> Result<KeyRow, Fault> {
+    let row = key_revoke(txn.tx(), row).await?;
+    let tenant = txn.tenant();
+    txn.publish(&record::key(tenant, &row)).await?;
+    Ok(row)
+}
+
+/// `serviceAccounts/{account}/apiKeys/{key}`; a key part that is no key id belongs to no key.
+pub(crate) fn parse_name(name: &str) -> Result<(sluice_types::AccountId, Option<KeyUid>), Error> {
+    match fields::parsed::<ResourceName>("name", name)? {
+        ResourceName::ApiKey(account, key) => Ok((account, key.parse().ok())),
+        _ => Err(Error::invalid("name", "must look like serviceAccounts/{account}/apiKeys/{key}")),
+    }
+}
+
+/// Now, in microseconds since 1970, by our clock.
+pub(crate) fn now_us() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,113 @@
+//! What provisioning reports: attempts and observations, each in a transaction that carries the lease's epoch.
+
+use prost::Message as _;
+use sluice_db::TenantTx;
+use sluice_proto::internal::control::v1::{RecordAttemptRequest, ReportTopicRequest};
+use sluice_types::{Error, ErrorKind, Reason, TopicUid};
+
+use super::key::now_us;
+use crate::domain::intent::{self, End};
+use crate::domain::{present, record};
+use crate::error::Fault;
+use crate::plane::SharedPlane;
+use crate::store::lease::lease_epoch_locked;
+use crate::store::lookup::lookup_topic_tenant;
+use crate::store::operation::{Ending, operation_end};
+use crate::store::outbox::outbox_insert;
+use crate::store::tenant::tenant_lock;
+use crate::store::topic::{TopicRow, topic_by_uid, topic_update};
+use crate::store::work::{OPERATION_CHANNEL, notify};
+
+/// The lease that reports carry.
+pub(crate) const PROVISIONING_LEASE: &str = "provisioning";
+/// `google.rpc.Code.FAILED_PRECONDITION`.
+const FAILED_PRECONDITION: i32 = 9;
+
+/// Remembers that a create is about to be attempted.
+pub(crate) async fn attempt(plane: &SharedPlane, request: RecordAttemptRequest) -> Result<(), Error> {
+    let uid = parse_uid(&request.topic_uid)?;
+    let shared = plane.clone();
+    let work = async move {
+        let (mut tx, row) = begin(&shared, uid, request.lease_epoch).await?;
+        intent::check_attempt(&row)?;
+        if !row.create_attempted {
+            topic_update(&mut tx, &TopicRow { create_attempted: true, ..row }, 0).await?;
+        }
+        Ok::<_, Fault>(tx.commit().await?)
+    };
+    plane.db.run(work).await.map_err(Fault::into_answer)
+}
+
+/// Takes a report.
+pub(crate) async fn report(plane: &SharedPlane, request: ReportTopicRequest) -> Result<(), Error> {
+    let uid = parse_uid(&request.topic_uid)?;
+    let shared = plane.clone();
+    let work = async move {
+        let (mut tx, row) = begin(&shared, uid, request.lease_epoch).await?;
+        let step = intent::apply(&row, &request, now_us())?;
+        if step.changed {
+            write(&mut tx, step).await?;
+            shared.crash.reach("change.before_commit");
+            tx.commit().await?;
+            shared.crash.reach("change.after_commit");
+            shared.wakes.outbox.wake();
+            shared.wakes.operation.wake();
+        } else {
+            tx.rollback().await?;
+        }
+        Ok::<_, Fault>(())
+    };
+    plane.db.run(work).await.map_err(Fault::into_answer)
+}
+
+async fn write(tx: &mut TenantTx, step: intent::Step) -> Result<(), Fault> {
+    let delay_ms = i64::try_from(step.delay.as_millis()).unwrap_or(i64::MAX);
+    let row = topic_update(tx, &step.row, delay_ms).await?;
+    let uid = row.uid().uid();
+    let mut outbox_id = None;
+    if step.publish {
+        let entry = record::topic(tx.tenant(), &row);
+        outbox_id = Some(outbox_insert(tx, entry.aggregate, entry.version, &entry.payload, entry.gone).await?);
+    }
+    match step.end {
+        Some(End::Succeeded { generation }) => {
+            let response = sluice_proto::wkt::Any::pack(&present::topic(&row)).encode_to_vec();
+            operation_end(tx, uid, generation, &Ending::Succeeded { response, outbox_id }).await?;
+        }
+        Some(End::Failed { reason, message }) => {
+            let message = if message.is_empty() { format!("failed: {reason}") } else { message };
+            let ending = Ending::Failed { code: FAILED_PRECONDITION, reason, message };
+            operation_end(tx, uid, row.generation, &ending).await?;
+        }
+        None => {}
+    }
+    notify(tx.conn(), OPERATION_CHANNEL).await?;
+    Ok(())
+}
+
+/// The topic, with its tenant's changes held off and the lease held fast.
+async fn begin(plane: &SharedPlane, uid: TopicUid, epoch: i64) -> Result<(TenantTx, TopicRow), Fault> {
+    let not_found = || Error::not_found("the topic");
+    let mut system = plane.db.system().begin().await?;
+    let tenant = lookup_topic_tenant(&mut system, uid).await?;
+    system.rollback().await?;
+    let mut tx = plane.db.system().tenant(tenant.ok_or_else(not_found)?).await?;
+    tenant_lock(&mut tx).await?;
+    if lease_epoch_locked(tx.conn(), PROVISIONING_LEASE).await? != Some(epoch) {
+        return Err(stale_epoch().into());
+    }
+    let row = topic_by_uid(&mut tx, uid).await?.ok_or_else(not_found)?;
+    Ok((tx, row))
+}
+
+fn parse_uid(text: &str) -> Result<TopicUid, Error> {
+    text.parse().map_err(|_| Error::invalid("topic_uid", "is not a uid"))
+}
+
+fn stale_epoch() -> Error {
+    Error::new(
+        ErrorKind::Aborted,
+        Reason::ResourceState,
+        "lease_epoch: is not the current one; acquire the lease again",
+    )
+}

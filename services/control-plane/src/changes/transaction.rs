@@ -1,0 +1,332 @@
+//! The frame of every change and every read: whose transaction, the caller's rights in it, the remembered answer, the
+//! commit.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::future::BoxFuture;
+use serde_json::json;
+use sluice_db::TenantTx;
+use sluice_proto::{ApiRequest, Rpc};
+use sluice_types::{Credential, Error, ErrorKind, Grant, OpContext, Reason, TenantUid, Uid};
+use sqlx::types::Uuid;
+
+use crate::changes::Answer;
+use crate::domain::record::Entry;
+use crate::domain::{access, fields};
+use crate::error::Fault;
+use crate::plane::{Plane, Settings, SharedPlane};
+use crate::store::audit::{Event, audit_insert};
+use crate::store::caller::caller_get;
+use crate::store::idempotency::{Slot, idempotency_claim, idempotency_store};
+use crate::store::outbox::outbox_insert;
+use crate::store::tenant::tenant_lock;
+
+/// Who calls.
+#[derive(Debug, Clone)]
+pub(crate) enum Call {
+    /// A tenant's principal, verified by the gateway.
+    Tenant(OpContext),
+    /// The operator, about one tenant.
+    Operator {
+        /// The tenant that is meant.
+        tenant: TenantUid,
+        /// `x-request-id`.
+        request_id: Arc<str>,
+        /// When the caller stops waiting.
+        deadline: Instant,
+        /// Source address.
+        peer: Option<IpAddr>,
+    },
+}
+
+impl Call {
+    /// When the caller stops waiting.
+    pub(crate) fn deadline(&self) -> Instant {
+        match self {
+            Self::Tenant(context) => context.deadline,
+            Self::Operator { deadline, .. } => *deadline,
+        }
+    }
+
+    fn actor(&self) -> (String, String) {
+        match self {
+            Self::Tenant(context) => {
+                let credential = match context.principal.credential {
+                    Credential::ApiKey(key) => format!("apiKey/{key}"),
+                    Credential::OperatorToken => "operatorToken".to_owned(),
+                };
+                (context.principal.account.to_string(), credential)
+            }
+            Self::Operator { .. } => ("operator".to_owned(), "operatorToken".to_owned()),
+        }
+    }
+
+    fn request_id(&self) -> &str {
+        match self {
+            Self::Tenant(context) => &context.request_id,
+            Self::Operator { request_id, .. } => request_id,
+        }
+    }
+
+    fn peer(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tenant(context) => context.peer,
+            Self::Operator { peer, .. } => *peer,
+        }
+    }
+}
+
+/// What is common to all mutations' requests.
+#[derive(Debug, Clone)]
+pub(crate) struct Envelope {
+    rpc: &'static Rpc,
+    request_id: Option<Uuid>,
+    hash: [u8; 32],
+    validate_only: bool,
+}
+
+impl Envelope {
+    /// Of a request.
+    pub(crate) fn of<R: ApiRequest>(request: &R, validate_only: bool) -> Result<Self, Error> {
+        let request_id = fields::request_id(request.request_id().unwrap_or_default())?;
+        let hash = *blake3::hash(&request.encode_to_vec()).as_bytes();
+        Ok(Self { rpc: R::rpc(), request_id, hash, validate_only })
+    }
+}
+
+/// A change that happened, or would have.
+#[derive(Debug)]
+pub(crate) struct Committed<T> {
+    pub(crate) answer: T,
+    /// The last outbox row of the change.
+    pub(crate) outbox_id: Option<i64>,
+    /// Nothing was changed: it was only checked.
+    pub(crate) validated_only: bool,
+}
+
+/// A transaction with its caller.
+pub(crate) struct Txn {
+    tx: TenantTx,
+    call: Call,
+    rpc: &'static Rpc,
+    plane: SharedPlane,
+    grants: Vec<Grant>,
+    outbox_id: Option<i64>,
+}
+
+impl Txn {
+    /// For the store.
+    pub(crate) fn tx(&mut self) -> &mut TenantTx {
+        &mut self.tx
+    }
+
+    pub(crate) fn tenant(&self) -> TenantUid {
+        self.tx.tenant()
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.plane.settings
+    }
+
+    pub(crate) fn plane(&self) -> &Plane {
+        &self.plane
+    }
+
+    /// What the caller may do. The operator may do all.
+    pub(crate) fn grants(&self) -> &[Grant] {
+        &self.grants
+    }
+
+    /// Whether the caller may do what it asks for, on the resource that the RPC's option names.
+    pub(crate) fn authorize<R: ApiRequest>(&self, request: &R) -> Result<(), Error> {
+        self.authorize_on(request.resource_name().unwrap_or_default())
+    }
+
+    /// The same on another resource.
+    pub(crate) fn authorize_on(&self, resource: &str) -> Result<(), Error> {
+        match self.call {
+            Call::Operator { .. } => Ok(()),
+            Call::Tenant(_) => access::authorize(&self.grants, self.rpc.permission, resource),
+        }
+    }
+
+    /// Who calls, for binding page tokens.
+    pub(crate) fn caller_key(&self) -> String {
+        format!("{}/{}", self.tenant(), self.call.actor().0)
+    }
+
+    /// The RPC's path.
+    pub(crate) fn method(&self) -> &'static str {
+        self.rpc.path
+    }
+
+    /// Puts a state on its way to the gateways.
+    pub(crate) async fn publish(&mut self, entry: &Entry) -> Result<i64, Fault> {
+        let id = outbox_insert(&mut self.tx, entry.aggregate, entry.version, &entry.payload, entry.gone).await?;
+        self.outbox_id = Some(id);
+        Ok(id)
+    }
+
+    /// Tells the audit log of this change.
+    pub(crate) async fn audit(&mut self, resource: &str, uid: Uid, detail: serde_json::Value) -> Result<(), Fault> {
+        let (actor, credential) = self.call.actor();
+        let event = Event {
+            actor: &actor,
+            credential: &credential,
+            method: self.rpc.path,
+            resource,
+            resource_uid: uid.as_u64() as i64,
+            request_id: self.call.request_id(),
+            source_address: self.call.peer().map(|peer| peer.to_string()),
+            detail,
+            outbox_id: self.outbox_id,
+        };
+        Ok(audit_insert(&mut self.tx, event).await?)
+    }
+
+    /// Loads what the caller may do, as it stands in this transaction.
+    async fn admit(&mut self) -> Result<(), Fault> {
+        let Call::Tenant(context) = &self.call else { return Ok(()) };
+        let Credential::ApiKey(key) = context.principal.credential else {
+            return Err(access::credential_invalid().into());
+        };
+        let row = caller_get(&mut self.tx, context.principal.account, key).await?;
+        let row = row.filter(|row| row.tenant_active && row.credential_works).ok_or_else(access::credential_invalid)?;
+        if row.suspended {
+            return Err(access::tenant_suspended().into());
+        }
+        self.grants = row.grants;
+        Ok(())
+    }
+
+    fn slot(&self, request_id: Uuid) -> Slot {
+        let tenant_uid = match &self.call {
+            Call::Tenant(_) => self.tenant().as_i64(),
+            Call::Operator { .. } => 0,
+        };
+        Slot { tenant_uid, principal: self.call.actor().0, method: self.rpc.path, request_id }
+    }
+}
+
+/// Runs a change to its commit, in a task that the caller's going away does not cut. On any error nothing has happened,
+/// save UNAVAILABLE and DEADLINE_EXCEEDED, after which a repetition with the same request id tells.
+pub(crate) async fn change<T, F>(
+    plane: &SharedPlane,
+    call: Call,
+    envelope: Envelope,
+    body: F,
+) -> Result<Committed<T>, Error>
+where
+    T: Answer,
+    F: for<'t> FnOnce(&'t mut Txn) -> BoxFuture<'t, Result<T, Fault>> + Send + 'static,
+{
+    let deadline = call.deadline();
+    let shared = plane.clone();
+    let work = async move {
+        let validated_only = envelope.validate_only;
+        let mut txn = begin(shared, call, envelope.rpc).await?;
+        let done = match attempt(&mut txn, &envelope, body).await {
+            Ok(done) => done,
+            Err(fault) => {
+                // Only to keep the connection: dropped, the transaction ends as well.
+                let _ = txn.tx.rollback().await;
+                return Err(fault);
+            }
+        };
+        let plane = txn.plane.clone();
+        if validated_only {
+            txn.tx.rollback().await?;
+        } else {
+            plane.crash.reach("change.before_commit");
+            txn.tx.commit().await?;
+            plane.crash.reach("change.after_commit");
+            plane.wakes.outbox.wake();
+            plane.wakes.intent.wake();
+        }
+        let (answer, outbox_id) = done;
+        Ok(Committed { answer, outbox_id: outbox_id.filter(|_| !validated_only), validated_only })
+    };
+    within(deadline, plane.db.run(work)).await
+}
+
+/// Runs a read with the caller's rights.
+pub(crate) async fn read<T, F>(plane: &SharedPlane, call: Call, rpc: &'static Rpc, body: F) -> Result<T, Error>
+where
+    T: Send + 'static,
+    F: for<'t> FnOnce(&'t mut Txn) -> BoxFuture<'t, Result<T, Fault>> + Send + 'static,
+{
+    let deadline = call.deadline();
+    let shared = plane.clone();
+    let work = async move {
+        let mut txn = begin(shared, call, rpc).await?;
+        let done = match txn.admit().await {
+            Ok(()) => body(&mut txn).await,
+            Err(fault) => Err(fault),
+        };
+        let _ = txn.tx.rollback().await;
+        done
+    };
+    within(deadline, plane.db.run(work)).await
+}
+
+async fn begin(plane: SharedPlane, call: Call, rpc: &'static Rpc) -> Result<Txn, Fault> {
+    let tx = match &call {
+        Call::Tenant(context) => plane.db.tenant(&context.tenant).await?,
+        Call::Operator { tenant, .. } => plane.db.system().tenant(*tenant).await?,
+    };
+    Ok(Txn { tx, call, rpc, plane, grants: Vec::new(), outbox_id: None })
+}
+
+async fn attempt<T, F>(txn: &mut Txn, envelope: &Envelope, body: F) -> Result<(T, Option<i64>), Fault>
+where
+    T: Answer,
+    F: for<'t> FnOnce(&'t mut Txn) -> BoxFuture<'t, Result<T, Fault>>,
+{
+    tenant_lock(&mut txn.tx).await?;
+    txn.admit().await?;
+    let slot = envelope.request_id.filter(|_| !envelope.validate_only).map(|id| txn.slot(id));
+    if let Some(slot) = &slot
+        && let Some(held) = idempotency_claim(&mut txn.tx, slot, &envelope.hash).await?
+    {
+        if held.request_hash != envelope.hash {
+            return Err(request_id_reused().into());
+        }
+        // A claim commits together with its answer, so a held slot always has one.
+        let answer = held.answer.ok_or_else(|| Error::internal("a remembered request has no answer"))?;
+        return Ok((T::replayed(&answer)?, held.outbox_id));
+    }
+    let answer = body(txn).await?;
+    if let Some(slot) = &slot {
+        idempotency_store(&mut txn.tx, slot, &answer.stored(), txn.outbox_id).await?;
+    }
+    Ok((answer, txn.outbox_id))
+}
+
+/// The answer, or DEADLINE_EXCEEDED when the caller's time is over; the work goes on to its end.
+async fn within<T>(deadline: Instant, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Error> {
+    match tokio::time::timeout_at(deadline.into(), work).await {
+        Ok(done) => done.map_err(Fault::into_answer),
+        Err(_) => Err(Error::new(
+            ErrorKind::DeadlineExceeded,
+            Reason::DeadlineExceeded,
+            "time was over before the database answered; repeat a change with the same request_id",
+        )),
+    }
+}
+
+fn request_id_reused() -> Error {
+    let mut error = Error::new(
+        ErrorKind::InvalidArgument,
+        Reason::RequestIdReused,
+        "request_id: was used with another request within 24 h; take a new UUID for each new request",
+    );
+    error.field = Some("request_id".into());
+    error
+}
+
+/// The detail of an audit event: what was asked for, without secrets.
+pub(crate) fn fields_changed(paths: &[&str]) -> serde_json::Value {
+    json!({ "fields": paths })
+}

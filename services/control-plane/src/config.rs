@@ -1,0 +1,224 @@
+//! The control plane's configuration file.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use sluice_runtime::config::{
+    ByteSize, Faults, HumanDuration, InternalTlsConfig, KafkaConfig, ListenAddr, SecretFile, Validate,
+};
+use sluice_runtime::telemetry::TelemetryConfig;
+use sluice_types::limits::TOPIC_PARTITIONS_MAX;
+
+use crate::crash::CrashPoint;
+
+/// All of it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Which control plane this is, stable over restarts: a restarted one takes its own leases over at once.
+    pub instance: String,
+    /// The environment in the text of new API keys, 1..8 of `a-z0-9`, e.g. `live`.
+    pub environment: String,
+    /// Hex of the 32 bytes that key secrets are hashed with; the same for all control planes and gateways.
+    pub key_hash_secret_file: SecretFile,
+    /// Listener of `sluice.admin.v1` and `sluice.internal.control.v1`, mutual TLS.
+    pub internal_listen: ListenAddr,
+    /// Listener of `sluice.operator.v1`, plain: keep it on loopback.
+    pub operator_listen: ListenAddr,
+    /// The operator's token; made with mode 0600 if it is missing.
+    pub operator_token_file: PathBuf,
+    /// Listener of health and metrics, plain HTTP.
+    pub admin_listen: ListenAddr,
+    /// Who we are to the other processes.
+    pub internal_tls: InternalTlsConfig,
+    /// The cluster with the internal topics.
+    pub kafka: KafkaConfig,
+    /// The database.
+    pub database: DatabaseConfig,
+    /// What a topic gets that does not say.
+    #[serde(default)]
+    pub defaults: Defaults,
+    /// What a tenant may have, unless the operator says otherwise.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Logs.
+    #[serde(default)]
+    pub telemetry: TelemetryConfig,
+    /// For tests only.
+    #[serde(default)]
+    pub testing: Testing,
+}
+
+/// URLs of the database, one per role, each in a file: they hold passwords.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseConfig {
+    /// As `sluice_control_owner`: migrates at start. Absent: somebody else migrates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner_url_file: Option<SecretFile>,
+    /// As `sluice_control_app`: serves tenants.
+    pub app_url_file: SecretFile,
+    /// As `sluice_control_system`: relay, reports, key look-up, operator.
+    pub system_url_file: SecretFile,
+}
+
+/// What a topic gets that does not say.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Defaults {
+    /// Partitions.
+    pub partitions: i32,
+    /// How long records are kept, 3 h or more.
+    pub retention: HumanDuration,
+    /// Largest batch in a topic.
+    pub max_message_bytes: ByteSize,
+}
+
+/// What a tenant may have, unless the operator says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Topics over all namespaces.
+    pub topics: i64,
+    /// Partitions over all topics.
+    pub partitions: i64,
+    /// Namespaces.
+    pub namespaces: i64,
+    /// Service accounts.
+    pub service_accounts: i64,
+    /// Working keys of one service account.
+    pub keys_per_account: i64,
+}
+
+/// For tests only; never set any of it in production.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Testing {
+    /// A step at which the process aborts, as by `kill -9`: `change.before_commit`, `change.after_commit`,
+    /// `relay.before_publish` or `relay.after_publish`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crash_at: Option<String>,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self {
+            partitions: 3,
+            retention: HumanDuration::from_secs(7 * 86_400),
+            max_message_bytes: ByteSize::new(8 << 20),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { topics: 1_000, partitions: 10_000, namespaces: 100, service_accounts: 1_000, keys_per_account: 100 }
+    }
+}
+
+impl Validate for Config {
+    const EXAMPLE: &'static str = r#"
+instance = "control-plane-1"
+environment = "live"
+key_hash_secret_file = "/etc/sluice/key-hash.key"
+internal_listen = "0.0.0.0:7200"
+operator_listen = "127.0.0.1:7201"
+operator_token_file = "/etc/sluice/operator.token"
+admin_listen = "127.0.0.1:7202"
+
+[internal_tls]
+ca = "/etc/sluice/internal-ca.pem"
+cert = "/etc/sluice/control-plane.pem"
+key = "/etc/sluice/control-plane.key"
+
+[kafka]
+bootstrap = ["kafka-1:9093", "kafka-2:9093"]
+ca = "/etc/sluice/kafka-ca.pem"
+username = "sluice-control-plane"
+password_file = "/etc/sluice/kafka-password"
+
+[database]
+owner_url_file = "/etc/sluice/control-owner-url"
+app_url_file = "/etc/sluice/control-app-url"
+system_url_file = "/etc/sluice/control-system-url"
+
+[defaults]
+partitions = 3
+retention = "7days"
+max_message_bytes = "8MiB"
+
+[limits]
+topics = 1000
+partitions = 10000
+namespaces = 100
+service_accounts = 1000
+keys_per_account = 100
+
+[telemetry]
+level = "info"
+format = "json"
+"#;
+
+    fn faults(&self, faults: &mut Faults) {
+        let environment = (1..=8).contains(&self.environment.len())
+            && self.environment.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        faults.require(environment, "environment", "must be 1..8 characters of a-z and 0-9");
+        faults.require(!self.instance.is_empty(), "instance", "must not be empty");
+        faults.section("kafka", &self.kafka);
+        faults.section("defaults", &self.defaults);
+        faults.section("limits", &self.limits);
+        faults.section("telemetry", &self.telemetry);
+        let armed = self.testing.crash_at.as_deref();
+        let known = armed.is_none_or(|step| CrashPoint::STEPS.contains(&step));
+        faults.require(
+            known,
+            "testing.crash_at",
+            format_args!("must be one of {:?}, in tests only", CrashPoint::STEPS),
+        );
+    }
+}
+
+impl Validate for Defaults {
+    fn faults(&self, faults: &mut Faults) {
+        let partitions = (1..=TOPIC_PARTITIONS_MAX).contains(&self.partitions);
+        faults.require(partitions, "partitions", format_args!("must be 1..{TOPIC_PARTITIONS_MAX}"));
+        faults.require(self.retention.get().as_secs() >= 3 * 3_600, "retention", "must be 3 h or more");
+        let bytes = self.max_message_bytes.bytes();
+        faults.require((2 << 20..=64 << 20).contains(&bytes), "max_message_bytes", "must be 2 MiB .. 64 MiB");
+    }
+}
+
+impl Validate for Limits {
+    fn faults(&self, faults: &mut Faults) {
+        for (key, value) in [
+            ("topics", self.topics),
+            ("partitions", self.partitions),
+            ("namespaces", self.namespaces),
+            ("service_accounts", self.service_accounts),
+            ("keys_per_account", self.keys_per_account),
+        ] {
+            faults.require(value > 0, key, "must be 1 or more");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use sluice_runtime::config::parse;
+
+    use super::*;
+
+    #[test]
+    fn the_example_is_right_and_every_fault_is_named() {
+        let example: Config = parse(Config::EXAMPLE, Path::new("control-plane.toml")).expect("example");
+        assert_eq!(example.limits, Limits::default());
+        assert_eq!(example.defaults, Defaults::default());
+        let wrong = Config::EXAMPLE.replace("\"live\"", "\"LIVE\"").replace("topics = 1000", "topics = 0");
+        let wrong = format!("{wrong}\n[testing]\ncrash_at = \"somewhere\"\n");
+        let error = parse::<Config>(&wrong, Path::new("control-plane.toml")).expect_err("faults");
+        let at: Vec<&str> = error.faults.iter().map(|fault| fault.at.as_str()).collect();
+        assert_eq!(at, ["environment", "limits.topics", "testing.crash_at"]);
+    }
+}

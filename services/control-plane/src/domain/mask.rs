@@ -1,0 +1,47 @@
+//! Update masks: which fields an update means.
+
+use sluice_proto::wkt::FieldMask;
+use sluice_types::Error;
+
+/// The paths an update is about, out of `known`.
+///
+/// Without a mask: those present in the body. `*` alone: all. A path that is not `known` is refused, with the list.
+pub(crate) fn paths(
+    mask: Option<&FieldMask>,
+    known: &'static [&'static str],
+    present: impl Fn(&str) -> bool,
+) -> Result<Vec<&'static str>, Error> {
+    let sent = match mask {
+        Some(mask) if !mask.paths.is_empty() => &mask.paths,
+        _ => return Ok(known.iter().copied().filter(|path| present(path)).collect()),
+    };
+    if sent.as_slice() == ["*"] {
+        return Ok(known.to_vec());
+    }
+    let find = |path: &String| {
+        known.iter().copied().find(|known| known == path).ok_or_else(|| {
+            Error::invalid(
+                "update_mask",
+                format!("has an unknown or unchangeable path; it may hold {}", known.join(", ")),
+            )
+        })
+    };
+    sent.iter().map(find).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: &[&str] = &["display_name", "labels"];
+
+    #[test]
+    fn unknown_paths_are_refused_and_absent_masks_mean_what_is_there() {
+        let mask = |text| FieldMask::parse(text).ok();
+        let all = |mask: Option<FieldMask>| paths(mask.as_ref(), KNOWN, |path| path == "labels");
+        assert_eq!(all(None).ok(), Some(vec!["labels"]));
+        assert_eq!(all(mask("displayName")).ok(), Some(vec!["display_name"]));
+        assert!(all(mask("uid")).is_err());
+        assert_eq!(all(Some(FieldMask { paths: vec!["*".into()] })).ok(), Some(KNOWN.to_vec()));
+    }
+}

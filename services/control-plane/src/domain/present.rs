@@ -1,0 +1,188 @@
+//! Rows as the API shows them.
+
+use prost::Message as _;
+use sluice_proto::admin::v1 as api;
+use sluice_proto::operator::v1 as operator;
+use sluice_proto::wkt::{Any, Duration, Timestamp};
+use sluice_types::Role;
+
+use crate::domain::etag::etag;
+use crate::store::account::Account;
+use crate::store::key::{KeyRow, KeyState};
+use crate::store::namespace::{NamespaceRow, NamespaceState};
+use crate::store::tenant::{TenantRow, TenantState};
+use crate::store::topic::{StoredCondition, TopicRow, TopicState};
+
+fn time(us: i64) -> Option<Timestamp> {
+    Some(Timestamp::from_micros(us))
+}
+
+/// A namespace.
+pub(crate) fn namespace(row: &NamespaceRow) -> api::Namespace {
+    let state = match row.state {
+        NamespaceState::Active => api::namespace::State::Active,
+        NamespaceState::Deleted => api::namespace::State::Deleted,
+    };
+    api::Namespace {
+        name: row.name(),
+        uid: row.uid().to_string(),
+        display_name: row.display_name.clone(),
+        labels: row.labels.0.clone(),
+        deletion_protection: row.deletion_protection,
+        create_time: time(row.create_us),
+        update_time: time(row.update_us),
+        etag: etag(row.uid().uid(), row.version),
+        state: state as i32,
+        reconciling: false,
+        conditions: Vec::new(),
+    }
+}
+
+/// A topic.
+pub(crate) fn topic(row: &TopicRow) -> api::Topic {
+    let state = match row.state {
+        TopicState::Creating => api::topic::State::Creating,
+        TopicState::Active => api::topic::State::Active,
+        TopicState::Updating => api::topic::State::Updating,
+        TopicState::Deleting => api::topic::State::Deleting,
+        TopicState::Deleted => api::topic::State::Deleted,
+        TopicState::Failed => api::topic::State::Failed,
+    };
+    let on_the_way = matches!(row.state, TopicState::Creating | TopicState::Updating | TopicState::Deleting);
+    api::Topic {
+        name: row.name(),
+        uid: row.uid().to_string(),
+        display_name: row.display_name.clone(),
+        labels: row.labels.0.clone(),
+        partition_count: row.partition_count,
+        retention: row.retention_ms.map(Duration::from_millis),
+        cleanup_policy: row.cleanup_policy,
+        deletion_protection: row.deletion_protection,
+        effective_partition_count: row.effective_partitions,
+        effective_retention: Some(Duration::from_millis(row.effective_retention_ms)),
+        create_time: time(row.create_us),
+        update_time: time(row.update_us),
+        etag: etag(row.uid().uid(), row.version),
+        state: state as i32,
+        reconciling: on_the_way,
+        conditions: row.conditions.0.iter().map(condition).collect(),
+        generation: row.generation,
+        observed_generation: row.observed_generation,
+    }
+}
+
+fn condition(stored: &StoredCondition) -> api::Condition {
+    use api::condition::Status;
+    api::Condition {
+        r#type: stored.kind.clone(),
+        status: if stored.holds { Status::True } else { Status::False } as i32,
+        reason: stored.reason.clone(),
+        message: stored.message.clone(),
+        observed_generation: stored.generation,
+        last_transition_time: time(stored.time_us),
+    }
+}
+
+/// A service account.
+pub(crate) fn account(account: &Account) -> api::ServiceAccount {
+    let row = &account.row;
+    let grant = |grant: &sluice_types::Grant| api::RoleGrant {
+        role: role(grant.role) as i32,
+        resource: grant.resource.clone(),
+    };
+    api::ServiceAccount {
+        name: row.name(),
+        uid: row.uid().to_string(),
+        display_name: row.display_name.clone(),
+        labels: row.labels.0.clone(),
+        grants: account.grants.iter().map(grant).collect(),
+        create_time: time(row.create_us),
+        update_time: time(row.update_us),
+        etag: etag(row.uid().uid(), row.version),
+        conditions: Vec::new(),
+    }
+}
+
+fn role(role: Role) -> api::Role {
+    match role {
+        Role::Owner => api::Role::Owner,
+        Role::Developer => api::Role::Developer,
+        Role::Producer => api::Role::Producer,
+        Role::Consumer => api::Role::Consumer,
+        Role::Viewer => api::Role::Viewer,
+    }
+}
+
+/// An API key without its text.
+pub(crate) fn key(account_id: &str, row: &KeyRow) -> api::ApiKey {
+    let state = match row.state {
+        KeyState::Revoked => api::api_key::State::Revoked,
+        KeyState::Active if row.expired => api::api_key::State::Expired,
+        KeyState::Active => api::api_key::State::Active,
+    };
+    api::ApiKey {
+        name: format!("serviceAccounts/{account_id}/apiKeys/{}", row.uid()),
+        uid: row.uid().to_string(),
+        display_name: row.display_name.clone(),
+        key: String::new(),
+        prefix: row.prefix.clone(),
+        state: state as i32,
+        expire_time: row.expire_us.map(Timestamp::from_micros),
+        create_time: time(row.create_us),
+        revoke_time: row.revoke_us.map(Timestamp::from_micros),
+        conditions: Vec::new(),
+    }
+}
+
+/// A tenant, as it sees itself.
+pub(crate) fn own_tenant(row: &TenantRow) -> api::Tenant {
+    api::Tenant {
+        tenant: row.id.clone(),
+        uid: row.uid().to_string(),
+        display_name: row.display_name.clone(),
+        state: tenant_state(row) as i32,
+        create_time: time(row.create_us),
+        limits: Some(limits(row)),
+    }
+}
+
+/// A tenant, as the operator sees it.
+pub(crate) fn tenant(row: &TenantRow) -> operator::Tenant {
+    operator::Tenant {
+        name: format!("tenants/{}", row.id),
+        uid: row.uid().to_string(),
+        display_name: row.display_name.clone(),
+        state: tenant_state(row) as i32,
+        limits: Some(limits(row)),
+        create_time: time(row.create_us),
+        update_time: time(row.update_us),
+        etag: etag(row.uid().uid(), row.version),
+        conditions: Vec::new(),
+    }
+}
+
+fn tenant_state(row: &TenantRow) -> api::tenant::State {
+    match row.state {
+        TenantState::Active if row.suspended => api::tenant::State::Suspended,
+        TenantState::Active => api::tenant::State::Active,
+        TenantState::Deleting => api::tenant::State::Deleting,
+        TenantState::Deleted => api::tenant::State::Deleted,
+    }
+}
+
+fn limits(row: &TenantRow) -> api::TenantLimits {
+    api::TenantLimits {
+        requests_per_second: row.requests_per_second,
+        ingress_bytes_per_second: row.ingress_bytes_per_second,
+        egress_bytes_per_second: row.egress_bytes_per_second,
+        bytes_in_flight: row.bytes_in_flight,
+        topics: row.topics_max,
+        partitions: row.partitions_max,
+        namespaces: row.namespaces_max,
+    }
+}
+
+/// A message as it is stored with an operation.
+pub(crate) fn packed<M: prost::Message + prost::Name>(message: &M) -> Vec<u8> {
+    Any::pack(message).encode_to_vec()
+}

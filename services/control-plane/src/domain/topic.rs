@@ -1,0 +1,213 @@
+//! Topics: what a request makes of a row. Pure; times and versions come from the database.
+
+use std::collections::BTreeMap;
+
+use sluice_proto::admin::v1::Topic;
+use sluice_proto::admin::v1::topic::CleanupPolicy;
+use sluice_types::{Error, ErrorKind, NamespaceUid, Reason, TopicId, TopicUid};
+
+use crate::domain::fields;
+use crate::store::topic::{TopicRow, TopicState};
+
+/// What an update may change.
+pub(crate) const MUTABLE: &[&str] = &["display_name", "labels", "partition_count", "retention", "deletion_protection"];
+
+/// What a topic gets that does not say.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Defaults {
+    pub(crate) partitions: i32,
+    pub(crate) retention_ms: i64,
+}
+
+/// Checks all fields a client may set.
+pub(crate) fn validate(topic: &Topic) -> Result<(), Error> {
+    fields::display_name("topic.display_name", &topic.display_name)?;
+    fields::labels("topic.labels", &topic.labels)?;
+    if let Some(count) = topic.partition_count {
+        fields::partition_count("topic.partition_count", count)?;
+    }
+    if let Some(retention) = &topic.retention {
+        fields::retention_ms("topic.retention", retention)?;
+    }
+    if CleanupPolicy::try_from(topic.cleanup_policy).is_err() {
+        return Err(Error::invalid("topic.cleanup_policy", "must be CLEANUP_POLICY_DELETE or CLEANUP_POLICY_COMPACT"));
+    }
+    Ok(())
+}
+
+/// A validated topic as a new row.
+pub(crate) fn create(
+    topic: &Topic,
+    id: &TopicId,
+    namespace: (NamespaceUid, &str),
+    defaults: Defaults,
+) -> Result<TopicRow, Error> {
+    let retention_ms = topic.retention.as_ref().map(|r| fields::retention_ms("topic.retention", r)).transpose()?;
+    Ok(TopicRow {
+        uid: TopicUid::random().as_i64(),
+        tenant_uid: 0,
+        namespace_uid: namespace.0.as_i64(),
+        namespace_id: namespace.1.to_owned(),
+        id: id.to_string(),
+        display_name: topic.display_name.clone(),
+        labels: sqlx::types::Json(topic.labels.clone()),
+        deletion_protection: topic.deletion_protection,
+        partition_count: topic.partition_count,
+        retention_ms,
+        cleanup_policy: topic.cleanup_policy,
+        effective_partitions: topic.partition_count.unwrap_or(defaults.partitions),
+        effective_retention_ms: retention_ms.unwrap_or(defaults.retention_ms),
+        generation: 1,
+        state: TopicState::Creating,
+        observed_generation: 0,
+        observed_partitions: 0,
+        kafka_topic_id: None,
+        create_attempted: false,
+        final_end_offsets: Vec::new(),
+        conditions: sqlx::types::Json(Vec::new()),
+        attempts: 0,
+        version: 1,
+        create_us: 0,
+        update_us: 0,
+    })
+}
+
+/// Which fields a body without a mask means.
+pub(crate) fn is_present(topic: &Topic, path: &str) -> bool {
+    match path {
+        "display_name" => !topic.display_name.is_empty(),
+        "labels" => !topic.labels.is_empty(),
+        "partition_count" => topic.partition_count.is_some(),
+        "retention" => topic.retention.is_some(),
+        "deletion_protection" => topic.deletion_protection,
+        _ => false,
+    }
+}
+
+/// An update applied; the generation grows when the physical topic must change, and a failed topic is tried again.
+pub(crate) fn update(old: &TopicRow, topic: &Topic, paths: &[&str], defaults: Defaults) -> Result<TopicRow, Error> {
+    if topic.cleanup_policy != 0 && topic.cleanup_policy != old.cleanup_policy {
+        return Err(Error::invalid("topic.cleanup_policy", "cannot be changed; create another topic"));
+    }
+    let mut row = old.clone();
+    for path in paths {
+        match *path {
+            "display_name" => row.display_name.clone_from(&topic.display_name),
+            "labels" => row.labels = sqlx::types::Json(topic.labels.clone()),
+            "deletion_protection" => row.deletion_protection = topic.deletion_protection,
+            "partition_count" => set_partitions(&mut row, topic.partition_count)?,
+            "retention" => {
+                let sent = topic.retention.as_ref().map(|r| fields::retention_ms("topic.retention", r)).transpose()?;
+                row.retention_ms = sent;
+                row.effective_retention_ms = sent.unwrap_or(defaults.retention_ms);
+            }
+            _ => {}
+        }
+    }
+    let moved = row.effective_partitions != old.effective_partitions
+        || row.effective_retention_ms != old.effective_retention_ms
+        || old.state == TopicState::Failed;
+    if moved {
+        row.generation += 1;
+        row.attempts = 0;
+        row.state = match old.state {
+            TopicState::Creating | TopicState::Failed => TopicState::Creating,
+            _ => TopicState::Updating,
+        };
+    }
+    Ok(row)
+}
+
+/// Partitions go up only. Absent leaves as many as there are.
+fn set_partitions(row: &mut TopicRow, sent: Option<i32>) -> Result<(), Error> {
+    let count = sent.unwrap_or(row.effective_partitions);
+    if count < row.effective_partitions {
+        return Err(Error::invalid(
+            "topic.partition_count",
+            format!("is {count}, fewer than the {} there are; partitions only go up", row.effective_partitions),
+        ));
+    }
+    row.partition_count = sent;
+    row.effective_partitions = count;
+    Ok(())
+}
+
+/// Whether anything differs that a version stands for.
+pub(crate) fn differs(a: &TopicRow, b: &TopicRow) -> bool {
+    let plain = |row: &TopicRow| TopicRow { version: 0, create_us: 0, update_us: 0, ..row.clone() };
+    plain(a) != plain(b)
+}
+
+/// Refuses to delete what is protected.
+pub(crate) fn check_deletable(protected: bool, name: &str) -> Result<(), Error> {
+    if !protected {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::FailedPrecondition,
+        Reason::DeletionProtected,
+        format!("{name} is protected; set deletion_protection to false first"),
+    ))
+}
+
+/// A count that would go over its limit.
+pub(crate) fn check_quota(what: &'static str, used: i64, more: i64, max: i64) -> Result<(), Error> {
+    if used.saturating_add(more) <= max {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::ResourceExhausted,
+        Reason::QuotaExceeded,
+        format!("the tenant has {used} {what} and may have {max}; delete some, or ask the operator for more"),
+    )
+    .with_metadata("limit", what)
+    .with_metadata("max", max.to_string()))
+}
+
+/// What Kafka is to be told of a topic.
+pub(crate) fn configs(row: &TopicRow, max_message_bytes: u64) -> BTreeMap<String, String> {
+    /// Compaction must not outrun the counting of usage.
+    const COMPACTION_LAG_MS_MIN: i64 = 3 * 3_600 * 1_000;
+    let compact = row.cleanup_policy == CleanupPolicy::Compact as i32;
+    let mut configs = BTreeMap::from([
+        ("cleanup.policy".to_owned(), if compact { "compact" } else { "delete" }.to_owned()),
+        ("max.message.bytes".to_owned(), max_message_bytes.to_string()),
+        ("retention.ms".to_owned(), row.effective_retention_ms.to_string()),
+    ]);
+    if compact {
+        configs.insert("min.compaction.lag.ms".to_owned(), COMPACTION_LAG_MS_MIN.to_string());
+    }
+    configs
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    const DEFAULTS: Defaults = Defaults { partitions: 3, retention_ms: 7 * 86_400_000 };
+
+    pub(crate) fn row(topic: &Topic) -> TopicRow {
+        create(topic, &"orders".parse().expect("id"), (NamespaceUid::random(), "prod"), DEFAULTS).expect("row")
+    }
+
+    #[test]
+    fn what_the_client_did_not_say_is_resolved_beside_it() {
+        let row = row(&Topic::default());
+        assert_eq!((row.partition_count, row.effective_partitions), (None, 3));
+        assert_eq!((row.retention_ms, row.effective_retention_ms), (None, 7 * 86_400_000));
+    }
+
+    #[test]
+    fn only_what_kafka_must_know_raises_the_generation() {
+        let old = TopicRow { state: TopicState::Active, ..row(&Topic::default()) };
+        let sent = Topic { display_name: "x".into(), partition_count: Some(6), ..Topic::default() };
+        let named = update(&old, &sent, &["display_name"], DEFAULTS).expect("name");
+        assert_eq!((named.generation, named.state), (1, TopicState::Active));
+        let grown = update(&old, &sent, &["partition_count"], DEFAULTS).expect("grow");
+        assert_eq!((grown.generation, grown.state, grown.effective_partitions), (2, TopicState::Updating, 6));
+        let shrunk = Topic { partition_count: Some(2), ..Topic::default() };
+        assert!(update(&old, &shrunk, &["partition_count"], DEFAULTS).is_err());
+        let other = Topic { cleanup_policy: CleanupPolicy::Compact as i32, ..Topic::default() };
+        assert!(update(&old, &other, &[], DEFAULTS).is_err());
+    }
+}

@@ -1,0 +1,52 @@
+//! The schema's migrations, and the check that what is served may be served.
+
+use sluice_db::{Migration, Migrations};
+use sluice_proto::{Audience, RPCS};
+
+use crate::error::AppError;
+
+/// Migrations of the schema `control`, applied by its owner.
+pub static MIGRATIONS: Migrations = Migrations {
+    schema: "control",
+    files: &[
+        Migration {
+            version: 1,
+            name: "roles_and_helpers",
+            sql: include_str!("../../../migrations/control/0001_roles_and_helpers.sql"),
+        },
+        Migration {
+            version: 2,
+            name: "resources",
+            sql: include_str!("../../../migrations/control/0002_resources.sql"),
+        },
+        Migration { version: 3, name: "changes", sql: include_str!("../../../migrations/control/0003_changes.sql") },
+        Migration { version: 4, name: "fences", sql: include_str!("../../../migrations/control/0004_fences.sql") },
+    ],
+};
+
+/// Refuses to start when an RPC of a served service has no authorization, or one for another listener.
+pub(crate) fn check_served(services: &[(&str, Audience)]) -> Result<(), AppError> {
+    for (service, audience) in services {
+        let mut rpcs = RPCS.iter().filter(|rpc| rpc.service == *service).peekable();
+        if rpcs.peek().is_none() {
+            return Err(AppError::Unauthorized((*service).to_owned()));
+        }
+        if let Some(rpc) = rpcs.find(|rpc| rpc.audience != *audience || rpc.permission.is_empty()) {
+            return Err(AppError::Unauthorized(rpc.path.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_on_the_wrong_listener_is_refused() {
+        let topics = "sluice.admin.v1.TopicService";
+        assert!(check_served(&[(topics, Audience::Tenant)]).is_ok());
+        assert!(check_served(&[(topics, Audience::Operator)]).is_err());
+        assert!(check_served(&[("sluice.admin.v1.NoSuchService", Audience::Tenant)]).is_err());
+    }
+}
