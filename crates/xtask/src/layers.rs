@@ -39,7 +39,8 @@ const FENCED: [(&str, &[&str], &str); 3] = [
 ];
 
 pub(crate) fn faults(root: &Path) -> Result<Vec<String>> {
-    let metadata = MetadataCommand::new().manifest_path(root.join("Cargo.toml")).no_deps().exec().context("cargo metadata")?;
+    let metadata =
+        MetadataCommand::new().manifest_path(root.join("Cargo.toml")).no_deps().exec().context("cargo metadata")?;
     let mut faults = Vec::new();
     for package in &metadata.packages {
         let name = package.name.as_str();
@@ -55,7 +56,10 @@ pub(crate) fn faults(root: &Path) -> Result<Vec<String>> {
             if let Some(below) = self::layer(&dependency.name)
                 && below >= layer
             {
-                faults.push(format!("{name} (layer {layer}) depends on {} (layer {below}): arrows go down", dependency.name));
+                faults.push(format!(
+                    "{name} (layer {layer}) depends on {} (layer {below}): arrows go down",
+                    dependency.name
+                ));
             }
             if let Some((fenced, users, reason)) = FENCED.iter().find(|(fenced, ..)| *fenced == dependency.name)
                 && !users.contains(&name)

@@ -8,8 +8,9 @@ mod layers;
 mod sources;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Parser;
 
 /// Checks of the repository.
@@ -25,7 +26,7 @@ enum Command {
     Check,
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     let command = Command::parse();
     let root = root();
     let mut faults = Vec::new();
@@ -38,11 +39,11 @@ fn main() -> Result<()> {
     if matches!(command, Command::Docs | Command::Check) {
         faults.extend(docs::faults(&root)?);
     }
-    if !faults.is_empty() {
-        bail!("{} faults:\n  {}", faults.len(), faults.join("\n  "));
+    for fault in &faults {
+        eprintln!("xtask: {fault}");
     }
-    eprintln!("xtask: no faults");
-    Ok(())
+    eprintln!("xtask: {} faults", faults.len());
+    Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn root() -> PathBuf {
