@@ -12,7 +12,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Programs that the stack runs are not installed. The text names all of them and the command that installs them.
-    #[error("{0}")]
+    #[error(transparent)]
     Missing(#[from] Missing),
     /// A file or directory of the stack could not be used.
     #[error("{what} {}", path.display())]
