@@ -1,0 +1,59 @@
+//! Without Kafka: a gateway that starts serves from its snapshot; one that runs serves from memory.
+
+use std::time::{Duration, Instant};
+
+use sluice_proto::internal::control::v1::Life;
+use sluice_types::TopicUid;
+
+use crate::world::{Gateway, PATIENCE, Tenant, World};
+
+const METADATA: &str = "/v1/namespaces/prod/topics/orders:metadata";
+
+async fn until(what: &str, condition: impl AsyncFn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !condition().await {
+        assert!(Instant::now() < end, "{what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn says(gateway: &Gateway, component: &str, text: &str) -> bool {
+    gateway.health.component(component).is_some_and(|status| !status.ok && status.detail.contains(text))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_without_kafka_serves_what_it_knows_and_catches_up() {
+    let world = World::new().await;
+    let gateway = world.gateway("gateway-a").await;
+    let tenant = Tenant::new("acme");
+    for record in tenant.base() {
+        world.publish(&record).await;
+    }
+    world.publish(&tenant.key_state(1, Life::Active)).await;
+    let uid = TopicUid::random();
+    let offset = world.publish(&tenant.topic(uid, 1, Life::Active, 3)).await;
+    world.applied(&gateway, offset).await;
+
+    // Running: from memory, without waiting, and flagged after five seconds.
+    world.stack.kafka().expect("Kafka").kill_all().await;
+    until("the gateway says that it is cut off", async || says(&gateway, "control", "cut off")).await;
+    assert!(gateway.health.is_ready(), "it is still the right place to ask");
+    let before = Instant::now();
+    assert_eq!(gateway.get(METADATA, &tenant.key).await.0, 200);
+    assert!(before.elapsed() < Duration::from_secs(1));
+    gateway.stop().await.expect("an orderly end, though nobody can be told");
+
+    // Started: from the snapshot.
+    let gateway = world.gateway("gateway-a").await;
+    until("the gateway serves", async || gateway.health.is_ready()).await;
+    assert!(says(&gateway, "control", "snapshot"), "{:?}", gateway.health.component("control"));
+    assert_eq!(gateway.get(METADATA, &tenant.key).await.0, 200);
+
+    // Kafka is back: the same process goes on from where the snapshot ended.
+    world.stack.kafka().expect("Kafka").start_all().await.expect("start");
+    let offset = world.publish(&tenant.topic(uid, 2, Life::Gone, 3)).await;
+    world.applied(&gateway, offset).await;
+    assert_eq!(gateway.get(METADATA, &tenant.key).await.0, 404);
+    until("all is well", async || gateway.health.component("control").is_some_and(|status| status.ok)).await;
+    gateway.stop().await.expect("an orderly end");
+}

@@ -1,0 +1,273 @@
+//! A Kafka with the internal topics, a control plane, a tenant to publish, and gateways to start.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use prost::Message;
+use tokio_util::sync::CancellationToken;
+
+use sluice_devstack::{ADMIN, GATEWAY, Stack};
+use sluice_gateway::{Addrs, App, Config, RunError};
+use sluice_proto::internal::control::v1::control_record::Resource;
+use sluice_proto::internal::control::v1::{
+    AccountState, ControlRecord, Grant, KeyState, Life, MemberHeartbeat, NamespaceState, TenantState, TopicState,
+};
+use sluice_runtime::Health;
+use sluice_runtime::config::{InternalTlsConfig, KafkaConfig, SecretFile, parse};
+use sluice_runtime::tls::InternalTls;
+use sluice_types::api_key::{ApiKey, HashKey};
+use sluice_types::physical::{CONTROL_TOPIC, MEMBERS_TOPIC};
+use sluice_types::{AccountUid, NamespaceUid, TenantUid, TopicUid};
+use sluice_wire::{Client, ClientConfig, LogTail, NewTopic, OffsetAt, OutRecord, ScramSha512, Security, TailOptions};
+
+use crate::control_plane::ControlPlane;
+use crate::data::Data;
+
+/// How long anything may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+const HASH_KEY: [u8; 32] = [0xab; 32];
+
+pub(crate) struct World {
+    pub(crate) stack: Stack,
+    pub(crate) kafka: Client,
+    pub(crate) control_plane: Option<ControlPlane>,
+    dir: tempfile::TempDir,
+    tls: PathBuf,
+    control_plane_addr: SocketAddr,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        sluice_runtime::tls::install_crypto_provider();
+        let stack = Stack::builder().without_postgres().build().await.expect("Kafka");
+        let dir = tempfile::tempdir().expect("directory");
+        let tls = dir.path().join("tls");
+        for role in ["gateway", "control-plane"] {
+            stack.ca().issue_role(role, role).expect("certificate").write(&tls, role).expect("files");
+        }
+        let connection = stack.connection().kafka().expect("Kafka");
+        write_secret(&dir.path().join("kafka-password"), connection.password(GATEWAY).expect("password"));
+        write_secret(&dir.path().join("key-hash"), &"ab".repeat(32));
+        write_secret(&dir.path().join("admin-password"), connection.password(ADMIN).expect("password"));
+        let config = KafkaConfig {
+            bootstrap: connection.bootstrap.clone(),
+            ca: connection.ca_file.clone(),
+            username: ADMIN.into(),
+            password_file: SecretFile::new(dir.path().join("admin-password")),
+        };
+        let sasl = ScramSha512 { user: ADMIN.into(), password: config.password().expect("password") };
+        let security = Security { tls: Some(config.rustls_client_config().expect("TLS")), sasl: Some(sasl) };
+        let kafka = Client::new(ClientConfig::new(config.bootstrap.clone()).with_security(security)).expect("client");
+        for name in [CONTROL_TOPIC, MEMBERS_TOPIC] {
+            let configs = [("cleanup.policy", "compact"), ("message.timestamp.type", "LogAppendTime")];
+            let configs: BTreeMap<_, _> = configs.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+            let topic = NewTopic { name: name.into(), partitions: 1, replication: 1, configs };
+            kafka.create_topic(&topic, PATIENCE).await.expect("topic");
+        }
+        let identity = InternalTls::load(&internal_tls(&connection.ca_file, &tls, "control-plane")).expect("identity");
+        let control_plane = ControlPlane::start(&identity).await;
+        let control_plane_addr = control_plane.addr;
+        Self { stack, kafka, control_plane: Some(control_plane), dir, tls, control_plane_addr }
+    }
+
+    /// Publishes; gives the offset.
+    pub(crate) async fn publish(&self, record: &ControlRecord) -> i64 {
+        let key = match record.resource.as_ref().expect("a resource") {
+            Resource::Tenant(r) => &r.uid,
+            Resource::Namespace(r) => &r.uid,
+            Resource::Topic(r) => &r.uid,
+            Resource::Account(r) => &r.uid,
+            Resource::Key(r) => &r.key_id,
+        };
+        let record = OutRecord {
+            key: Some(key.clone().into()),
+            value: Some(record.encode_to_vec().into()),
+            ..OutRecord::default()
+        };
+        self.kafka.produce_batch(CONTROL_TOPIC, 0, &[record], PATIENCE).await.expect("publish").base_offset
+    }
+
+    /// Starts a gateway with its own data directory.
+    pub(crate) async fn gateway(&self, id: &str) -> Gateway {
+        let connection = self.stack.connection().kafka().expect("Kafka");
+        let dir = self.dir.path();
+        let text = format!(
+            "id = {id:?}\ndata_dir = {:?}\npublic_listen = \"127.0.0.1:0\"\ninternal_listen = \"127.0.0.1:0\"\n\
+             admin_listen = \"127.0.0.1:0\"\ncontrol_plane = {:?}\nbilling = \"127.0.0.1:1\"\nkey_hash_file = {:?}\n\
+             [internal_tls]\nca = {:?}\ncert = {:?}\nkey = {:?}\n\
+             [kafka]\nbootstrap = {:?}\nca = {:?}\nusername = {GATEWAY:?}\npassword_file = {:?}\n",
+            dir.join(id),
+            self.control_plane_addr.to_string(),
+            dir.join("key-hash"),
+            connection.ca_file,
+            self.tls.join("gateway.pem"),
+            self.tls.join("gateway.key"),
+            connection.bootstrap,
+            connection.ca_file,
+            dir.join("kafka-password"),
+        );
+        let config: Config = parse(&text, Path::new("gateway.toml")).expect("configuration");
+        let data = Arc::new(Data::default());
+        let for_app = Arc::clone(&data);
+        let app = App::build_with(config, |_| async move { Ok(for_app) }).await.expect("build");
+        let (addrs, health, shutdown) = (app.addrs(), app.health(), CancellationToken::new());
+        let done = tokio::spawn(app.run(shutdown.clone()));
+        Gateway { id: id.into(), addrs, health, data, shutdown, done }
+    }
+
+    /// Waits until a heartbeat of the gateway satisfies the condition; reads the log as others do.
+    pub(crate) async fn heartbeat(&self, gateway: &str, wanted: impl Fn(&MemberHeartbeat) -> bool) -> MemberHeartbeat {
+        let mut tail = LogTail::new(self.kafka.clone(), MEMBERS_TOPIC, 0, OffsetAt::Earliest, TailOptions::default());
+        let found = async {
+            loop {
+                for record in tail.next(PATIENCE).await.expect("members").records {
+                    let heartbeat = MemberHeartbeat::decode(record.value.expect("a value")).expect("a heartbeat");
+                    if heartbeat.gateway_id == gateway && wanted(&heartbeat) {
+                        return heartbeat;
+                    }
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, found).await.expect("the heartbeat comes")
+    }
+
+    /// Waits until the gateway says it has applied an offset.
+    pub(crate) async fn applied(&self, gateway: &Gateway, offset: i64) {
+        self.heartbeat(&gateway.id, |heartbeat| heartbeat.applied_offset >= offset).await;
+    }
+}
+
+pub(crate) struct Gateway {
+    pub(crate) id: String,
+    pub(crate) addrs: Addrs,
+    pub(crate) health: Health,
+    pub(crate) data: Arc<Data>,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) done: tokio::task::JoinHandle<Result<(), RunError>>,
+}
+
+impl Gateway {
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.addrs.public)
+    }
+
+    pub(crate) async fn get(&self, path: &str, key: &ApiKey) -> (u16, serde_json::Value) {
+        let request = reqwest::Client::new().get(self.url(path)).bearer_auth(key.expose());
+        let response = request.send().await.expect("an answer");
+        let status = response.status().as_u16();
+        (status, response.json().await.unwrap_or_default())
+    }
+
+    pub(crate) async fn stop(self) -> Result<(), RunError> {
+        self.shutdown.cancel();
+        tokio::time::timeout(Duration::from_secs(30), self.done).await.expect("within 30 s").expect("no panic")
+    }
+}
+
+/// A tenant with a namespace, a topic, an account and a key.
+pub(crate) struct Tenant {
+    pub(crate) uid: TenantUid,
+    pub(crate) id: String,
+    pub(crate) namespace: NamespaceUid,
+    pub(crate) account: AccountUid,
+    pub(crate) key: ApiKey,
+    order: AtomicI64,
+}
+
+impl Tenant {
+    pub(crate) fn new(id: &str) -> Self {
+        Self {
+            uid: TenantUid::random(),
+            id: id.into(),
+            namespace: NamespaceUid::random(),
+            account: AccountUid::random(),
+            key: ApiKey::generate("dev"),
+            order: AtomicI64::new(1),
+        }
+    }
+
+    fn record(&self, version: i64, resource: Resource) -> ControlRecord {
+        ControlRecord {
+            version,
+            tenant_uid: self.uid.to_string(),
+            outbox_id: self.order.fetch_add(1, Ordering::Relaxed),
+            resource: Some(resource),
+            ..Default::default()
+        }
+    }
+
+    pub(crate) fn key_state(&self, version: i64, life: Life) -> ControlRecord {
+        self.record(
+            version,
+            Resource::Key(KeyState {
+                key_id: self.key.id().to_string(),
+                account_uid: self.account.to_string(),
+                hash: self.key.hash(&HashKey(HASH_KEY)).0.to_vec().into(),
+                life: life.into(),
+                expire_time_ms: 0,
+            }),
+        )
+    }
+
+    pub(crate) fn topic(&self, uid: TopicUid, version: i64, life: Life, partitions: i32) -> ControlRecord {
+        self.record(
+            version,
+            Resource::Topic(TopicState {
+                uid: uid.to_string(),
+                id: "orders".into(),
+                namespace_uid: self.namespace.to_string(),
+                namespace_id: "prod".into(),
+                life: life.into(),
+                partitions,
+                ..Default::default()
+            }),
+        )
+    }
+
+    /// Everything but the key and topics.
+    pub(crate) fn base(&self) -> Vec<ControlRecord> {
+        let grants = vec![Grant { role: "developer".into(), resource: "*".into() }];
+        vec![
+            self.record(
+                1,
+                Resource::Tenant(TenantState {
+                    uid: self.uid.to_string(),
+                    id: self.id.clone(),
+                    life: Life::Active.into(),
+                    ..Default::default()
+                }),
+            ),
+            self.record(
+                1,
+                Resource::Account(AccountState {
+                    uid: self.account.to_string(),
+                    id: "ci".into(),
+                    life: Life::Active.into(),
+                    grants,
+                }),
+            ),
+            self.record(
+                1,
+                Resource::Namespace(NamespaceState {
+                    uid: self.namespace.to_string(),
+                    id: "prod".into(),
+                    life: Life::Active.into(),
+                }),
+            ),
+        ]
+    }
+}
+
+fn internal_tls(ca: &Path, tls: &Path, role: &str) -> InternalTlsConfig {
+    InternalTlsConfig { ca: ca.into(), cert: tls.join(format!("{role}.pem")), key: tls.join(format!("{role}.key")) }
+}
+
+fn write_secret(path: &Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(path, text).expect("write");
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).expect("chmod");
+}
