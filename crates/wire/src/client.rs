@@ -13,7 +13,7 @@ use crate::config::ClientConfig;
 use crate::conn::Connection;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
-use crate::fetch::FetchLanes;
+use crate::fetch::FetchGates;
 use crate::metadata::{self, Cache, ClusterMetadata, Topic};
 use crate::pool::{Lane, Node, Pool};
 use crate::transport::Address;
@@ -33,7 +33,7 @@ pub(crate) struct Inner {
     pub(crate) cache: Cache,
     pub(crate) pool: Pool,
     pub(crate) next_own_lane: AtomicU32,
-    pub(crate) lanes: FetchLanes,
+    pub(crate) gates: FetchGates,
     /// Topics somebody waits to know; whoever holds `refreshing` asks for all of them at once.
     wanted: Mutex<HashSet<String>>,
     refreshing: tokio::sync::Mutex<()>,
@@ -52,7 +52,7 @@ impl Client {
             cache: Cache::default(),
             pool: Pool::default(),
             next_own_lane: AtomicU32::new(0),
-            lanes: FetchLanes::default(),
+            gates: FetchGates::default(),
             wanted: Mutex::default(),
             refreshing: tokio::sync::Mutex::default(),
         };

@@ -109,6 +109,9 @@ pub enum Error {
     /// A record batch could not be decoded.
     #[error("decode records")]
     Decode(#[from] DecodeError),
+    /// Too many callers wait for this broker already.
+    #[error("too many requests wait for this broker")]
+    Busy,
     /// The request cannot be sent as asked (too large, empty, out of bounds).
     #[error("invalid request: {0}")]
     InvalidRequest(String),
@@ -119,6 +122,7 @@ impl Error {
     pub fn is_retriable(&self) -> bool {
         match self {
             Self::Connect { .. } | Self::Disconnected { .. } | Self::DeadlineExceeded | Self::NoLeader { .. } => true,
+            Self::Busy => true,
             Self::Kafka(error) => error.retriable,
             _ => false,
         }

@@ -1,7 +1,7 @@
 //! Reading raw batches from a partition's leader.
 //!
 //! A long poll occupies a connection until the broker answers, so fetches take a connection of their own from a
-//! bounded set per broker; callers beyond it wait their turn, first come first served.
+//! bounded set per broker; callers beyond it wait their turn. Many readers use [`crate::Reader`], which shares polls.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,22 +10,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::batch::decode::AbortedTransaction;
 use crate::client::Client;
 use crate::codec::{FetchRequestData, FetchResponseData, fetch_request, fetch_response, from_uuid, to_uuid};
 use crate::deadline::Deadline;
 use crate::error::{Error, KafkaError, Result, code};
-use crate::metadata::Topic;
+use crate::gate::Gate;
 use crate::pool::Lane;
+use crate::retry::Retry;
 use crate::types::{Isolation, TopicId};
 
 /// Fetches under way per broker.
-const LANES_MAX: usize = 32;
-/// Tries within the deadline: leaders move, and metadata follows a moment later.
-const ATTEMPTS: u32 = 4;
-const RETRY_PAUSE: Duration = Duration::from_millis(50);
+const LANES_MAX: u32 = 32;
+/// Failures that may pass are retried for so long, within the deadline.
+pub(crate) const RETRY_FOR: Duration = Duration::from_secs(2);
 /// What a fetch needs beyond the broker's wait: the way there and back.
 const MARGIN: Duration = Duration::from_millis(100);
 
@@ -67,22 +66,31 @@ pub struct Fetched {
     pub aborted: Vec<AbortedTransaction>,
 }
 
-/// Fetch connections of each broker: which are free.
+/// The gate before each broker's shared fetch connections.
 #[derive(Default)]
-pub(crate) struct FetchLanes(Mutex<HashMap<i32, Arc<BrokerLanes>>>);
+pub(crate) struct FetchGates(Mutex<HashMap<i32, Arc<Gate>>>);
 
-struct BrokerLanes {
-    places: Arc<Semaphore>,
-    free: Mutex<Vec<u32>>,
+impl FetchGates {
+    fn of(&self, broker: i32) -> Arc<Gate> {
+        Arc::clone(self.0.lock().entry(broker).or_insert_with(|| Gate::new(LANES_MAX)))
+    }
 }
 
 /// Which connection a fetch uses.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum FetchLane {
-    /// A free one of the shared set.
-    Shared,
+    /// A free one of the shared set, in fair turns between shares.
+    Shared(u64),
     /// The one kept for this reader alone.
     Own(u32),
+}
+
+/// Where metadata says the partition is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct FetchPlace {
+    pub(crate) leader: i32,
+    pub(crate) epoch: i32,
+    pub(crate) topic_id: TopicId,
 }
 
 /// A fetch connection that only one reader uses; closed when dropped.
@@ -97,38 +105,12 @@ impl Drop for OwnLane {
     }
 }
 
-/// The right to use one fetch connection; given back when dropped.
-struct LaneGuard {
-    lanes: Arc<BrokerLanes>,
-    number: u32,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Drop for LaneGuard {
-    fn drop(&mut self) {
-        self.lanes.free.lock().push(self.number);
-    }
-}
-
-impl FetchLanes {
-    async fn take(&self, broker: i32) -> Result<LaneGuard> {
-        let lanes = Arc::clone(self.0.lock().entry(broker).or_insert_with(|| {
-            // Popped from the end: the lowest numbers are used first, so few connections serve few readers.
-            let free = Mutex::new((0..LANES_MAX as u32).rev().collect());
-            Arc::new(BrokerLanes { places: Arc::new(Semaphore::new(LANES_MAX)), free })
-        }));
-        let place = Arc::clone(&lanes.places).acquire_owned().await.map_err(|_| Error::DeadlineExceeded)?;
-        let number = lanes.free.lock().pop().ok_or(Error::DeadlineExceeded)?;
-        Ok(LaneGuard { lanes, number, _place: place })
-    }
-}
-
 impl Client {
     /// Reads batches from the leader. Follows a moved leader within the deadline; a log that does not reach the
     /// offset is [`Error::OffsetOutOfRange`], a deleted topic [`Error::UnknownTopic`], another topic under the same
     /// name [`Error::TopicReplaced`].
     pub async fn fetch(&self, request: FetchRequest, timeout: Duration) -> Result<Fetched> {
-        self.fetch_on(request, FetchLane::Shared, Deadline::after(timeout)).await
+        self.fetch_on(request, FetchLane::Shared(0), RETRY_FOR, Deadline::after(timeout)).await
     }
 
     /// A connection for fetches of one reader.
@@ -137,62 +119,83 @@ impl Client {
         OwnLane { number, client: self.clone() }
     }
 
-    pub(crate) async fn fetch_on(&self, request: FetchRequest, lane: FetchLane, deadline: Deadline) -> Result<Fetched> {
-        let mut topic = self.cached_topic(&request.topic, deadline).await?;
+    pub(crate) async fn fetch_on(
+        &self,
+        request: FetchRequest,
+        lane: FetchLane,
+        retry_for: Duration,
+        deadline: Deadline,
+    ) -> Result<Fetched> {
+        let mut retry = Retry::new(retry_for, deadline);
         let mut expected = request.topic_id;
-        for attempt in 1.. {
-            let answer = self.fetch_once(&request, expected, &topic, lane, deadline).await;
-            let error = match answer {
+        loop {
+            match self.fetch_once(&request, &mut expected, retry.refresh, lane, deadline).await {
                 Ok(fetched) => return Ok(fetched),
-                Err(error) if attempt < ATTEMPTS && (is_stale(&error) || error.is_retriable()) => error,
-                Err(error) => return Err(final_error(error, &request)),
-            };
-            expected = expected.or(Some(topic.topic_id));
-            if attempt > 1 && deadline.pause(RETRY_PAUSE * (attempt - 1)).await.is_err() {
-                return Err(final_error(error, &request));
+                Err(error) => retry.after(error).await.map_err(|error| final_error(error, &request))?,
             }
-            topic = match self.refresh_topic(&request.topic, deadline).await {
-                Ok(topic) => topic,
-                Err(refresh @ Error::UnknownTopic { .. }) => return Err(refresh),
-                Err(_) => return Err(final_error(error, &request)),
-            };
         }
-        Err(Error::DeadlineExceeded)
     }
 
     async fn fetch_once(
         &self,
         request: &FetchRequest,
-        expected: Option<TopicId>,
-        topic: &Topic,
+        expected: &mut Option<TopicId>,
+        refresh: bool,
         lane: FetchLane,
         deadline: Deadline,
     ) -> Result<Fetched> {
-        if let Some(expected) = expected
-            && expected != topic.topic_id
-        {
-            // The cache may be the stale side: only fresh metadata may say so to the caller.
-            return Err(Error::TopicReplaced { topic: topic.name.clone(), expected, found: topic.topic_id });
+        let place = self.locate(request, expected, refresh, deadline).await?;
+        self.fetch_at(place, request, lane, deadline).await
+    }
+
+    /// Finds the leader. The first topic found is the one `expected` from then on.
+    pub(crate) async fn locate(
+        &self,
+        request: &FetchRequest,
+        expected: &mut Option<TopicId>,
+        refresh: bool,
+        deadline: Deadline,
+    ) -> Result<FetchPlace> {
+        let topic = match refresh {
+            true => self.refresh_topic(&request.topic, deadline).await?,
+            false => self.cached_topic(&request.topic, deadline).await?,
+        };
+        let found = topic.topic_id;
+        let expected = *expected.get_or_insert(found);
+        if expected != found {
+            return Err(Error::TopicReplaced { topic: topic.name.clone(), expected, found });
         }
         let (leader, epoch) = topic.leader(request.partition)?;
-        let (lane, guard) = match lane {
+        Ok(FetchPlace { leader, epoch, topic_id: found })
+    }
+
+    /// Asks one broker once.
+    pub(crate) async fn fetch_at(
+        &self,
+        place: FetchPlace,
+        request: &FetchRequest,
+        lane: FetchLane,
+        deadline: Deadline,
+    ) -> Result<Fetched> {
+        let (lane, pass) = match lane {
             FetchLane::Own(number) => (Lane::OwnFetch(number), None),
-            FetchLane::Shared => {
-                let guard = deadline.bound(self.inner.lanes.take(leader)).await?;
-                (Lane::Fetch(guard.number), Some(guard))
+            FetchLane::Shared(share) => {
+                let gate = self.inner.gates.of(place.leader);
+                let pass = deadline.bound(gate.enter(share)).await?;
+                (Lane::Fetch(pass.lane), Some(pass))
             }
         };
         let wait = request.max_wait.min(deadline.remaining().saturating_sub(MARGIN));
-        let wire = wire_request(request, topic.topic_id, epoch, wait);
+        let wire = wire_request(request, place.topic_id, place.epoch, wait);
         let client = self.clone();
         // A task of its own: a caller that goes away must not hand a connection with an unanswered poll to the next.
         let work = tokio::spawn(async move {
-            let _until_answered = guard;
-            let connection = client.connection(leader, lane, deadline).await?;
+            let _until_answered = pass;
+            let connection = client.connection(place.leader, lane, deadline).await?;
             connection.call(&wire, wait, deadline.at_most(wait + client.inner.config.request_timeout)).await
         });
         let response = work.await.map_err(|_| Error::Protocol("fetch task ended early".to_owned()))??;
-        read_response(response, topic, request)
+        read_response(response, place.topic_id, request.partition)
     }
 }
 
@@ -224,16 +227,16 @@ pub(crate) fn wire_request(request: &FetchRequest, topic_id: TopicId, epoch: i32
     }
 }
 
-fn read_response(response: FetchResponseData, topic: &Topic, request: &FetchRequest) -> Result<Fetched> {
+fn read_response(response: FetchResponseData, topic_id: TopicId, partition: i32) -> Result<Fetched> {
     KafkaError::check(response.error_code, None)?;
     let data = response
         .responses
         .into_iter()
-        .filter(|answer| from_uuid(answer.topic_id) == topic.topic_id)
+        .filter(|answer| from_uuid(answer.topic_id) == topic_id)
         .flat_map(|answer| answer.partitions)
-        .find(|data| data.partition_index == request.partition)
+        .find(|data| data.partition_index == partition)
         .ok_or_else(|| Error::Protocol("fetch answer lacks the partition".to_owned()))?;
-    partition_result(data, topic.topic_id)
+    partition_result(data, topic_id)
 }
 
 /// Turns one partition's answer into ours.
@@ -251,18 +254,6 @@ pub(crate) fn partition_result(data: fetch_response::PartitionData, topic_id: To
             .map(|aborted| AbortedTransaction { producer_id: aborted.producer_id, first_offset: aborted.first_offset })
             .collect(),
     })
-}
-
-/// True if fresh metadata may help.
-pub(crate) fn is_stale(error: &Error) -> bool {
-    match error {
-        Error::UnknownPartition { .. } | Error::TopicReplaced { .. } => true,
-        Error::Kafka(error) => matches!(
-            error.code,
-            code::UNKNOWN_TOPIC_OR_PARTITION | code::UNKNOWN_TOPIC_ID | code::INCONSISTENT_TOPIC_ID
-        ),
-        _ => false,
-    }
 }
 
 /// Gives errors that callers decide by their own variant.

@@ -10,13 +10,11 @@ use crate::client::Client;
 use crate::codec::{ProduceRequestData, produce_request, text};
 use crate::deadline::Deadline;
 use crate::error::{Error, KafkaError, Result, code};
-use crate::fetch::is_stale;
 use crate::pool::Lane;
+use crate::retry::Retry;
 
 /// Larger batches are refused before they are sent.
 const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
-const ATTEMPTS: u32 = 4;
-const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where a batch was appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,30 +39,22 @@ impl Client {
         if batch.len() > BATCH_BYTES_MAX {
             return Err(Error::InvalidRequest(format!("batch of {} bytes", batch.len())));
         }
-        let mut metadata = self.cached_topic(topic, deadline).await?;
-        for attempt in 1.. {
-            let result = match metadata.leader(partition) {
-                Ok((leader, _)) => self.produce_once(leader, topic, partition, batch.clone(), deadline).await,
-                Err(error) => Err(error),
+        let mut retry = Retry::new(timeout, deadline);
+        loop {
+            let attempt = async {
+                let metadata = match retry.refresh {
+                    true => self.refresh_topic(topic, deadline).await?,
+                    false => self.cached_topic(topic, deadline).await?,
+                };
+                let (leader, _) = metadata.leader(partition)?;
+                self.produce_once(leader, topic, partition, batch.clone(), deadline).await
             };
-            match result {
-                Err(error)
-                    if attempt < ATTEMPTS
-                        && !error.is_outcome_unknown()
-                        && (error.is_retriable() || is_stale(&error)) =>
-                {
-                    if deadline.pause(RETRY_PAUSE * attempt).await.is_err() {
-                        return Err(error);
-                    }
-                }
-                Err(Error::Kafka(error)) if error.code == code::UNKNOWN_TOPIC_OR_PARTITION => {
-                    return Err(Error::UnknownTopic { topic: topic.to_owned() });
-                }
-                done => return done,
+            match attempt.await {
+                Ok(produced) => return Ok(produced),
+                Err(error) if error.is_outcome_unknown() => return Err(error),
+                Err(error) => retry.after(error).await.map_err(|error| final_error(error, topic))?,
             }
-            metadata = self.refresh_topic(topic, deadline).await?;
         }
-        Err(Error::DeadlineExceeded)
     }
 
     async fn produce_once(
@@ -101,5 +91,14 @@ impl Client {
             base_offset: answer.base_offset,
             log_append_time_ms: Some(answer.log_append_time_ms).filter(|&ms| ms >= 0),
         })
+    }
+}
+
+fn final_error(error: Error, topic: &str) -> Error {
+    match error {
+        Error::Kafka(error) if error.code == code::UNKNOWN_TOPIC_OR_PARTITION => {
+            Error::UnknownTopic { topic: topic.to_owned() }
+        }
+        other => other,
     }
 }

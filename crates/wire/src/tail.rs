@@ -202,7 +202,7 @@ impl LogTail {
                 Some(from) => {
                     let asked = Instant::now();
                     let deadline = Deadline::after(timeout);
-                    let fetched = client.fetch_on(request, FetchLane::Own(lane), deadline).await?;
+                    let fetched = client.fetch_on(request, FetchLane::Own(lane), Duration::ZERO, deadline).await?;
                     Ok(Progress::Fetched { from, asked, fetched })
                 }
             }

@@ -48,9 +48,15 @@ pub(crate) async fn open(address: &Address, security: &Security) -> Result<Box<d
     let tcp = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(connect_error)?;
     tcp.set_nodelay(true).map_err(connect_error)?;
     let Some(tls) = &security.tls else { return Ok(Box::new(tcp)) };
-    let tls_error = |error: io::Error| Error::Tls { address: address.to_string(), source: Arc::new(error) };
-    let name = ServerName::try_from(address.host.clone())
-        .map_err(|_| tls_error(io::Error::new(io::ErrorKind::InvalidInput, "host is no valid TLS name")))?;
+    let tls_error = |error: io::Error| match error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+        true => Error::Tls { address: address.to_string(), source: Arc::new(error) },
+        // Cut off within the handshake, as by a broker that goes down: says nothing about trust.
+        false => connect_error(error),
+    };
+    let name = ServerName::try_from(address.host.clone()).map_err(|error| {
+        let source = io::Error::new(io::ErrorKind::InvalidInput, error);
+        Error::Tls { address: address.to_string(), source: Arc::new(source) }
+    })?;
     let stream = TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await.map_err(tls_error)?;
     Ok(Box::new(stream))
 }

@@ -14,7 +14,7 @@ pub struct OutRecord {
     pub value: Option<Bytes>,
     /// Headers in order.
     pub headers: Vec<(Bytes, Option<Bytes>)>,
-    /// Milliseconds since 1970. Topics with append time overwrite it.
+    /// Milliseconds since 1970. Topics with append time overwrite it; others delete by it, so 0 means gone at once.
     pub timestamp_ms: i64,
 }
 

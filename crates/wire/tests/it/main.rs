@@ -1,0 +1,8 @@
+//! Conformance against a real Kafka broker: one for most tests, own ones for those that break it.
+
+mod admin;
+mod faults;
+mod fixture;
+mod reader;
+mod reading;
+mod security;
