@@ -60,10 +60,10 @@ build:
 	cargo build $(ALL)
 
 units: ## Tests of single crates, on one shared Kafka and PostgreSQL
-	target/debug/devstack run -- $(NEXTEST) nextest run --workspace --exclude sluice-e2e --locked
+	target/debug/devstack run -- $(NEXTEST) nextest run $(ALL) -E 'not package(sluice-e2e)'
 
 faults: ## End-to-end and fault tests, short forms
-	target/debug/devstack run -- $(NEXTEST) nextest run -p sluice-e2e --locked
+	target/debug/devstack run -- $(NEXTEST) nextest run $(ALL) -E 'package(sluice-e2e)'
 
 faults-long: ## The same, with the counts of the long forms
 	SLUICE_TEST_LONG=1 $(MAKE) --no-print-directory faults

@@ -124,7 +124,8 @@ async fn bill(api: &Api, topic: &str, records: u64) -> Result<(u64, u64, u64)> {
         let usage = api.usage(topic).await?;
         let usage = usage.first().context("no usage yet")?;
         let totals = usage.totals.unwrap_or_default();
-        let uncovered: i64 = usage.coverage.iter().flat_map(|part| &part.uncovered).map(|range| range.end - range.start).sum();
+        let uncovered: i64 =
+            usage.coverage.iter().flat_map(|part| &part.uncovered).map(|range| range.end - range.start).sum();
         last = (totals.ingress_bytes, totals.ingress_records, uncovered as u64);
         Ok((totals.ingress_records >= records && uncovered == 0).then_some(last))
     });

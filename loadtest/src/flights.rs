@@ -35,7 +35,10 @@ pub(crate) fn read(path: &Path, limit: usize) -> Result<Vec<Event>> {
         for (column, text) in columns.iter().zip(&row) {
             object.insert(column.clone(), field(text));
         }
-        let key = row.get(tail).filter(|text| !matches!(*text, "" | "NA")).map(|text| Bytes::copy_from_slice(text.as_bytes()));
+        let key = row
+            .get(tail)
+            .filter(|text| !matches!(*text, "" | "NA"))
+            .map(|text| Bytes::copy_from_slice(text.as_bytes()));
         events.push(Event { key, value: serde_json::to_vec(&object)?.into() });
     }
     Ok(events)

@@ -71,8 +71,14 @@ pub(crate) async fn run(args: Args) -> Result<bool> {
         report.add(Row::beside("HTTP, 1 a call, 16 callers", &singles, &bare));
         report.loaded_rss(gateway.rss_bytes()?, gateway.peak_rss_bytes()?);
 
-        report.latency(Latency::new("bare librdkafka, linger 0, one at a time", bare::latency(it.kafka()?, &bare_name, args.calls).await?));
-        report.latency(Latency::new("gRPC Produce of one record, one at a time", load::latency(&api, &topic.name, args.calls).await?));
+        report.latency(Latency::new(
+            "bare librdkafka, linger 0, one at a time",
+            bare::latency(it.kafka()?, &bare_name, args.calls).await?,
+        ));
+        report.latency(Latency::new(
+            "gRPC Produce of one record, one at a time",
+            load::latency(&api, &topic.name, args.calls).await?,
+        ));
         report.latency(Latency::new("CreateTopic with two gateways", barrier(&api, repetition, args.calls / 5).await?));
     }
     let text = report.text();

@@ -27,6 +27,13 @@ pub enum Ready {
     Http(SocketAddr, String),
 }
 
+impl Ready {
+    /// Whether it holds now; asks once, for at most 2 s.
+    pub async fn holds(&self) -> bool {
+        holds(self).await
+    }
+}
+
 impl ProcessHandle {
     /// Waits until the process is ready. Fails at once, with the end of its log, when it ends instead.
     pub async fn ready(&self, ready: &Ready, within: Duration) -> Result<()> {

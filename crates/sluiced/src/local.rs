@@ -97,7 +97,7 @@ impl Local {
             let password = connection.kafka()?.password(user)?;
             files::write_secret(&dir.join(format!("secrets/kafka-{}", role.as_str())), password)?;
         }
-        for name in ["key-hash", "page-token", "page-token-billing"] {
+        for name in ["key-hash", "page-token-billing"] {
             secret(&dir.join("secrets").join(name))?;
         }
         let local = Self {
@@ -109,8 +109,22 @@ impl Local {
             connection,
         };
         let mut instances = vec![
-            local.instance(stack, layout, Role::ControlPlane, "control-plane", ports.control_admin, &local.control_plane(&ports))?,
-            local.instance(stack, layout, Role::Provisioning, "provisioning", ports.provisioning_admin, &local.provisioning(&ports))?,
+            local.instance(
+                stack,
+                layout,
+                Role::ControlPlane,
+                "control-plane",
+                ports.control_admin,
+                &local.control_plane(&ports),
+            )?,
+            local.instance(
+                stack,
+                layout,
+                Role::Provisioning,
+                "provisioning",
+                ports.provisioning_admin,
+                &local.provisioning(&ports),
+            )?,
             local.instance(stack, layout, Role::Billing, "billing", ports.billing_admin, &local.billing(&ports))?,
         ];
         for (i, gateway) in ports.gateways.iter().enumerate() {
@@ -146,14 +160,13 @@ impl Local {
 
     fn control_plane(&self, ports: &Ports) -> String {
         format!(
-            "internal_listen = {:?}\noperator_listen = {:?}\nadmin_listen = {:?}\noperator_token_file = {:?}\nkey_hash_file = {:?}\n\
-             page_token_key_file = {:?}\nkey_environment = \"dev\"\n{}{}",
+            "instance = \"control-plane\"\nenvironment = \"dev\"\ninternal_listen = {:?}\noperator_listen = {:?}\n\
+             admin_listen = {:?}\noperator_token_file = {:?}\nkey_hash_secret_file = {:?}\n{}{}",
             address(ports.control_internal),
             address(ports.operator),
             address(ports.control_admin),
             self.operator_token_file,
             self.secret("key-hash"),
-            self.secret("page-token"),
             self.kafka(Role::ControlPlane),
             self.database("control"),
         )
@@ -161,7 +174,7 @@ impl Local {
 
     fn provisioning(&self, ports: &Ports) -> String {
         format!(
-            "admin_listen = {:?}\ncontrol_plane = \"localhost:{}\"\n{}",
+            "instance = \"provisioning\"\nadmin_listen = {:?}\ncontrol_plane = \"localhost:{}\"\n{}",
             address(ports.provisioning_admin),
             ports.control_internal,
             self.kafka(Role::Provisioning),

@@ -51,7 +51,8 @@ async fn one(apis: &[Api], topic: &str, share: Vec<&Event>, first: usize, bar: &
     let mut seen = Published::default();
     for (i, batch) in share.chunks(BATCH).enumerate() {
         let api = &apis[(first + i) % apis.len()];
-        let records: Vec<ProduceRecord> = batch.iter().map(|event| record(event.key.as_deref(), &event.value)).collect();
+        let records: Vec<ProduceRecord> =
+            batch.iter().map(|event| record(event.key.as_deref(), &event.value)).collect();
         let results = loop {
             match api.produce(topic, records.clone()).await {
                 Ok(results) => break results,

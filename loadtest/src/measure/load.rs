@@ -57,7 +57,10 @@ pub(super) async fn http_batches(
         (0..batch).map(|i| format!(r#"{{"value":"{value}","partition":{}}}"#, i as i32 % PARTITIONS)).collect();
     let body = Bytes::from(format!(r#"{{"records":[{}]}}"#, parts.join(",")));
     let path = format!("/v1/{topic}/records");
-    closed_loop(gateway, records, batch, callers, |_| post(http.clone(), path.clone(), "application/json", body.clone())).await
+    closed_loop(gateway, records, batch, callers, |_| {
+        post(http.clone(), path.clone(), "application/json", body.clone())
+    })
+    .await
 }
 
 /// One record a call, as a raw body.

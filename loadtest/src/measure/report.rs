@@ -76,10 +76,13 @@ impl Report {
 
     pub(super) fn text(&self) -> String {
         let mut text = format!("# Measurements\n\n{}\n\n", self.head);
-        text.push_str("| Produce | records/s | throughput / bare | CPU µs a record | CPU / bare |\n|---|---|---|---|---|\n");
+        text.push_str(
+            "| Produce | records/s | throughput / bare | CPU µs a record | CPU / bare |\n|---|---|---|---|---|\n",
+        );
         for (name, rows) in grouped(&self.rows, |row| row.name) {
             let of = |pick: fn(&Row) -> Option<f64>| median(rows.iter().filter_map(|row| pick(row)).collect());
-            let shown = |value: Option<f64>, digits: usize| value.map_or("–".into(), |value| format!("{value:.digits$}"));
+            let shown =
+                |value: Option<f64>, digits: usize| value.map_or("–".into(), |value| format!("{value:.digits$}"));
             let _ = writeln!(
                 text,
                 "| {name} | {} | {} | {} | {} |",

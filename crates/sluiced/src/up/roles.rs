@@ -60,7 +60,11 @@ async fn watch(process: ProcessHandle, stop: CancellationToken) -> Result<()> {
         status = process.wait() => status,
         () = stop.cancelled() => process.stop(GRACE).await,
     };
-    if status.success() { Ok(()) } else { Err(anyhow!("ended with {status}; its log: {}", process.log_file().display())) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(anyhow!("ended with {status}; its log: {}", process.log_file().display()))
+    }
 }
 
 /// Waits until every instance says it is ready.
