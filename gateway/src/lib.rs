@@ -10,10 +10,12 @@
 pub mod app;
 pub mod auth;
 pub mod config;
+pub mod data;
 pub mod error;
 pub mod forward;
 pub mod layers;
 pub mod members;
+pub mod metering;
 pub mod metrics;
 pub mod peer;
 pub mod ports;

@@ -1,0 +1,89 @@
+//! What failed in Kafka, as callers meet it. Physical names and brokers stay in the cause, which only our log sees.
+
+use std::time::Duration;
+
+use sluice_kafka::Failure;
+use sluice_proto::Any;
+use sluice_proto::google::rpc;
+use sluice_runtime::statuses::DOMAIN;
+use sluice_types::error::Error;
+use sluice_types::{ErrorKind, Reason};
+
+/// When to come back after the cluster did not answer.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The cluster did not answer in time.
+pub(crate) fn cluster_unavailable(source: impl Into<sluice_types::error::Source>) -> Error {
+    Error::unavailable(Reason::ClusterUnavailable, "the streaming cluster does not answer at the moment; try again")
+        .with_source(source)
+        .with_retry_after(RETRY_AFTER)
+}
+
+/// A failed read. `name` is the tenant's name of the topic.
+pub(crate) fn reading(error: sluice_wire::Error, name: &str) -> Error {
+    use sluice_wire::Error as Wire;
+    match error {
+        // The view is a moment behind: the topic, or this life of it, is gone.
+        Wire::UnknownTopic { .. } | Wire::TopicReplaced { .. } => Error::not_found(name).with_source(error),
+        Wire::Decode(_) | Wire::Unsupported { .. } | Wire::InvalidRequest(_) | Wire::Authentication { .. } => {
+            Error::internal(error)
+        }
+        other => cluster_unavailable(other),
+    }
+}
+
+/// Errors that gRPC's own path would not log.
+pub(crate) fn log(error: &Error) {
+    let source = error.source.as_deref().map(|source| source as &dyn std::error::Error);
+    match error.kind {
+        ErrorKind::Internal => tracing::error!(%error, source, "call failed"),
+        ErrorKind::Unavailable => tracing::debug!(%error, source, "call failed"),
+        _ => {}
+    }
+}
+
+/// Why a record was certainly not stored.
+pub(crate) fn not_persisted(failure: Failure, name: &str) -> Error {
+    match failure {
+        Failure::Deadline | Failure::Unavailable => Error::unavailable(
+            Reason::NotSent,
+            "the streaming cluster did not take the record in time; it was not stored; send it again",
+        ),
+        Failure::Overloaded => Error::unavailable(
+            Reason::Overloaded,
+            "too much waits for the streaming cluster; the record was not stored; send it again later",
+        ),
+        Failure::Closing => Error::unavailable(
+            Reason::ShuttingDown,
+            "this gateway is shutting down; the record was not stored; send it again",
+        ),
+        Failure::UnknownTopic | Failure::UnknownPartition => Error::not_found(name),
+        Failure::TooLarge => Error::new(
+            ErrorKind::InvalidArgument,
+            Reason::TooLarge,
+            "the record is larger than the topic allows; it was not stored; make it smaller",
+        ),
+        Failure::Refused(code) => Error::new(
+            ErrorKind::FailedPrecondition,
+            Reason::ResourceState,
+            "the topic's settings do not allow this record (for instance one without key on a compacted topic)",
+        )
+        .with_source(format!("kafka code {code}")),
+    }
+}
+
+/// Why it is not known whether a record was stored.
+pub(crate) fn possibly_persisted() -> Error {
+    Error::new(
+        ErrorKind::DeadlineExceeded,
+        Reason::OutcomeUnknown,
+        "the record was sent and no answer came in time; it may be stored, now or soon; sending it again may store it twice",
+    )
+}
+
+/// An error inside of an answer.
+pub(crate) fn to_status(error: &Error) -> rpc::Status {
+    let metadata = error.metadata.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+    let info = rpc::ErrorInfo { reason: error.reason.as_str().to_owned(), domain: DOMAIN.to_owned(), metadata };
+    rpc::Status { code: error.kind.grpc_code(), message: error.message.clone(), details: vec![Any::pack(&info)] }
+}

@@ -1,0 +1,265 @@
+//! Reading one partition from a position, with long poll.
+//!
+//! Bytes are counted against the tenant before they are asked for: a read holds its `max_bytes` of the tenant's bytes in
+//! flight; one that waits at the end of the log asks for, and holds, little, since it returns with the first record.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sluice_proto::stream::v1::fetch_request::Start;
+use sluice_proto::stream::v1::{FetchRequest, FetchResponse, Isolation as AskedIsolation, PayloadEncoding, Position};
+use sluice_proto::wkt;
+use sluice_types::error::Error;
+use sluice_types::limits::{
+    FETCH_BYTES_DEFAULT, FETCH_BYTES_MAX, FETCH_RECORDS_DEFAULT, FETCH_RECORDS_MAX, FETCH_WAIT_MS_MAX,
+};
+use sluice_types::{ErrorKind, Reason};
+use sluice_wire::{Fetched, Isolation, OffsetAt, decode};
+
+use crate::data::encode::{Bounds, Encoded, encode};
+use crate::data::{Data, answer_by, failure, time_left};
+use crate::ports::{DataCall, ResolvedTopic};
+
+/// Bytes asked for by a read that waits.
+const WAITING_BYTES: u32 = 64 << 10;
+/// A batch that does not fit what was asked for is asked for again with this.
+const WHOLE_BATCH_BYTES: u32 = 16 << 20;
+
+/// A request whose fields are good.
+#[derive(Debug)]
+struct Wish {
+    partition: i32,
+    start: Start,
+    bounds: Bounds,
+    wait: Duration,
+    isolation: Isolation,
+    encoding: PayloadEncoding,
+}
+
+impl Data {
+    pub(super) async fn fetch_records(&self, call: &DataCall, request: FetchRequest) -> Result<FetchResponse, Error> {
+        let topic = call.topic("topic", &request.topic)?;
+        let wish = check(&request, &topic)?;
+        call.limiter.check_egress()?;
+        let until = answer_by(call);
+        let (answer, bytes) = Fetch { data: self, call, topic: &topic, wish: &wish, until }.run().await?;
+        let records = answer.records.len() as u64;
+        call.limiter.charge_egress(bytes);
+        self.meter.delivered(&topic, wish.partition, records, bytes);
+        Ok(answer)
+    }
+}
+
+/// One call under way.
+struct Fetch<'a> {
+    data: &'a Data,
+    call: &'a DataCall,
+    topic: &'a Arc<ResolvedTopic>,
+    wish: &'a Wish,
+    until: Instant,
+}
+
+impl Fetch<'_> {
+    /// The answer and its logical bytes.
+    async fn run(&self) -> Result<(FetchResponse, u64), Error> {
+        let wait_until = self.until.min(Instant::now() + self.wish.wait);
+        let max_bytes = u32::try_from(self.wish.bounds.bytes_max).unwrap_or(u32::MAX);
+        let mut offset = self.start().await?;
+        // What is there now; then, if nothing is, a small read that waits. Batches without records move us on.
+        let mut waiting = false;
+        loop {
+            let asked = if waiting { max_bytes.min(WAITING_BYTES) } else { max_bytes };
+            let wait = if waiting { time_left(wait_until) } else { Duration::ZERO };
+            let mut held = self.call.limiter.in_flight(asked.into())?;
+            let fetched = self.read(offset, asked, wait).await?;
+            held.grow((fetched.batches.len() as u64).saturating_sub(asked.into()))?;
+            let (encoded, next_offset) = self.decode(&fetched, offset).await?;
+            let over = Instant::now() >= wait_until;
+            if !encoded.records.is_empty() || (over && (waiting || self.wish.wait.is_zero() || next_offset == offset)) {
+                let answer = FetchResponse {
+                    records: encoded.records,
+                    next_offset,
+                    log_start_offset: fetched.log_start_offset,
+                    end_offset: fetched.high_watermark,
+                };
+                return Ok((answer, encoded.bytes));
+            }
+            waiting = next_offset == offset && !over;
+            offset = next_offset;
+        }
+    }
+
+    async fn start(&self) -> Result<i64, Error> {
+        let at = match self.wish.start {
+            Start::Offset(offset) => return Ok(offset),
+            Start::Position(position) if position == Position::Latest as i32 => OffsetAt::Latest,
+            Start::Position(_) => OffsetAt::Earliest,
+            Start::Time(time) => OffsetAt::TimestampMs(time.as_millis()),
+        };
+        match self.find(at).await? {
+            Some(offset) => Ok(offset),
+            // No record that late: wait for the next one.
+            None => Ok(self.find(OffsetAt::Latest).await?.unwrap_or(0)),
+        }
+    }
+
+    async fn find(&self, at: OffsetAt) -> Result<Option<i64>, Error> {
+        let name = self.topic.physical.as_str();
+        let wish = self.wish;
+        let listed = self.data.wire.list_offset(name, wish.partition, at, wish.isolation, time_left(self.until)).await;
+        listed.map(|listed| listed.offset).map_err(|error| failure::reading(error, &self.topic.name))
+    }
+
+    async fn read(&self, offset: i64, max_bytes: u32, max_wait: Duration) -> Result<Fetched, Error> {
+        let request = sluice_wire::FetchRequest {
+            topic: self.topic.physical.as_str().to_owned(),
+            topic_id: None,
+            partition: self.wish.partition,
+            offset,
+            max_bytes,
+            min_bytes: 1,
+            max_wait,
+            isolation: self.wish.isolation,
+        };
+        let share = self.topic.tenant_uid.uid().as_u64();
+        match self.data.reader.fetch(request, share, time_left(self.until)).await {
+            Ok(fetched) => Ok(fetched),
+            Err(sluice_wire::Error::OffsetOutOfRange { .. }) => Err(self.out_of_range(offset).await),
+            Err(error) => Err(failure::reading(error, &self.topic.name)),
+        }
+    }
+
+    /// Records for the answer, and where to go on.
+    async fn decode(&self, fetched: &Fetched, offset: i64) -> Result<(Encoded, i64), Error> {
+        let internal = |error| failure::reading(sluice_wire::Error::Decode(error), &self.topic.name);
+        let mut decoded = decode(&fetched.batches, offset, &fetched.aborted).map_err(internal)?;
+        if decoded.truncated && decoded.next_offset == offset {
+            let whole = self.read(offset, WHOLE_BATCH_BYTES, Duration::ZERO).await?;
+            decoded = decode(&whole.batches, offset, &whole.aborted).map_err(internal)?;
+        }
+        let encoded = encode(decoded.records, self.wish.partition, self.wish.encoding, self.wish.bounds);
+        let next_offset = encoded.cut_at.unwrap_or(decoded.next_offset);
+        Ok((encoded, next_offset))
+    }
+
+    async fn out_of_range(&self, offset: i64) -> Error {
+        let (start, end) = tokio::join!(self.find(OffsetAt::Earliest), self.find(OffsetAt::Latest));
+        let (start, end) = match (start, end) {
+            (Ok(Some(start)), Ok(Some(end))) => (start, end),
+            (Err(error), _) | (_, Err(error)) => return error,
+            _ => return failure::cluster_unavailable("a partition without ends"),
+        };
+        Error::new(
+            ErrorKind::OutOfRange,
+            Reason::OffsetOutOfRange,
+            format!("offset: {offset} is outside of the log, which holds {start}..{end}; begin at EARLIEST, LATEST or a time"),
+        )
+        .with_metadata("logStartOffset", start.to_string())
+        .with_metadata("endOffset", end.to_string())
+    }
+}
+
+fn check(request: &FetchRequest, topic: &ResolvedTopic) -> Result<Wish, Error> {
+    check_partition("partition", request.partition, topic)?;
+    let start = request.start.unwrap_or(Start::Position(Position::Earliest.into()));
+    match start {
+        Start::Offset(offset) if offset < 0 => {
+            return Err(Error::invalid("offset", format!("is {offset}; it must be 0 or more")));
+        }
+        Start::Position(position) if Position::try_from(position).is_err() => {
+            return Err(Error::invalid("position", format!("{position} is not a position; use EARLIEST or LATEST")));
+        }
+        Start::Time(time) if !time.is_valid() => {
+            return Err(Error::invalid("time", "is not a time of the years 1..9999"));
+        }
+        _ => {}
+    }
+    let isolation = match request.isolation() {
+        AskedIsolation::ReadUncommitted => Isolation::ReadUncommitted,
+        AskedIsolation::Unspecified | AskedIsolation::ReadCommitted => Isolation::ReadCommitted,
+    };
+    Ok(Wish {
+        partition: request.partition,
+        start,
+        bounds: Bounds {
+            bytes_max: bounded("maxBytes", request.max_bytes, FETCH_BYTES_DEFAULT, FETCH_BYTES_MAX)? as u64,
+            records_max: bounded("maxRecords", request.max_records, FETCH_RECORDS_DEFAULT, FETCH_RECORDS_MAX)?,
+        },
+        wait: wait_of(request.wait)?,
+        isolation,
+        encoding: request.encoding(),
+    })
+}
+
+/// A partition that the topic has.
+pub(super) fn check_partition(field: &str, partition: i32, topic: &ResolvedTopic) -> Result<(), Error> {
+    if (0..topic.partitions).contains(&partition) {
+        return Ok(());
+    }
+    let what = format!("is {partition}, but the topic has the partitions 0..{}", topic.partitions - 1);
+    Err(Error::invalid(field, what))
+}
+
+fn bounded(field: &str, value: i32, default: usize, max: usize) -> Result<usize, Error> {
+    match usize::try_from(value) {
+        Ok(0) => Ok(default),
+        Ok(value) if value <= max => Ok(value),
+        _ => Err(Error::invalid(field, format!("is {value}; it must be 1..{max}, or 0 for {default}"))),
+    }
+}
+
+fn wait_of(wait: Option<wkt::Duration>) -> Result<Duration, Error> {
+    let millis = wait.map_or(0, |wait| wait.as_millis());
+    match u64::try_from(millis) {
+        Ok(millis) if millis <= FETCH_WAIT_MS_MAX => Ok(Duration::from_millis(millis)),
+        _ => Err(Error::invalid("wait", format!("is {millis} ms; it must be 0..{FETCH_WAIT_MS_MAX} ms"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_types::physical::TopicName;
+    use sluice_types::{NamespaceUid, TenantUid, TopicUid};
+
+    use super::*;
+
+    fn topic() -> ResolvedTopic {
+        let (namespace_uid, topic_uid) = (NamespaceUid::random(), TopicUid::random());
+        ResolvedTopic {
+            physical: TopicName::new(namespace_uid, topic_uid),
+            tenant_uid: TenantUid::random(),
+            namespace_uid,
+            topic_uid,
+            partitions: 2,
+            name: "namespaces/a/topics/b".into(),
+        }
+    }
+
+    #[test]
+    fn what_is_not_said_has_the_documented_defaults() {
+        let wish = check(&FetchRequest::default(), &topic()).expect("good");
+        assert_eq!(wish.start, Start::Position(Position::Earliest.into()));
+        assert_eq!((wish.bounds.bytes_max, wish.bounds.records_max), (1 << 20, 1_000));
+        assert_eq!((wish.wait, wish.isolation), (Duration::ZERO, Isolation::ReadCommitted));
+    }
+
+    #[test]
+    fn each_field_out_of_bounds_is_named() {
+        let base = FetchRequest::default;
+        let cases = [
+            (FetchRequest { partition: 2, ..base() }, "partition"),
+            (FetchRequest { partition: -1, ..base() }, "partition"),
+            (FetchRequest { start: Some(Start::Offset(-1)), ..base() }, "offset"),
+            (FetchRequest { start: Some(Start::Position(9)), ..base() }, "position"),
+            (FetchRequest { max_bytes: -1, ..base() }, "maxBytes"),
+            (FetchRequest { max_bytes: (8 << 20) + 1, ..base() }, "maxBytes"),
+            (FetchRequest { max_records: 10_001, ..base() }, "maxRecords"),
+            (FetchRequest { wait: Some(wkt::Duration::from_millis(30_001)), ..base() }, "wait"),
+            (FetchRequest { wait: Some(wkt::Duration::from_millis(-1)), ..base() }, "wait"),
+        ];
+        for (request, field) in cases {
+            let error = check(&request, &topic()).expect_err(field);
+            assert_eq!(error.field.as_deref(), Some(field));
+        }
+    }
+}

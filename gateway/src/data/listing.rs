@@ -1,0 +1,114 @@
+//! Looking at partitions: their ends, and the offset of a position.
+
+use std::collections::BTreeMap;
+
+use sluice_proto::stream::v1::list_offsets_request::At;
+use sluice_proto::stream::v1::{
+    GetTopicMetadataRequest, ListOffsetsRequest, ListOffsetsResponse, PartitionMetadata, PartitionOffset, Position,
+    TopicMetadata,
+};
+use sluice_types::error::Error;
+use sluice_wire::{Isolation, ListedOffset, OffsetAt};
+
+use crate::data::fetch::check_partition;
+use crate::data::{Data, answer_by, failure, time_left};
+use crate::ports::{DataCall, ResolvedTopic};
+
+type Listed = BTreeMap<i32, sluice_wire::Result<ListedOffset>>;
+
+impl Data {
+    pub(super) async fn topic_metadata(
+        &self,
+        call: &DataCall,
+        request: GetTopicMetadataRequest,
+    ) -> Result<TopicMetadata, Error> {
+        let topic = call.topic("topic", &request.topic)?;
+        let all: Vec<i32> = (0..topic.partitions).collect();
+        // The high watermark, not the last stable offset: where the next record goes.
+        let ends = |at| self.list(call, &topic, &all, at, Isolation::ReadUncommitted);
+        let (starts, ends) = tokio::try_join!(ends(OffsetAt::Earliest), ends(OffsetAt::Latest))?;
+        let offset = |listed: &Listed, partition| listed.get(&partition)?.as_ref().ok()?.offset;
+        let partitions = all.iter().map(|&partition| {
+            let (start, end) = (offset(&starts, partition), offset(&ends, partition));
+            PartitionMetadata {
+                partition,
+                log_start_offset: start.unwrap_or(0),
+                end_offset: end.unwrap_or(0),
+                available: start.is_some() && end.is_some(),
+            }
+        });
+        Ok(TopicMetadata {
+            topic: topic.name.clone(),
+            uid: topic.topic_uid.to_string(),
+            partitions: partitions.collect(),
+        })
+    }
+
+    pub(super) async fn offsets(
+        &self,
+        call: &DataCall,
+        request: ListOffsetsRequest,
+    ) -> Result<ListOffsetsResponse, Error> {
+        let topic = call.topic("topic", &request.topic)?;
+        let partitions = partitions(&request, &topic)?;
+        let at = match request.at {
+            None => OffsetAt::Latest,
+            Some(At::Position(position)) => match Position::try_from(position) {
+                Ok(Position::Earliest) => OffsetAt::Earliest,
+                Ok(Position::Latest | Position::Unspecified) => OffsetAt::Latest,
+                Err(_) => return Err(Error::invalid("position", "is not a position; use EARLIEST or LATEST")),
+            },
+            Some(At::Time(time)) if time.is_valid() => OffsetAt::TimestampMs(time.as_millis()),
+            Some(At::Time(_)) => return Err(Error::invalid("time", "is not a time of the years 1..9999")),
+        };
+        let mut found = self.list(call, &topic, &partitions, at, Isolation::ReadUncommitted).await?;
+        let beyond: Vec<i32> = found
+            .iter()
+            .filter(|(_, listed)| listed.as_ref().is_ok_and(|listed| listed.offset.is_none()))
+            .map(|(&partition, _)| partition)
+            .collect();
+        if !beyond.is_empty() {
+            found.extend(self.list(call, &topic, &beyond, OffsetAt::Latest, Isolation::ReadUncommitted).await?);
+        }
+        let mut offsets = Vec::with_capacity(partitions.len());
+        for partition in partitions {
+            let listed = found.remove(&partition).unwrap_or(Err(sluice_wire::Error::DeadlineExceeded));
+            let listed = listed.map_err(|error| failure::reading(error, &topic.name))?;
+            offsets.push(PartitionOffset { partition, offset: listed.offset.unwrap_or(0) });
+        }
+        Ok(ListOffsetsResponse { offsets })
+    }
+
+    async fn list(
+        &self,
+        call: &DataCall,
+        topic: &ResolvedTopic,
+        partitions: &[i32],
+        at: OffsetAt,
+        isolation: Isolation,
+    ) -> Result<Listed, Error> {
+        let timeout = time_left(answer_by(call));
+        let listed = self.wire.list_offsets(topic.physical.as_str(), partitions, at, isolation, timeout).await;
+        let listed = listed.map_err(|error| failure::reading(error, &topic.name))?;
+        // One partition without leader is that partition's matter; none that answers is the cluster's.
+        if listed.values().any(Result::is_ok) {
+            return Ok(listed);
+        }
+        let error = listed.into_values().find_map(Result::err).unwrap_or(sluice_wire::Error::DeadlineExceeded);
+        Err(failure::reading(error, &topic.name))
+    }
+}
+
+/// The partitions asked for, in order, each once; all if none is named.
+fn partitions(request: &ListOffsetsRequest, topic: &ResolvedTopic) -> Result<Vec<i32>, Error> {
+    if request.partitions.is_empty() {
+        return Ok((0..topic.partitions).collect());
+    }
+    for (at, &partition) in request.partitions.iter().enumerate() {
+        check_partition(&format!("partitions[{at}]"), partition, topic)?;
+    }
+    let mut partitions = request.partitions.clone();
+    partitions.sort_unstable();
+    partitions.dedup();
+    Ok(partitions)
+}
