@@ -33,6 +33,7 @@ use sluice_wire::{Client, ClientConfig, ScramSha512, Security};
 
 use crate::auth::{Failures, KeyLookup};
 use crate::config::Config;
+use crate::data::Data;
 use crate::error::{BuildError, RunError};
 use crate::forward::{ControlPlaneKeys, ToService};
 use crate::layers::stack::{Edge, StackParts, stack};
@@ -90,9 +91,15 @@ pub struct App<D: StreamService + DataPath> {
     keys: ControlPlaneKeys,
 }
 
+impl App<Data> {
+    /// Reads secrets, binds listeners. Waits for nobody: Kafka and the control plane may come later.
+    pub async fn build(config: Config) -> Result<Self, BuildError> {
+        Self::build_with(config, Data::build).await
+    }
+}
+
 impl<D: StreamService + DataPath> App<D> {
-    /// Reads secrets, binds listeners, builds the data path by `data`. Waits for nobody: Kafka and the control plane may
-    /// come later.
+    /// The same with another data path, for tests of the edge.
     pub async fn build_with<F>(config: Config, data: impl FnOnce(DataParts) -> F) -> Result<Self, BuildError>
     where
         F: Future<Output = Result<Arc<D>, Box<dyn std::error::Error + Send + Sync>>>,
@@ -225,6 +232,7 @@ impl<D: StreamService + DataPath> App<D> {
             calls_max: self.config.limits.calls,
             calls_per_peer_max: self.config.limits.calls_per_peer,
             body_bytes_max: self.config.limits.body.bytes(),
+            in_flight_bytes_max: self.config.limits.in_flight.bytes(),
         };
         let service = Edge(stack(parts, self.router));
         let internal_stop = CancellationToken::new();

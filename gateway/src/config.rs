@@ -63,6 +63,8 @@ pub struct LimitsConfig {
     pub calls_per_peer: usize,
     /// Bytes of a request body, before and after inflation.
     pub body: ByteSize,
+    /// Bytes of all request bodies at a time: about a quarter of the memory the process may use.
+    pub in_flight: ByteSize,
     /// Failed authentications a second of one peer address.
     pub failed_authentications_per_second: u64,
     /// As many at once.
@@ -76,6 +78,7 @@ impl Default for LimitsConfig {
             calls: 8_192,
             calls_per_peer: 4_096,
             body: ByteSize::new(BODY_BYTES_MAX as u64),
+            in_flight: ByteSize::new(256 << 20),
             failed_authentications_per_second: 50,
             failed_authentications_burst: 1_000,
         }
@@ -151,6 +154,7 @@ connections = 10000
 calls = 8192
 calls_per_peer = 4096
 body = "8MiB"
+in_flight = "256MiB"
 failed_authentications_per_second = 50
 failed_authentications_burst = 1000
 
@@ -186,6 +190,7 @@ impl Validate for LimitsConfig {
         faults.require(self.calls > 0, "calls", "must be at least 1");
         faults.require(self.calls_per_peer > 0, "calls_per_peer", "must be at least 1");
         faults.require((1..=1 << 30).contains(&self.body.bytes()), "body", "must be 1 byte to 1 GiB");
+        faults.require(self.in_flight.bytes() >= self.body.bytes(), "in_flight", "must be at least `body`");
         let (rate, burst) = (self.failed_authentications_per_second, self.failed_authentications_burst);
         faults.require(rate > 0, "failed_authentications_per_second", "must be at least 1");
         faults.require(burst > 0, "failed_authentications_burst", "must be at least 1");

@@ -106,8 +106,7 @@ impl TenantLimiter {
     /// Holds bytes of a request or an answer until the guard is dropped. A request larger than the whole limit is let in
     /// when nothing else is, so that a small limit makes calls slow, not impossible.
     pub fn in_flight(&self, bytes: u64) -> Result<InFlightGuard, Error> {
-        let mut guard =
-            InFlightGuard { held: 0, limit: self.limits().bytes_in_flight, total: Arc::clone(&self.in_flight) };
+        let mut guard = InFlightGuard::new(Whose::Tenant, self.limits().bytes_in_flight, &self.in_flight);
         guard.grow(bytes)?;
         Ok(guard)
     }
@@ -122,15 +121,48 @@ impl TenantLimiter {
     }
 }
 
+/// Bytes that all calls of the process may hold together; what bounds its memory under overload.
+#[derive(Debug)]
+pub struct ProcessBytes {
+    limit: u64,
+    in_flight: Arc<AtomicU64>,
+}
+
+impl ProcessBytes {
+    /// At most `limit` bytes.
+    pub fn new(limit: u64) -> Self {
+        Self { limit, in_flight: Arc::default() }
+    }
+
+    /// Holds bytes until the guard is dropped; UNAVAILABLE when all are held.
+    pub fn hold(&self, bytes: u64) -> Result<InFlightGuard, Error> {
+        let mut guard = InFlightGuard::new(Whose::Process, self.limit, &self.in_flight);
+        guard.grow(bytes)?;
+        Ok(guard)
+    }
+}
+
+/// Who has a limit of bytes in flight.
+#[derive(Debug, Clone, Copy)]
+enum Whose {
+    Tenant,
+    Process,
+}
+
 /// Bytes held for one call.
 #[derive(Debug)]
 pub struct InFlightGuard {
+    whose: Whose,
     held: u64,
     limit: u64,
     total: Arc<AtomicU64>,
 }
 
 impl InFlightGuard {
+    fn new(whose: Whose, limit: u64, total: &Arc<AtomicU64>) -> Self {
+        Self { whose, held: 0, limit, total: Arc::clone(total) }
+    }
+
     /// Holds more.
     pub fn grow(&mut self, bytes: u64) -> Result<(), Error> {
         let held = self.held;
@@ -145,14 +177,26 @@ impl InFlightGuard {
                 self.held = self.held.saturating_add(bytes);
                 Ok(())
             }
-            Err(_) => Err(Error::new(
+            Err(_) => Err(self.refusal()),
+        }
+    }
+
+    fn refusal(&self) -> Error {
+        let error = match self.whose {
+            Whose::Tenant => Error::new(
                 ErrorKind::ResourceExhausted,
                 Reason::InFlightLimited,
-                format!("the tenant has {limit} bytes of requests in flight, its limit (bytes_in_flight); try again when some are answered"),
+                format!(
+                    "the tenant has {} bytes of requests in flight, its limit (bytes_in_flight); try again when some are answered",
+                    self.limit
+                ),
             )
-            .with_metadata("limit", "bytes_in_flight")
-            .with_retry_after(IN_FLIGHT_RETRY)),
-        }
+            .with_metadata("limit", "bytes_in_flight"),
+            Whose::Process => {
+                Error::unavailable(Reason::Overloaded, "this gateway holds as many bytes as it can; try again")
+            }
+        };
+        error.with_retry_after(IN_FLIGHT_RETRY)
     }
 }
 

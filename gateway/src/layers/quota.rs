@@ -1,8 +1,8 @@
 //! Layer 10: the tenant's limits, before the body is read.
 //!
 //! Takes one request; refuses a produce call whose declared length the tenant's bytes-per-second could not take now (it takes
-//! nothing: the exact bytes are taken by the handler, which knows them); and holds the body's bytes against the tenant's
-//! bytes in flight until the answer is there, as declared, or as they come where nothing is declared.
+//! nothing: the exact bytes are taken by the handler, which knows them); and holds the body's bytes against the tenant's and
+//! the process's bytes in flight until the answer is there, as declared, or as they come where nothing is declared.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,21 +20,24 @@ use crate::layers::body_limit::declared_length;
 use crate::layers::call::Call;
 use crate::layers::{Answer, Inner, Middleware, Next, Request, call_of};
 use crate::ports::Body;
-use crate::quota::{InFlightGuard, RateState, TenantLimiter};
+use crate::quota::{InFlightGuard, ProcessBytes, RateState, TenantLimiter};
 
 const PRODUCE: &str = "records.produce";
 
 /// The layer.
-pub struct Quota;
+pub struct Quota {
+    /// What all calls may hold together.
+    pub process: ProcessBytes,
+}
 
 /// The bytes held for a call; in the request's extensions, so that inflation can hold more.
 #[derive(Clone)]
-pub(crate) struct Held(Arc<Mutex<InFlightGuard>>);
+pub(crate) struct Held(Arc<Mutex<[InFlightGuard; 2]>>);
 
 impl Held {
     /// Holds more.
     pub(crate) fn grow(&self, bytes: u64) -> Result<(), Error> {
-        self.0.lock().grow(bytes)
+        self.0.lock().iter_mut().try_for_each(|guard| guard.grow(bytes))
     }
 }
 
@@ -53,7 +56,8 @@ impl Middleware for Quota {
         {
             limiter.check_ingress(length)?;
         }
-        let held = Held(Arc::new(Mutex::new(limiter.in_flight(declared.unwrap_or(0))?)));
+        let bytes = declared.unwrap_or(0);
+        let held = Held(Arc::new(Mutex::new([limiter.in_flight(bytes)?, self.process.hold(bytes)?])));
         request.extensions_mut().insert(held.clone());
         let request = request.map(|inner| match declared {
             None if !inner.is_end_stream() => {

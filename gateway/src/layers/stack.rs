@@ -29,6 +29,7 @@ use crate::layers::tenant::Tenant;
 use crate::layers::{Inner, Middleware, Request};
 use crate::metrics::CallMetrics;
 use crate::ports::Body;
+use crate::quota::ProcessBytes;
 use crate::view::View;
 use crate::view::applied::Applied;
 use crate::view::freshness::Freshness;
@@ -57,6 +58,8 @@ pub struct StackParts {
     pub calls_per_peer_max: usize,
     /// Bytes of a body.
     pub body_bytes_max: u64,
+    /// Bytes of all bodies at a time.
+    pub in_flight_bytes_max: u64,
 }
 
 /// The layers around `handler`, outermost first.
@@ -80,7 +83,7 @@ pub fn stack(parts: StackParts, handler: impl Inner) -> impl Inner {
             .layer(),
         )
         .layer(Tenant { view: Arc::clone(&parts.view), applied: parts.applied, hash_key: parts.hash_key }.layer())
-        .layer(Quota.layer())
+        .layer(Quota { process: ProcessBytes::new(parts.in_flight_bytes_max) }.layer())
         .layer(Audit { sink: parts.audit }.layer())
         .layer(Authorize { view: parts.view }.layer())
         .service(handler)

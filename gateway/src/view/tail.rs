@@ -167,6 +167,7 @@ impl Feed {
         reading.tail = self.tail_from_beginning();
         reading.index = Arc::new(Index::new(self.defaults));
         reading.fresh = true;
+        reading.from_snapshot = None;
         reading.readiness.abort_all();
     }
 

@@ -10,8 +10,11 @@ use tonic::transport::Channel;
 use sluice_proto::admin::v1::GetTenantRequest;
 use sluice_proto::admin::v1::tenant_service_client::TenantServiceClient;
 use sluice_proto::internal::control::v1::{Life, MemberPhase};
+use sluice_proto::internal::gateway::v1::GetStateRequest;
+use sluice_proto::internal::gateway::v1::peer_service_client::PeerServiceClient;
 use sluice_proto::stream::v1::ListOffsetsRequest;
 use sluice_proto::stream::v1::stream_service_client::StreamServiceClient;
+use sluice_runtime::internal::internal_channel;
 use sluice_runtime::statuses::from_tonic;
 use sluice_types::TopicUid;
 
@@ -77,6 +80,8 @@ async fn changes_are_served_once_applied_and_the_rest_is_forwarded() {
     let (_, body) = gateway.get(METADATA, &tenant.key).await;
     assert_eq!(body["uid"].as_str(), Some(second.to_string().as_str()));
 
+    over_tls(&world, &tenant, offset).await;
+    asked_by_peers(&world, &gateway, offset).await;
     forwarding(&mut world, &gateway, &tenant).await;
 
     // Revoked.
@@ -86,6 +91,27 @@ async fn changes_are_served_once_applied_and_the_rest_is_forwarded() {
     assert_eq!((status, reason(&body)), (401, "CREDENTIAL_INVALID"));
 
     draining(&world, gateway).await;
+}
+
+async fn over_tls(world: &World, tenant: &Tenant, offset: i64) {
+    let gateway = world.gateway_with_tls("gateway-tls").await;
+    world.applied(&gateway, offset).await;
+    let ca = std::fs::read(&world.stack.connection().ca_file).expect("CA");
+    let ca = reqwest::Certificate::from_pem(&ca).expect("CA");
+    let client = reqwest::Client::builder().tls_certs_only([ca]).build().expect("client");
+    let url = gateway.url(METADATA).replace("http://127.0.0.1", "https://localhost");
+    let answer = client.get(url).bearer_auth(tenant.key.expose()).send().await.expect("over TLS");
+    assert_eq!((answer.status().as_u16(), answer.version()), (200, reqwest::Version::HTTP_2));
+    gateway.stop().await.expect("an orderly end");
+}
+
+async fn asked_by_peers(world: &World, gateway: &Gateway, offset: i64) {
+    let address = gateway.addrs.internal.to_string();
+    let channel = internal_channel(&address, &world.identity(), "gateway").expect("channel");
+    let state = PeerServiceClient::new(channel).get_state(GetStateRequest {}).await.expect("the control plane may ask");
+    let member = state.into_inner().member.expect("a member");
+    assert_eq!((member.gateway_id.as_str(), member.phase()), ("gateway-a", MemberPhase::Serving));
+    assert_eq!(member.applied_offset, offset);
 }
 
 async fn another_tenants_topic_looks_absent(world: &World, gateway: &Gateway) {

@@ -93,6 +93,24 @@ impl World {
 
     /// Starts a gateway with its own data directory.
     pub(crate) async fn gateway(&self, id: &str) -> Gateway {
+        self.gateway_with(id, "").await
+    }
+
+    /// The same with TLS on its public listener.
+    pub(crate) async fn gateway_with_tls(&self, id: &str) -> Gateway {
+        let issued = self.stack.ca().issue_server(&[]).expect("certificate");
+        issued.write(&self.tls, "public").expect("files");
+        let (cert, key) = (self.tls.join("public.pem"), self.tls.join("public.key"));
+        self.gateway_with(id, &format!("[tls]\ncert = {cert:?}\nkey = {key:?}\n")).await
+    }
+
+    /// Our identity as the control plane.
+    pub(crate) fn identity(&self) -> InternalTls {
+        let ca = &self.stack.connection().kafka().expect("Kafka").ca_file;
+        InternalTls::load(&internal_tls(ca, &self.tls, "control-plane")).expect("identity")
+    }
+
+    async fn gateway_with(&self, id: &str, extra: &str) -> Gateway {
         let connection = self.stack.connection().kafka().expect("Kafka");
         let dir = self.dir.path();
         let text = format!(
@@ -110,7 +128,7 @@ impl World {
             connection.ca_file,
             dir.join("kafka-password"),
         );
-        let config: Config = parse(&text, Path::new("gateway.toml")).expect("configuration");
+        let config: Config = parse(&(text + extra), Path::new("gateway.toml")).expect("configuration");
         let data = Arc::new(Data::default());
         let for_app = Arc::clone(&data);
         let app = App::build_with(config, |_| async move { Ok(for_app) }).await.expect("build");

@@ -130,6 +130,7 @@ impl World {
             calls_max: 10,
             calls_per_peer_max: 10,
             body_bytes_max: 1000,
+            in_flight_bytes_max: 10_000,
         };
         Edge(stack(parts, tower::service_fn(handler)))
     }
