@@ -134,4 +134,25 @@ mod tests {
         assert_eq!(describe_error(6), ("NOT_LEADER_OR_FOLLOWER".to_owned(), true));
         assert!(describe_error(crate::error::code::FENCED_LEADER_EPOCH).1);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn arbitrary_answers_never_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
+            fn try_all<R: Request>(bytes: &[u8]) {
+                for version in R::VERSIONS.0..=R::VERSIONS.1 {
+                    let _any_outcome = decode_payload::<R>(Bytes::copy_from_slice(bytes), version);
+                }
+            }
+            try_all::<FetchRequestData>(&bytes);
+            try_all::<MetadataRequestData>(&bytes);
+            try_all::<ListOffsetsRequestData>(&bytes);
+            try_all::<ProduceRequestData>(&bytes);
+            try_all::<ApiVersionsRequestData>(&bytes);
+            try_all::<SaslAuthenticateRequestData>(&bytes);
+            try_all::<CreateTopicsRequestData>(&bytes);
+            try_all::<DescribeConfigsRequestData>(&bytes);
+            try_all::<DescribeAclsRequestData>(&bytes);
+            try_all::<DescribeClusterRequestData>(&bytes);
+        }
+    }
 }

@@ -59,11 +59,14 @@ struct State {
     waiting: VecDeque<Waiting>,
     failure: Option<Error>,
     quiet_until: Option<Instant>,
+    /// Since when the broker has been at the oldest request.
+    front_since: Option<Instant>,
 }
 
 struct Waiting {
     id: i32,
-    give_up: Instant,
+    /// How long the broker may take for it once it is its turn.
+    patience: Duration,
     reply: oneshot::Sender<Result<Bytes>>,
     _slot: OwnedSemaphorePermit,
 }
@@ -147,8 +150,8 @@ impl Connection {
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed) & i32::MAX;
         let frame = codec::encode_frame(request, version, id, &self.shared.client_id)?;
         let (reply, answer) = oneshot::channel();
-        let give_up = Instant::now() + broker_wait + self.shared.request_timeout;
-        let waiting = Waiting { id, give_up, reply, _slot: slot };
+        let patience = broker_wait + self.shared.request_timeout;
+        let waiting = Waiting { id, patience, reply, _slot: slot };
         self.queue.send(Outgoing { frame, waiting }).await.map_err(|_| self.shared.failure())?;
         answer.await.unwrap_or_else(|_| Err(self.shared.failure()))
     }
@@ -194,7 +197,11 @@ impl Shared {
 
     /// Takes the request that the answer with this id belongs to. Brokers answer in order.
     fn take_waiting(&self, id: i32) -> Result<Waiting> {
-        let next = self.state.lock().waiting.pop_front();
+        let next = {
+            let mut state = self.state.lock();
+            state.front_since = Some(Instant::now());
+            state.waiting.pop_front()
+        };
         match next {
             Some(waiting) if waiting.id == id => Ok(waiting),
             _ => Err(Error::Protocol(format!("answer {id} from {} belongs to no request", self.address))),
@@ -209,8 +216,19 @@ impl Shared {
             let _gone = waiting.reply.send(Err(failure.clone()));
             return Err(failure);
         }
+        if state.waiting.is_empty() {
+            state.front_since = Some(Instant::now());
+        }
         state.waiting.push_back(waiting);
         Ok(())
+    }
+}
+
+impl State {
+    /// True if the broker has been at the oldest request for longer than it may.
+    fn is_silent(&self, now: Instant) -> bool {
+        let oldest = self.waiting.front().zip(self.front_since);
+        oldest.is_some_and(|(request, since)| now.saturating_duration_since(since) > request.patience)
     }
 }
 
@@ -277,9 +295,12 @@ async fn watch_silence(shared: &Shared) -> Result<()> {
     let mut tick = tokio::time::interval(WATCH_INTERVAL);
     loop {
         let now = tick.tick().await;
-        let oldest = shared.state.lock().waiting.front().map(|waiting| waiting.give_up);
-        if oldest.is_some_and(|give_up| give_up < now) {
+        if shared.state.lock().is_silent(now) {
             return Err(shared.disconnected("broker does not answer"));
         }
     }
 }
+
+#[cfg(test)]
+#[path = "conn_tests.rs"]
+mod tests;

@@ -26,6 +26,11 @@ const FRAME_BYTES_MAX: usize = 256 * 1024;
 pub(crate) struct Versions(HashMap<i16, (i16, i16)>);
 
 impl Versions {
+    #[cfg(test)]
+    pub(crate) fn of(ranges: impl IntoIterator<Item = (i16, (i16, i16))>) -> Self {
+        Self(ranges.into_iter().collect())
+    }
+
     /// The highest version of `R` that both sides speak.
     pub(crate) fn pick<R: Request>(&self) -> Result<i16> {
         let unsupported = Error::Unsupported { api: R::NAME };

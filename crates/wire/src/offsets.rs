@@ -99,10 +99,14 @@ impl Client {
         refresh: bool,
         deadline: Deadline,
     ) -> Result<BTreeMap<i32, Result<ListedOffset>>> {
-        let metadata = match refresh {
+        let mut metadata = match refresh {
             true => self.refresh_topic(topic, deadline).await?,
             false => self.cached_topic(topic, deadline).await?,
         };
+        // What is cached may be from before the topic grew.
+        if !refresh && partitions.iter().any(|partition| !metadata.partitions.contains_key(partition)) {
+            metadata = self.refresh_topic(topic, deadline).await?;
+        }
         let mut answers = BTreeMap::new();
         let mut by_leader: BTreeMap<i32, Vec<(i32, i32)>> = BTreeMap::new();
         for &partition in partitions {
