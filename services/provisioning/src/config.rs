@@ -1,0 +1,109 @@
+//! Provisioning's configuration file.
+
+use serde::{Deserialize, Serialize};
+use sluice_runtime::config::{Faults, InternalTlsConfig, KafkaConfig, ListenAddr, Validate};
+use sluice_runtime::telemetry::TelemetryConfig;
+
+use crate::fail_point::FAIL_POINTS;
+
+/// Topics worked on at a time, at most.
+const CONCURRENCY_MAX: usize = 64;
+
+/// All of it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Which provisioning this is, stable over restarts and different for each: a restarted one takes its own lease over
+    /// at once.
+    pub instance: String,
+    /// Listener of health and metrics, plain HTTP.
+    pub admin_listen: ListenAddr,
+    /// `host:port` of the control plane's internal listener.
+    pub control_plane: String,
+    /// Replicas of each partition; absent: the cluster's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replication: Option<i16>,
+    /// Topics worked on at a time.
+    #[serde(default = "concurrency")]
+    pub concurrency: usize,
+    /// Who we are to the other processes.
+    pub internal_tls: InternalTlsConfig,
+    /// The cluster with the tenants' topics.
+    pub kafka: KafkaConfig,
+    /// Logs.
+    #[serde(default)]
+    pub telemetry: TelemetryConfig,
+    /// For tests only.
+    #[serde(default)]
+    pub testing: TestingConfig,
+}
+
+/// For tests only; never set any of it in production.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TestingConfig {
+    /// One of [`FAIL_POINTS`]: where the process dies as by `kill -9`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crash_at: Option<String>,
+}
+
+fn concurrency() -> usize {
+    8
+}
+
+impl Validate for Config {
+    const EXAMPLE: &'static str = r#"
+instance = "provisioning-1"
+admin_listen = "127.0.0.1:7401"
+control_plane = "control-plane:7200"
+replication = 3
+concurrency = 8
+
+[internal_tls]
+ca = "/etc/sluice/internal-ca.pem"
+cert = "/etc/sluice/provisioning.pem"
+key = "/etc/sluice/provisioning.key"
+
+[kafka]
+bootstrap = ["kafka-1:9093", "kafka-2:9093"]
+ca = "/etc/sluice/kafka-ca.pem"
+username = "sluice-provisioning"
+password_file = "/etc/sluice/kafka-password"
+
+[telemetry]
+level = "info"
+format = "json"
+"#;
+
+    fn faults(&self, faults: &mut Faults) {
+        faults.require((1..=128).contains(&self.instance.len()), "instance", "must have 1..128 bytes");
+        let concurrency = (1..=CONCURRENCY_MAX).contains(&self.concurrency);
+        faults.require(concurrency, "concurrency", format_args!("must be 1..{CONCURRENCY_MAX}"));
+        faults.require(self.replication.is_none_or(|n| n >= 1), "replication", "must be at least 1");
+        faults.section("kafka", &self.kafka);
+        faults.section("telemetry", &self.telemetry);
+        let armed = self.testing.crash_at.as_deref();
+        let known = armed.is_none_or(|place| FAIL_POINTS.contains(&place));
+        faults.require(known, "testing.crash_at", format_args!("must be one of {FAIL_POINTS:?}, in tests only"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use sluice_runtime::config::parse;
+
+    use super::*;
+
+    #[test]
+    fn the_example_is_right_and_wrong_values_are_named() {
+        let example: Config = parse(Config::EXAMPLE, Path::new("provisioning.toml")).expect("example");
+        assert_eq!(example.testing, TestingConfig::default());
+        let wrong = Config::EXAMPLE.replace("concurrency = 8", "concurrency = 0");
+        let wrong = format!("{wrong}\n[testing]\ncrash_at = \"somewhere\"\n");
+        let error = parse::<Config>(&wrong, Path::new("provisioning.toml")).expect_err("two faults");
+        let at: Vec<&str> = error.faults.iter().map(|fault| fault.at.as_str()).collect();
+        assert_eq!(at, ["concurrency", "testing.crash_at"]);
+    }
+}

@@ -1,0 +1,156 @@
+//! Which topic is worked on next: first come first served, each at most once at a time, failing ones after a pause.
+//!
+//! It holds no truth. A topic that is refused here (running, pausing, no room) is offered again by the next poll or
+//! resync, always with its newest intent. So one bad topic costs its own retries and nothing else.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use sluice_types::TopicUid;
+
+use super::intent::{Intent, Want};
+
+/// Topics that wait for a worker; more are refused and come again.
+const READY_MAX: usize = 10_000;
+/// Pause after the first failure; doubles with every further one.
+const PAUSE_MIN: Duration = Duration::from_millis(200);
+/// Longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// The queue.
+#[derive(Debug, Default)]
+pub struct Queue {
+    ready: VecDeque<Intent>,
+    busy: HashSet<TopicUid>,
+    pausing: HashMap<TopicUid, Pause>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Pause {
+    failures: u32,
+    until: Instant,
+    about: (i64, Want),
+}
+
+impl Queue {
+    /// Takes an intent in, unless its topic waits, runs or pauses. A new generation ends a pause.
+    pub fn offer(&mut self, intent: Intent, now: Instant) -> bool {
+        let about = (intent.generation, intent.want);
+        let pauses = self.pausing.get(&intent.topic).is_some_and(|pause| pause.about == about && now < pause.until);
+        if pauses || self.ready.len() >= READY_MAX || !self.busy.insert(intent.topic) {
+            return false;
+        }
+        self.ready.push_back(intent);
+        true
+    }
+
+    /// The next one to work on; tell [`Queue::settled`] or [`Queue::failed`] afterwards.
+    pub fn take(&mut self) -> Option<Intent> {
+        self.ready.pop_front()
+    }
+
+    /// Nothing more to do for this topic now.
+    pub fn settled(&mut self, topic: TopicUid) {
+        self.busy.remove(&topic);
+        self.pausing.remove(&topic);
+    }
+
+    /// It did not work; a pause begins.
+    pub fn failed(&mut self, intent: &Intent, now: Instant) {
+        self.busy.remove(&intent.topic);
+        let about = (intent.generation, intent.want);
+        let before = self.pausing.get(&intent.topic).filter(|pause| pause.about == about);
+        let failures = before.map_or(0, |pause| pause.failures) + 1;
+        self.pausing.insert(intent.topic, Pause { failures, until: now + pause_after(failures), about });
+    }
+
+    /// Gives all waiting ones up: the lease is lost.
+    pub fn clear(&mut self) {
+        for intent in self.ready.drain(..) {
+            self.busy.remove(&intent.topic);
+        }
+    }
+
+    /// Forgets pauses of topics that no intent names any more.
+    pub fn retain(&mut self, intended: impl Fn(TopicUid) -> bool) {
+        self.pausing.retain(|topic, _| intended(*topic));
+    }
+
+    /// Topics that wait or run.
+    pub fn busy(&self) -> usize {
+        self.busy.len()
+    }
+
+    /// Topics whose last attempt failed.
+    pub fn failing(&self) -> usize {
+        self.pausing.len()
+    }
+}
+
+fn pause_after(failures: u32) -> Duration {
+    PAUSE_MIN.saturating_mul(1 << (failures - 1).min(16)).min(PAUSE_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use sluice_types::NamespaceUid;
+
+    use super::*;
+
+    fn intent(topic: i64, generation: i64) -> Intent {
+        Intent {
+            namespace: NamespaceUid::from_i64(1),
+            topic: TopicUid::from_i64(topic),
+            generation,
+            want: Want::Present,
+            partitions: 1,
+            configs: BTreeMap::new(),
+            create_attempted: false,
+            kafka_topic_id: None,
+            observed_generation: 0,
+            final_end_offsets: vec![],
+        }
+    }
+
+    #[test]
+    fn a_topic_is_worked_on_once_at_a_time() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        assert!(queue.offer(intent(1, 1), now));
+        assert!(!queue.offer(intent(1, 1), now));
+        let taken = queue.take().expect("offered");
+        assert!(!queue.offer(intent(1, 2), now));
+        queue.settled(taken.topic);
+        assert!(queue.offer(intent(1, 2), now));
+    }
+
+    #[test]
+    fn a_bad_topic_pauses_longer_each_time_and_does_not_block_others() {
+        let (mut queue, mut now) = (Queue::default(), Instant::now());
+        for seconds in [0.2, 0.4, 0.8, 1.6] {
+            assert!(queue.offer(intent(1, 1), now));
+            let bad = queue.take().expect("offered");
+            queue.failed(&bad, now);
+            let pause = Duration::from_secs_f64(seconds);
+            assert!(!queue.offer(intent(1, 1), now + pause - Duration::from_millis(1)));
+            assert!(queue.offer(intent(2, 1), now));
+            queue.take();
+            queue.settled(TopicUid::from_i64(2));
+            now += pause;
+        }
+        assert_eq!(pause_after(40), PAUSE_MAX);
+    }
+
+    #[test]
+    fn a_new_generation_is_tried_at_once() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        queue.offer(intent(1, 1), now);
+        let bad = queue.take().expect("offered");
+        queue.failed(&bad, now);
+        assert!(queue.offer(intent(1, 2), now));
+        assert_eq!(queue.failing(), 1);
+        queue.retain(|_| false);
+        assert_eq!(queue.failing(), 0);
+    }
+}

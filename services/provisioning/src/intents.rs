@@ -1,0 +1,158 @@
+//! The control plane as reconciling needs it: the lease, what is wanted, and what we report. Every call has a deadline.
+
+use std::time::Duration;
+
+use sluice_proto::internal::control::v1 as pb;
+use sluice_proto::internal::control::v1::intent_service_client::IntentServiceClient;
+use sluice_proto::internal::control::v1::report_topic_request::Observed;
+use sluice_types::TopicUid;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status};
+
+use crate::domain::intent::Intent;
+
+const CALL: Duration = Duration::from_secs(5);
+/// How long the control plane holds a question for work.
+const AWAIT: Duration = Duration::from_secs(10);
+const PAGE: i32 = 1_000;
+/// Intents in one listing; beyond it the listing fails instead of being cut.
+const INTENTS_MAX: usize = 1_000_000;
+
+/// The control plane's intent service. Clones share the channel.
+#[derive(Clone)]
+pub struct Intents {
+    client: IntentServiceClient<Channel>,
+}
+
+/// What happened with a call.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// Another epoch holds: everything stops until the lease is ours again.
+    #[error("the lease is not ours")]
+    LeaseLost,
+    /// The topic is in another state than we thought: its intent must be read anew.
+    #[error("the intent has changed")]
+    Outdated(#[source] Status),
+    /// Anything else; try again.
+    #[error("call the control plane")]
+    Failed(#[source] Status),
+}
+
+/// What is reported of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// What was seen.
+    pub observed: Observed,
+    /// Partitions seen.
+    pub partitions: i32,
+    /// The physical topic's id.
+    pub kafka_topic_id: String,
+    /// For CLOSING.
+    pub final_end_offsets: Vec<i64>,
+    /// One word.
+    pub reason: &'static str,
+    /// A sentence without physical names.
+    pub message: &'static str,
+}
+
+impl Report {
+    /// With nothing but what was seen.
+    pub fn new(observed: Observed) -> Self {
+        Self {
+            observed,
+            partitions: 0,
+            kafka_topic_id: String::new(),
+            final_end_offsets: Vec::new(),
+            reason: "",
+            message: "",
+        }
+    }
+
+    /// With a reason and a sentence.
+    pub fn because(observed: Observed, reason: &'static str, message: &'static str) -> Self {
+        Self { reason, message, ..Self::new(observed) }
+    }
+}
+
+impl Intents {
+    /// Over a channel to the control plane.
+    pub fn new(channel: Channel) -> Self {
+        Self { client: IntentServiceClient::new(channel) }
+    }
+
+    /// Takes or renews the lease; its epoch, or `None` while another holder's runs.
+    pub async fn acquire(&self, holder: &str, ttl: Duration) -> Result<Option<i64>, CallError> {
+        let request = pb::AcquireLeaseRequest { holder: holder.to_owned(), ttl: Some(ttl.into()) };
+        match self.client.clone().acquire_lease(within(CALL, request)).await {
+            Ok(answer) => Ok(Some(answer.into_inner().epoch)),
+            Err(status) if status.code() == Code::FailedPrecondition => Ok(None),
+            Err(status) => Err(CallError::Failed(status)),
+        }
+    }
+
+    /// Topics to work on; waits for some.
+    pub async fn await_work(&self) -> Result<Vec<Intent>, CallError> {
+        let request = pb::AwaitWorkRequest { wait: Some(AWAIT.into()), limit: PAGE };
+        let answer = self.client.clone().await_work(within(AWAIT + CALL, request)).await.map_err(CallError::Failed)?;
+        Ok(answer.into_inner().topics.into_iter().filter_map(read).collect())
+    }
+
+    /// All topics that should exist or are on their way out.
+    pub async fn list(&self) -> Result<Vec<Intent>, CallError> {
+        let mut intents = Vec::new();
+        let mut after = String::new();
+        loop {
+            let request = pb::ListIntentsRequest { after_topic_uid: after, limit: PAGE };
+            let page = self.client.clone().list_intents(within(CALL, request)).await.map_err(CallError::Failed)?;
+            let page = page.into_inner().topics;
+            let Some(last) = page.last() else { return Ok(intents) };
+            after = last.topic_uid.clone();
+            intents.extend(page.into_iter().filter_map(read));
+            if intents.len() > INTENTS_MAX {
+                return Err(CallError::Failed(Status::out_of_range("more intents than this process can hold")));
+            }
+        }
+    }
+
+    /// Announces that a topic will be made.
+    pub async fn record_attempt(&self, epoch: i64, topic: TopicUid) -> Result<(), CallError> {
+        let request = pb::RecordAttemptRequest { lease_epoch: epoch, topic_uid: topic.to_string() };
+        self.client.clone().record_attempt(within(CALL, request)).await.map(drop).map_err(refused)
+    }
+
+    /// Reports.
+    pub async fn report(&self, epoch: i64, intent: &Intent, report: &Report) -> Result<(), CallError> {
+        let request = pb::ReportTopicRequest {
+            lease_epoch: epoch,
+            topic_uid: intent.topic.to_string(),
+            observed_generation: intent.generation,
+            observed: report.observed.into(),
+            partitions: report.partitions,
+            kafka_topic_id: report.kafka_topic_id.clone(),
+            final_end_offsets: report.final_end_offsets.clone(),
+            reason: report.reason.to_owned(),
+            message: report.message.to_owned(),
+        };
+        self.client.clone().report_topic(within(CALL, request)).await.map(drop).map_err(refused)
+    }
+}
+
+fn within<T>(timeout: Duration, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(timeout);
+    request
+}
+
+fn refused(status: Status) -> CallError {
+    match status.code() {
+        Code::Aborted => CallError::LeaseLost,
+        Code::FailedPrecondition | Code::NotFound => CallError::Outdated(status),
+        _ => CallError::Failed(status),
+    }
+}
+
+/// An intent that cannot be read is a fault of ours; it must not stop the others.
+fn read(intent: pb::TopicIntent) -> Option<Intent> {
+    let uid = intent.topic_uid.clone();
+    Intent::try_from(intent).inspect_err(|error| tracing::error!(topic = uid, %error, "intent left out")).ok()
+}

@@ -1,0 +1,100 @@
+//! The lease: one provisioning works at a time. Its epoch goes into every report, so the control plane refuses those of a
+//! process that lost it. Kafka cannot: hence every change is harmless to repeat, and none begins when our own clock says
+//! that the lease may have run out.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use sluice_runtime::{ComponentStatus, Health};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::intents::Intents;
+use crate::metrics::Metrics;
+
+/// How long it lasts without renewal.
+pub const TTL: Duration = Duration::from_secs(10);
+const RENEW_EVERY: Duration = Duration::from_secs(3);
+const RETRY_EVERY: Duration = Duration::from_millis(500);
+const COMPONENT: &str = "lease";
+
+/// Whether we hold it. Clones are the same.
+#[derive(Clone, Default)]
+pub struct Lease(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    held: Mutex<Option<Held>>,
+    changed: Notify,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    epoch: i64,
+    until: Instant,
+}
+
+impl Lease {
+    /// The epoch to report with; `None` when the lease is not surely ours.
+    pub fn epoch(&self) -> Option<i64> {
+        self.0.held.lock().filter(|held| Instant::now() < held.until).map(|held| held.epoch)
+    }
+
+    /// The control plane says that it is not ours.
+    pub fn lose(&self) {
+        *self.0.held.lock() = None;
+    }
+
+    /// Waits until it is ours.
+    pub async fn held(&self) -> i64 {
+        loop {
+            let changed = self.0.changed.notified();
+            if let Some(epoch) = self.epoch() {
+                return epoch;
+            }
+            changed.await;
+        }
+    }
+
+    /// Takes and renews it until the shutdown.
+    pub async fn keep(
+        self,
+        holder: String,
+        intents: Intents,
+        health: Health,
+        metrics: Metrics,
+        shutdown: CancellationToken,
+    ) {
+        loop {
+            // Counted from before the question: the lease cannot run out before we think so.
+            let asked = Instant::now();
+            let wait = match intents.acquire(&holder, TTL).await {
+                Ok(Some(epoch)) => {
+                    let before = self.0.held.lock().replace(Held { epoch, until: asked + TTL });
+                    if before.is_none_or(|before| before.epoch != epoch) {
+                        tracing::info!(epoch, "lease taken");
+                    }
+                    self.0.changed.notify_waiters();
+                    health.set_component(COMPONENT, ComponentStatus::ok(format!("epoch {epoch}")));
+                    RENEW_EVERY
+                }
+                Ok(None) => {
+                    self.lose();
+                    health.set_component(COMPONENT, ComponentStatus::ok("standing by"));
+                    RETRY_EVERY
+                }
+                Err(error) => {
+                    let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                    health.set_component(COMPONENT, ComponentStatus::failing(format!("{error}: {cause}")));
+                    RETRY_EVERY
+                }
+            };
+            metrics.lease_held.set(i64::from(self.epoch().is_some()));
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! One topic: look at the world, do the next step, look again, until it is as wanted or must wait.
+//!
+//! Nothing carries over from a run that died: every decision is [`plan`]'s, from the intent and from what the brokers say
+//! now. What this adds is only patience, because brokers learn of a change one after the other.
+
+use std::time::{Duration, Instant};
+
+use sluice_proto::internal::control::v1::report_topic_request::Observed;
+use sluice_wire::{TopicId, code};
+
+use super::lease::Lease;
+use crate::cluster::{Cluster, ClusterError};
+use crate::domain::configs::{self, ConfigError};
+use crate::domain::intent::{Intent, Want};
+use crate::domain::plan::{self, Ownership, Physical, Step, World};
+use crate::fail_point::FailPoints;
+use crate::intents::{CallError, Intents, Report};
+use crate::metrics::{Kind, Metrics};
+
+/// How long one run may work on a topic; then it goes back into the queue.
+const RUN_WITHIN: Duration = Duration::from_secs(20);
+const LOOK_AGAIN_MIN: Duration = Duration::from_millis(10);
+const LOOK_AGAIN_MAX: Duration = Duration::from_millis(500);
+/// Between two looks at the ends of a topic that closes: writes in flight land meanwhile.
+const SETTLE: Duration = Duration::from_millis(100);
+/// Looks at the ends in one run.
+const SETTLE_LOOKS_MAX: usize = 20;
+
+/// Why a run did not bring a topic to where it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    /// Kafka cannot be asked, or is not there yet.
+    #[error("kafka")]
+    Kafka(#[from] ClusterError),
+    /// Kafka refuses for good.
+    #[error("kafka refuses")]
+    Refused(#[source] sluice_wire::Error),
+    /// The intent wants what no topic may have.
+    #[error("configs")]
+    Config(#[from] ConfigError),
+    /// Time was over before brokers agreed.
+    #[error("not yet")]
+    NotYet,
+    /// Records still come in.
+    #[error("still written to")]
+    StillWritten,
+    /// The lease is not ours.
+    #[error("lease lost")]
+    LeaseLost,
+    /// The control plane.
+    #[error("control plane")]
+    Call(#[source] CallError),
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing more to do for this intent.
+    Settled,
+    /// To be tried again after a pause.
+    Failed,
+}
+
+/// Does the work.
+#[derive(Clone)]
+pub struct Reconciler {
+    /// Kafka.
+    pub cluster: Cluster,
+    /// The control plane.
+    pub intents: Intents,
+    /// The lease.
+    pub lease: Lease,
+    /// For tests.
+    pub fail_points: FailPoints,
+    /// Figures.
+    pub metrics: Metrics,
+}
+
+/// What this run did already: brokers may not show it yet, and asking twice would only be refused.
+#[derive(Default)]
+struct Done {
+    created: bool,
+    extended_to: i32,
+    deleted: bool,
+}
+
+impl Reconciler {
+    /// Works on one topic and reports how that went.
+    pub async fn run(&self, intent: Intent) -> Outcome {
+        let topic = intent.topic;
+        let worked = tokio::time::timeout(RUN_WITHIN, self.work(intent.clone())).await;
+        let trouble = match worked.unwrap_or(Err(Trouble::NotYet)) {
+            Ok(()) => return Outcome::Settled,
+            Err(trouble) => trouble,
+        };
+        let report = match &trouble {
+            Trouble::LeaseLost | Trouble::Call(CallError::LeaseLost) => {
+                self.lease.lose();
+                return Outcome::Failed;
+            }
+            Trouble::Call(CallError::Outdated(status)) => {
+                tracing::info!(%topic, message = status.message(), "the intent has changed meanwhile");
+                return Outcome::Settled;
+            }
+            Trouble::Call(error) => {
+                tracing::info!(%topic, %error, "the control plane cannot be told");
+                return Outcome::Failed;
+            }
+            other => describe(other),
+        };
+        tracing::warn!(%topic, reason = report.reason, cause = cause(&trouble), "topic is not as wanted");
+        let settled = report.observed == Observed::Failed;
+        match self.report(&intent, &report).await {
+            Ok(()) if settled => Outcome::Settled,
+            _ => Outcome::Failed,
+        }
+    }
+
+    async fn work(&self, mut intent: Intent) -> Result<(), Trouble> {
+        let mut done = Done::default();
+        let mut pause = LOOK_AGAIN_MIN;
+        loop {
+            let (step, physical) = self.next_step(&intent, &done).await?;
+            tracing::debug!(topic = %intent.topic, ?step, "next step");
+            match step {
+                Step::RecordAttempt => {
+                    let epoch = self.epoch()?;
+                    self.intents.record_attempt(epoch, intent.topic).await.map_err(Trouble::Call)?;
+                    intent.create_attempted = true;
+                }
+                Step::Create => {
+                    self.create(&intent).await?;
+                    done.created = true;
+                }
+                Step::Extend(total) => {
+                    self.extend(&intent, total).await?;
+                    done.extended_to = total;
+                }
+                Step::Alter(changes) => {
+                    self.epoch()?;
+                    self.cluster.alter(&intent.name(), &changes).await.map_err(sorted)?;
+                    self.metrics.changed("alter");
+                }
+                Step::Delete(id) => {
+                    self.close_and_delete(&mut intent, id, &physical).await?;
+                    done.deleted = true;
+                }
+                Step::AwaitServed => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LOOK_AGAIN_MAX);
+                }
+                Step::ReportReady => return self.report_ready(&intent, &physical).await,
+                Step::ReportGone => return self.report(&intent, &Report::new(Observed::Gone)).await,
+                Step::ReportLost => return self.report(&intent, &lost()).await,
+                Step::ReportForeign => return self.report(&intent, &foreign()).await,
+            }
+        }
+    }
+
+    /// Looks at the world and asks the plan.
+    async fn next_step(&self, intent: &Intent, done: &Done) -> Result<(Step, Option<Physical>), Trouble> {
+        let name = intent.name();
+        let physical = match self.cluster.observe(&name).await {
+            Ok(World::Present(physical)) => physical,
+            Ok(World::Absent) if done.created => return Ok((Step::AwaitServed, None)),
+            Ok(World::Absent) => return Ok((plan::step_absent(intent), None)),
+            Err(ClusterError::Disagreement) => return Ok((Step::AwaitServed, None)),
+            Err(error) => return Err(error.into()),
+        };
+        if done.deleted {
+            return Ok((Step::AwaitServed, Some(physical)));
+        }
+        let ours = match plan::ownership(intent, physical.topic_id) {
+            Ownership::Ours => true,
+            Ownership::Foreign => false,
+            Ownership::OursIfEmpty if !physical.served => return Ok((Step::AwaitServed, Some(physical))),
+            Ownership::OursIfEmpty => self.cluster.ends(&name, physical.partitions).await?.iter().all(|end| *end == 0),
+        };
+        if !ours {
+            return Ok((Step::ReportForeign, Some(physical)));
+        }
+        let changes = match intent.want {
+            Want::Absent => Default::default(),
+            Want::Present => {
+                configs::changes(&configs::effective(&intent.configs)?, &self.cluster.configs(&name).await?)
+            }
+        };
+        let step = match plan::step_ours(intent, &physical, changes) {
+            Step::Extend(total) if total <= done.extended_to => Step::AwaitServed,
+            step => step,
+        };
+        Ok((step, Some(physical)))
+    }
+
+    async fn create(&self, intent: &Intent) -> Result<(), Trouble> {
+        let configs = configs::effective(&intent.configs)?;
+        self.epoch()?;
+        self.fail_points.hit("create.before");
+        match self.cluster.create(&intent.name(), intent.partitions, configs).await {
+            // Somebody was faster, maybe we ourselves in a former run; the next look tells whose it is.
+            Err(error) if error.kafka_code() == Some(code::TOPIC_ALREADY_EXISTS) => {}
+            other => other.map_err(sorted)?,
+        }
+        self.fail_points.hit("create.after");
+        self.metrics.changed("create");
+        Ok(())
+    }
+
+    async fn extend(&self, intent: &Intent, total: i32) -> Result<(), Trouble> {
+        self.epoch()?;
+        match self.cluster.extend(&intent.name(), total).await {
+            // It has as many already; brokers will show it.
+            Err(error) if error.kafka_code() == Some(code::INVALID_PARTITIONS) => {}
+            other => other.map_err(sorted)?,
+        }
+        self.fail_points.hit("extend.after");
+        self.metrics.changed("extend");
+        Ok(())
+    }
+
+    /// Stores the end offsets with the control plane, sees that they hold, and deletes. Gateways refuse writers by now, but
+    /// a write may be on its way.
+    async fn close_and_delete(
+        &self,
+        intent: &mut Intent,
+        id: TopicId,
+        physical: &Option<Physical>,
+    ) -> Result<(), Trouble> {
+        let name = intent.name();
+        let partitions = physical.as_ref().map_or(0, |physical| physical.partitions);
+        let mut looks = 0;
+        loop {
+            let ends = self.cluster.ends(&name, partitions).await?;
+            tokio::time::sleep(SETTLE).await;
+            let again = self.cluster.ends(&name, partitions).await?;
+            if again == ends && covers(&intent.final_end_offsets, &ends) {
+                break;
+            }
+            looks += 1;
+            if looks > SETTLE_LOOKS_MAX {
+                return Err(Trouble::StillWritten);
+            }
+            if again == ends {
+                let report = Report { final_end_offsets: same_length(ends, intent), ..Report::new(Observed::Closing) };
+                self.report(intent, &report).await?;
+                intent.final_end_offsets = report.final_end_offsets;
+                self.fail_points.hit("closing.reported");
+            }
+        }
+        self.epoch()?;
+        self.fail_points.hit("delete.before");
+        self.cluster.delete(id).await.map_err(sorted)?;
+        self.fail_points.hit("delete.after");
+        self.metrics.changed("delete");
+        Ok(())
+    }
+
+    async fn report_ready(&self, intent: &Intent, physical: &Option<Physical>) -> Result<(), Trouble> {
+        let Some(physical) = physical else { return Err(Trouble::NotYet) };
+        let report = Report {
+            partitions: physical.partitions,
+            kafka_topic_id: physical.topic_id.to_string(),
+            ..Report::new(Observed::Ready)
+        };
+        self.report(intent, &report).await
+    }
+
+    async fn report(&self, intent: &Intent, report: &Report) -> Result<(), Trouble> {
+        let epoch = self.epoch()?;
+        self.fail_points.hit("report.before");
+        self.intents.report(epoch, intent, report).await.map_err(Trouble::Call)?;
+        self.metrics.reports.get_or_create(&Kind { kind: report.observed.as_str_name() }).inc();
+        Ok(())
+    }
+
+    /// Before every change: the lease is surely ours at this moment.
+    fn epoch(&self) -> Result<i64, Trouble> {
+        self.lease.epoch().ok_or(Trouble::LeaseLost)
+    }
+}
+
+/// Whether the stored ends are at least those seen, partition by partition.
+fn covers(stored: &[i64], seen: &[i64]) -> bool {
+    !stored.is_empty() && stored.iter().zip(seen).all(|(stored, seen)| stored >= seen)
+}
+
+/// A topic that grew while it was being deleted has more ends than were stored first; those stay the ones that count.
+fn same_length(mut ends: Vec<i64>, intent: &Intent) -> Vec<i64> {
+    if !intent.final_end_offsets.is_empty() {
+        ends.truncate(intent.final_end_offsets.len());
+    }
+    ends
+}
+
+/// An answer to a change: refused for good, or worth another try.
+fn sorted(error: sluice_wire::Error) -> Trouble {
+    match error.kafka_code() {
+        Some(code::INVALID_CONFIG | code::POLICY_VIOLATION | code::INVALID_PARTITIONS | code::INVALID_REQUEST) => {
+            Trouble::Refused(error)
+        }
+        _ => Trouble::Kafka(error.into()),
+    }
+}
+
+/// What to report of a trouble: for people, without physical names, hosts or Kafka's own texts.
+fn describe(trouble: &Trouble) -> Report {
+    let retrying = |reason, message| Report::because(Observed::Retrying, reason, message);
+    let failed = |reason, message| Report::because(Observed::Failed, reason, message);
+    match trouble {
+        Trouble::Refused(_) => failed("ClusterRefuses", "The streaming cluster refuses a topic with these settings."),
+        Trouble::Config(_) => failed("ConfigRefused", "A setting of this topic is not allowed."),
+        Trouble::NotYet => retrying("NotServedYet", "The streaming cluster does not yet serve every partition."),
+        Trouble::StillWritten => retrying("StillWritten", "Records still arrive; the topic is deleted when they end."),
+        Trouble::Kafka(ClusterError::Kafka(error)) => match error.kafka_code() {
+            Some(code::INVALID_REPLICATION_FACTOR) => {
+                retrying("NotEnoughBrokers", "The streaming cluster has too few brokers for the replicas wanted.")
+            }
+            Some(code::TOPIC_AUTHORIZATION_FAILED | code::CLUSTER_AUTHORIZATION_FAILED) => {
+                retrying("ClusterAccess", "The streaming cluster does not let us manage this topic.")
+            }
+            _ => retrying("ClusterUnavailable", "The streaming cluster does not answer."),
+        },
+        Trouble::Kafka(ClusterError::Disagreement) | Trouble::LeaseLost | Trouble::Call(_) => {
+            retrying("ClusterUnavailable", "The streaming cluster does not answer.")
+        }
+    }
+}
+
+fn lost() -> Report {
+    let message = "The physical topic is gone and its records with it; delete this topic and create it again.";
+    Report::because(Observed::Failed, "TopicLost", message)
+}
+
+fn foreign() -> Report {
+    let message = "Something that we did not make stands in this topic's place; it was not touched.";
+    Report::because(Observed::Foreign, "ForeignTopic", message)
+}
+
+/// For our log.
+fn cause(trouble: &Trouble) -> String {
+    let mut text = trouble.to_string();
+    let mut next = std::error::Error::source(trouble);
+    while let Some(source) = next {
+        text = format!("{text}: {source}");
+        next = source.source();
+    }
+    text
+}
+
+/// How long a run may last, for whoever waits for all of them to end.
+pub const fn run_within() -> Duration {
+    RUN_WITHIN
+}
+
+/// When something happened, in logs.
+pub(crate) fn took(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stored_ends_cover_what_was_seen_or_are_stored_again() {
+        assert!(!covers(&[], &[]));
+        assert!(!covers(&[], &[0]));
+        assert!(covers(&[3, 4], &[3, 4]));
+        assert!(covers(&[3, 4], &[2, 4]));
+        assert!(!covers(&[3, 4], &[3, 5]));
+        assert!(covers(&[3], &[3, 9]));
+    }
+
+    #[test]
+    fn what_is_reported_names_nothing_inside() {
+        let error = sluice_wire::Error::UnknownTopic { topic: "secret.name".into() };
+        for trouble in [
+            Trouble::Kafka(error.clone().into()),
+            Trouble::Refused(error),
+            Trouble::NotYet,
+            Trouble::StillWritten,
+            Trouble::Config(ConfigError::NotAllowed("secret.name".into())),
+        ] {
+            let report = describe(&trouble);
+            assert!(!report.message.contains("secret") && !report.reason.is_empty());
+        }
+    }
+}

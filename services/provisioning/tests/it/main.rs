@@ -1,0 +1,8 @@
+//! Provisioning over a real Kafka, with a control plane that keeps its state and its rules in this process.
+#![allow(clippy::unwrap_used)]
+
+mod crash;
+mod lifecycle;
+mod ownership;
+mod plane;
+mod support;
