@@ -27,6 +27,7 @@ pub struct Admit {
 }
 
 /// A place; given back when dropped.
+#[derive(Debug)]
 struct Place {
     peer: IpAddr,
     running: Arc<AtomicUsize>,
@@ -108,11 +109,11 @@ mod tests {
     fn one_peer_cannot_take_all_places() {
         let admit = Admit::new(3, 2);
         let ip = |text: &str| text.parse::<IpAddr>().expect("address");
-        let first = admit.enter(ip("2001:db8::1")).ok().expect("a place");
-        let _second = admit.enter(ip("2001:db8::2")).ok().expect("a place");
-        assert_eq!(admit.enter(ip("2001:db8::3")).err().expect("its own limit").kind, ErrorKind::ResourceExhausted);
-        let _other = admit.enter(ip("192.0.2.1")).ok().expect("a place");
-        assert_eq!(admit.enter(ip("192.0.2.2")).err().expect("all taken").kind, ErrorKind::Unavailable);
+        let first = admit.enter(ip("2001:db8::1")).expect("a place");
+        let _second = admit.enter(ip("2001:db8::2")).expect("a place");
+        assert_eq!(admit.enter(ip("2001:db8::3")).expect_err("its own limit").kind, ErrorKind::ResourceExhausted);
+        let _other = admit.enter(ip("192.0.2.1")).expect("a place");
+        assert_eq!(admit.enter(ip("192.0.2.2")).expect_err("all taken").kind, ErrorKind::Unavailable);
         drop(first);
         assert!(admit.enter(ip("2001:db8::3")).is_ok());
         assert!(admit.enter(ip("::ffff:192.0.2.1")).is_ok(), "the same as 192.0.2.1");
