@@ -72,14 +72,18 @@ impl Default for SinkLimits {
 }
 
 impl SinkConfig {
-    /// Defaults: two producers, 2 ms linger, LZ4, default limits, stalled after 500 ms.
+    /// Defaults: two producers, 1 ms linger, LZ4, default limits, stalled after 500 ms.
+    ///
+    /// Measured on a loaded two-core machine over TLS: a lone record takes the linger and 0.7 ms (p50), while concurrent calls
+    /// fill batches whatever the linger. Without compression librdkafka writes each record to TLS by itself (40 µs of CPU a
+    /// KiB); compressible batches went 15 times as fast with LZ4, random bytes no slower.
     pub fn new(bootstrap: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
             bootstrap: bootstrap.into_iter().map(Into::into).collect(),
             sasl: None,
             client_id: "sluice".to_owned(),
             producers: 2,
-            linger: Duration::from_millis(2),
+            linger: Duration::from_millis(1),
             compression: Compression::Lz4,
             limits: SinkLimits::default(),
             stall_after: Duration::from_millis(500),
