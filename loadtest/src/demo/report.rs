@@ -7,7 +7,7 @@ use super::Seen;
 /// A column per tenant, a row per count.
 pub(crate) fn table(seen: &[Seen]) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_preset(presets::UTF8_FULL_CONDENSED);
     table.set_header(std::iter::once("").chain(seen.iter().map(|seen| seen.tenant.as_str())));
     for (name, count) in ROWS {
         table.add_row(std::iter::once((*name).to_owned()).chain(seen.iter().map(count)));

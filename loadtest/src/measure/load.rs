@@ -32,8 +32,9 @@ pub(super) async fn grpc(
     callers: usize,
 ) -> Result<Throughput> {
     let value = Bytes::from(vec![b'x'; VALUE_BYTES]);
-    closed_loop(gateway, records, batch, callers, |call| {
-        let (api, topic, value) = (api.clone(), topic.to_owned(), value.clone());
+    let (api, topic) = (api.clone(), topic.to_owned());
+    closed_loop(gateway, records, batch, callers, move |call| {
+        let (api, topic, value) = (api.clone(), topic.clone(), value.clone());
         async move {
             let records = (0..batch).map(|i| one(&value, (call * batch + i) as i32 % PARTITIONS)).collect();
             api.produce_all(&topic, records).await?;
@@ -57,7 +58,8 @@ pub(super) async fn http_batches(
         (0..batch).map(|i| format!(r#"{{"value":"{value}","partition":{}}}"#, i as i32 % PARTITIONS)).collect();
     let body = Bytes::from(format!(r#"{{"records":[{}]}}"#, parts.join(",")));
     let path = format!("/v1/{topic}/records");
-    closed_loop(gateway, records, batch, callers, |_| {
+    let http = http.clone();
+    closed_loop(gateway, records, batch, callers, move |_| {
         post(http.clone(), path.clone(), "application/json", body.clone())
     })
     .await
@@ -72,7 +74,8 @@ pub(super) async fn http_singles(
     callers: usize,
 ) -> Result<Throughput> {
     let body = Bytes::from(vec![b'x'; VALUE_BYTES]);
-    closed_loop(gateway, records, 1, callers, |call| {
+    let (http, topic) = (http.clone(), topic.to_owned());
+    closed_loop(gateway, records, 1, callers, move |call| {
         let path = format!("/v1/{topic}/records?partition={}", call as i32 % PARTITIONS);
         post(http.clone(), path, "application/octet-stream", body.clone())
     })
@@ -122,7 +125,7 @@ where
     let calls = records.div_ceil(batch);
     let next = Arc::new(AtomicUsize::new(0));
     let (cpu, started) = (gateway.cpu_seconds()?, Instant::now());
-    let mut tasks = JoinSet::new();
+    let mut tasks: JoinSet<Result<()>> = JoinSet::new();
     for _ in 0..callers {
         let (next, call) = (next.clone(), call.clone());
         tasks.spawn(async move {
