@@ -53,6 +53,8 @@ pub struct Installation {
     pub local: Local,
     program: PathBuf,
     processes: Mutex<BTreeMap<String, ProcessHandle>>,
+    /// Lines that were appended to a role's configuration at the start.
+    extra: Vec<(Role, String)>,
 }
 
 impl Installation {
@@ -66,7 +68,8 @@ impl Installation {
         let layout = Layout { gateways: options.gateways, extra: options.extra.clone(), ..Layout::default() };
         let local = Local::prepare(&stack, &dir, &layout).await?;
         let program = program(options.binaries)?;
-        let installation = Self { stack, local, program, processes: Mutex::default() };
+        let extra = options.extra.clone();
+        let installation = Self { stack, local, program, processes: Mutex::default(), extra };
         let wanted: Vec<Instance> = installation
             .local
             .instances
@@ -128,6 +131,45 @@ impl Installation {
     pub async fn restart(&self, name: &str) -> Result<()> {
         self.spawn(name)?;
         self.ready(name).await
+    }
+
+    /// Rewrites an instance's configuration: these lines at its end instead of those it was started with. Holds from its
+    /// next start.
+    ///
+    /// # Errors
+    /// If there is no such instance or its file cannot be rewritten.
+    pub fn set_extra(&self, name: &str, lines: &str) -> Result<()> {
+        const MARK: &str = "\n# Set while running.\n";
+        let instance = self.instance(name)?;
+        let text = std::fs::read_to_string(&instance.config)?;
+        let mut base = text.split(MARK).next().unwrap_or_default().to_owned();
+        for (role, extra) in &self.extra {
+            if *role == instance.role {
+                base = base.replace(extra.as_str(), "");
+            }
+        }
+        // Written over, so it keeps its mode.
+        std::fs::write(&instance.config, format!("{base}{MARK}{lines}\n"))?;
+        Ok(())
+    }
+
+    /// The sum of a metric of an instance over all its labels; 0 if there is none.
+    ///
+    /// # Errors
+    /// If the instance does not answer.
+    pub async fn metric(&self, instance: &str, name: &str) -> Result<f64> {
+        let text = Http::new(&self.instance(instance)?.admin, None).get("/metrics").await?.body;
+        let text = String::from_utf8(text)?;
+        let of = |line: &str| -> Option<f64> {
+            let rest = line.strip_prefix(name)?;
+            let value = match rest.as_bytes().first()? {
+                b'{' => rest.rsplit_once("} ")?.1,
+                b' ' => &rest[1..],
+                _ => return None,
+            };
+            value.split(' ').next()?.parse().ok()
+        };
+        Ok(text.lines().filter_map(of).sum())
     }
 
     /// The process of an instance.
@@ -225,7 +267,8 @@ impl Installation {
     /// # Errors
     /// If a process did not end cleanly.
     pub async fn stop(self) -> Result<()> {
-        let mut processes: Vec<(String, ProcessHandle)> = std::mem::take(&mut *self.processes.lock()).into_iter().collect();
+        let mut processes: Vec<(String, ProcessHandle)> =
+            std::mem::take(&mut *self.processes.lock()).into_iter().collect();
         // Gateways first: the others serve them.
         processes.sort_by_key(|(name, _)| !name.starts_with("gateway"));
         let mut dirty = Vec::new();

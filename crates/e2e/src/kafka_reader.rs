@@ -35,16 +35,15 @@ impl RawRecord {
 
     /// Logical bytes, counted here from the parts.
     pub fn logical_bytes(&self) -> u64 {
-        self.key.as_ref().map_or(0, Vec::len) as u64 + self.value.as_ref().map_or(0, Vec::len) as u64 + self.header_bytes()
+        self.key.as_ref().map_or(0, Vec::len) as u64
+            + self.value.as_ref().map_or(0, Vec::len) as u64
+            + self.header_bytes()
     }
 
     /// Bytes of the client's headers.
     pub fn header_bytes(&self) -> u64 {
-        let bytes: usize = self
-            .client_headers()
-            .iter()
-            .map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len))
-            .sum();
+        let bytes: usize =
+            self.client_headers().iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len)).sum();
         bytes as u64
     }
 }
@@ -151,7 +150,16 @@ pub fn digest_topic(kafka: &KafkaConnection, topic: &str) -> Result<Digest> {
 /// # Errors
 /// If Kafka cannot be reached.
 pub fn topics(kafka: &KafkaConnection) -> Result<Vec<String>> {
+    Ok(partitions(kafka)?.into_iter().map(|(name, _)| name).collect())
+}
+
+/// Names of all topics, and how many partitions each has.
+///
+/// # Errors
+/// If Kafka cannot be reached.
+pub fn partitions(kafka: &KafkaConnection) -> Result<Vec<(String, i32)>> {
     let consumer: BaseConsumer = client_config(kafka)?.create()?;
     let metadata = consumer.fetch_metadata(None, CALL)?;
-    Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
+    let count = |partitions: usize| i32::try_from(partitions).context("a number of partitions");
+    metadata.topics().iter().map(|topic| Ok((topic.name().to_owned(), count(topic.partitions().len())?))).collect()
 }

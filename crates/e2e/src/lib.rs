@@ -6,10 +6,13 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests are told by the environment how long to run")]
 
+pub mod bad_keys;
 pub mod digest;
 pub mod http;
 pub mod installation;
 pub mod kafka_reader;
+pub mod raw;
+pub mod requests;
 pub mod tenant;
 pub mod wait;
 

@@ -120,13 +120,20 @@ impl Api {
     /// # Errors
     /// As answered, or if the operation is not done.
     pub async fn set_partitions(&self, topic: &str, partitions: i32) -> Result<Topic> {
+        finished(self.set_partitions_call(topic, partitions).await?.into_inner())
+    }
+
+    /// The bare call.
+    ///
+    /// # Errors
+    /// As answered.
+    pub async fn set_partitions_call(&self, topic: &str, partitions: i32) -> Result<Response<Operation>, Status> {
         let request = UpdateTopicRequest {
             topic: Some(Topic { name: topic.into(), partition_count: Some(partitions), ..Default::default() }),
             update_mask: Some(FieldMask { paths: vec!["partition_count".into()] }),
             ..Default::default()
         };
-        let answer = TopicServiceClient::new(self.channel.clone()).update_topic(self.request(request)).await?;
-        finished(answer.into_inner())
+        TopicServiceClient::new(self.channel.clone()).update_topic(self.request(request)).await
     }
 
     /// Deletes a topic.
@@ -207,7 +214,13 @@ impl Api {
     ///
     /// # Errors
     /// As answered.
-    pub async fn fetch(&self, topic: &str, partition: i32, offset: i64, wait: Duration) -> Result<FetchResponse, Status> {
+    pub async fn fetch(
+        &self,
+        topic: &str,
+        partition: i32,
+        offset: i64,
+        wait: Duration,
+    ) -> Result<FetchResponse, Status> {
         let request = FetchRequest {
             topic: topic.into(),
             partition,

@@ -30,6 +30,7 @@ async fn a_gateway_told_to_end_answers_everything_and_exits_in_time() -> Result<
     let counts = Arc::new(Counts::default());
     let mut clients = Vec::new();
     for client in 0..4 {
+        let for_http = counts.clone();
         let (api, counts, topic) = (it.api(0, &tenant.key)?, counts.clone(), topic.name.clone());
         clients.push(tokio::spawn(async move {
             while !counts.stop.load(Ordering::Acquire) {
@@ -55,7 +56,7 @@ async fn a_gateway_told_to_end_answers_everything_and_exits_in_time() -> Result<
                 }
             }
         }));
-        let (http, counts) = (it.http(0, Some(&tenant.key)), counts.clone());
+        let (http, counts) = (it.http(0, Some(&tenant.key)), for_http);
         let path = format!("/v1/{topic_name}/records");
         clients.push(tokio::spawn(async move {
             while !counts.stop.load(Ordering::Acquire) {

@@ -21,7 +21,7 @@ const BATCH: u64 = 20;
 
 /// What a client was told about one value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
+pub(crate) enum Told {
     Persisted { partition: i32, offset: Option<i64> },
     NotPersisted,
     Unknown,
@@ -67,7 +67,7 @@ async fn what_was_answered_is_in_the_log_and_the_bill_is_the_log_after_five_kill
     it.stop().await
 }
 
-async fn write(
+pub(crate) async fn write(
     writer: u64,
     apis: [Api; 2],
     topic: String,
@@ -101,7 +101,7 @@ async fn write(
     Ok(())
 }
 
-fn one(value: &str) -> ProduceRecord {
+pub(crate) fn one(value: &str) -> ProduceRecord {
     let mut record = record(Some(value.as_bytes()), value.as_bytes());
     record.headers = vec![
         Header { name: "h".into(), value: Some(header::Value::Text(value.into())) },
@@ -110,7 +110,7 @@ fn one(value: &str) -> ProduceRecord {
     record
 }
 
-async fn read_log(kafka: KafkaConnection, topic: String) -> Result<Vec<RawRecord>> {
+pub(crate) async fn read_log(kafka: KafkaConnection, topic: String) -> Result<Vec<RawRecord>> {
     let read = move || {
         let mut log = Vec::new();
         kafka_reader::read_topic(&kafka, &topic, |raw| log.push(raw))?;
@@ -119,7 +119,7 @@ async fn read_log(kafka: KafkaConnection, topic: String) -> Result<Vec<RawRecord
     tokio::task::spawn_blocking(read).await?
 }
 
-fn check_answers(log: &[RawRecord], told: &HashMap<String, Told>) -> Result<()> {
+pub(crate) fn check_answers(log: &[RawRecord], told: &HashMap<String, Told>) -> Result<()> {
     let mut places: HashMap<String, Vec<&RawRecord>> = HashMap::new();
     for raw in log {
         let value = String::from_utf8(raw.value.clone().unwrap_or_default())?;
@@ -154,7 +154,7 @@ fn check_answers(log: &[RawRecord], told: &HashMap<String, Told>) -> Result<()> 
 }
 
 /// Usage once it has stopped growing and knows every end.
-async fn settled_usage(api: &Api, topic: &str) -> Result<TopicUsage> {
+pub(crate) async fn settled_usage(api: &Api, topic: &str) -> Result<TopicUsage> {
     let mut last = None;
     wait::until("usage at rest", Duration::from_secs(60), async || {
         let usage = api.usage(topic).await?.into_iter().next().context("no usage")?;
@@ -167,7 +167,7 @@ async fn settled_usage(api: &Api, topic: &str) -> Result<TopicUsage> {
 }
 
 /// Covered bytes are the log's over the same ranges; covered and uncovered are exactly `[0, end)`.
-fn check_coverage(log: &[RawRecord], usage: &TopicUsage) -> Result<()> {
+pub(crate) fn check_coverage(log: &[RawRecord], usage: &TopicUsage) -> Result<()> {
     let mut bytes_at: BTreeMap<(i32, i64), u64> = BTreeMap::new();
     let mut ends: BTreeMap<i32, i64> = BTreeMap::new();
     for raw in log {
@@ -186,7 +186,12 @@ fn check_coverage(log: &[RawRecord], usage: &TopicUsage) -> Result<()> {
             ensure!(start == at && end > start, "partition {}: a gap or overlap at {at}", partition.partition);
             at = end;
         }
-        ensure!(at == partition.end_offset, "partition {}: up to {at} of {}", partition.partition, partition.end_offset);
+        ensure!(
+            at == partition.end_offset,
+            "partition {}: up to {at} of {}",
+            partition.partition,
+            partition.end_offset
+        );
         ensure!(Some(&partition.end_offset) == ends.get(&partition.partition), "another end than the log's");
         let mut bytes = 0;
         let mut records = 0;
@@ -196,7 +201,12 @@ fn check_coverage(log: &[RawRecord], usage: &TopicUsage) -> Result<()> {
                 records += 1;
             }
         }
-        ensure!(bytes == partition.covered_bytes, "partition {}: {} billed, {bytes} in the log", partition.partition, partition.covered_bytes);
+        ensure!(
+            bytes == partition.covered_bytes,
+            "partition {}: {} billed, {bytes} in the log",
+            partition.partition,
+            partition.covered_bytes
+        );
         ensure!(records == partition.covered_records, "partition {}: records differ", partition.partition);
         all_bytes += bytes;
         all_records += records;

@@ -1,0 +1,455 @@
+//! A tenant never learns of another's things, and no route works without the right credential. Every RPC and route comes
+//! from the descriptors, so a new one is tried, too.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use prost_reflect::DescriptorPool;
+use serde_json::Value as Json;
+use sluice_e2e::raw::{self, RawAnswer};
+use sluice_e2e::requests::{self, Effect, Names};
+use sluice_e2e::tenant::record;
+use sluice_e2e::{Api, Installation, Options, Tenant, bad_keys, wait};
+use sluice_proto::admin::v1::operation_service_client::OperationServiceClient;
+use sluice_proto::admin::v1::topic_service_client::TopicServiceClient;
+use sluice_proto::admin::v1::{CreateTopicRequest, ListOperationsRequest, Role, Topic};
+use sluice_proto::stream::v1::{Header, header};
+use sluice_proto::{Audience, RPCS, Rpc};
+
+const WITHIN: Duration = Duration::from_secs(20);
+/// Sent with every call, so that answers need not differ in it.
+const REQUEST_ID: &str = "isolation-1";
+
+fn tenants_rpcs() -> impl Iterator<Item = &'static Rpc> {
+    RPCS.iter().copied().filter(|rpc| rpc.audience == Audience::Tenant)
+}
+
+/// How a call was sent, and what came back.
+struct Exchange {
+    label: String,
+    answer: RawAnswer,
+    ok: bool,
+    /// The texts that the request carried.
+    sent: Vec<String>,
+}
+
+/// One RPC by gRPC and by each HTTP rule.
+async fn exchanges(
+    it: &Installation,
+    pool: &DescriptorPool,
+    rpc: &'static Rpc,
+    names: &Names,
+    authorization: Option<&str>,
+    effect: Effect,
+) -> Result<Vec<Exchange>> {
+    let built = requests::build(pool, rpc, names, effect)?;
+    let message = built.message();
+    let mut metadata = vec![("x-request-id", REQUEST_ID)];
+    metadata.extend(authorization.map(|value| ("authorization", value)));
+    let channel = it.api(0, "none")?.channel;
+    let answer = tokio::time::timeout(WITHIN, raw::grpc(&channel, rpc.path, &metadata, &message, false))
+        .await
+        .with_context(|| format!("{}: no answer", rpc.path))??;
+    let carried = |haystack: &[u8]| -> Vec<String> {
+        let within = |text: &String| haystack.windows(text.len()).any(|window| window == text.as_bytes());
+        names.texts().into_iter().filter(within).collect()
+    };
+    let ok = answer.grpc_code() == Some(0);
+    let mut all = vec![Exchange { label: format!("gRPC {}", rpc.path), answer, ok, sent: carried(&message) }];
+    for rule in rpc.http {
+        let request = built.http(rule)?;
+        let body = request.body.as_ref().map(Json::to_string).unwrap_or_default();
+        let mut headers = metadata.clone();
+        if request.body.is_some() {
+            headers.push(("content-type", "application/json"));
+        }
+        let answer =
+            raw::http(it.gateway(0), &request.method, &request.path, &headers, body.as_bytes(), WITHIN).await?;
+        let ok = answer.status == 200;
+        let sent = carried(format!("{} {body}", request.path).as_bytes());
+        all.push(Exchange { label: format!("{} {}", request.method, rule.template), answer, ok, sent });
+    }
+    Ok(all)
+}
+
+/// The answer without what may differ: the date, the revision, rate limits, and the text that the caller sent itself. What
+/// a successful answer holds of the server's own making (uids, times) is masked by field name.
+fn masked(exchange: &Exchange, pool: &DescriptorPool, rpc: &Rpc) -> Result<RawAnswer> {
+    let mut answer = exchange.answer.clone();
+    let gone = |name: &String| {
+        matches!(name.as_str(), "date" | "sluice-revision" | "traceparent") || name.starts_with("ratelimit-")
+    };
+    answer.headers.retain(|name, _| !gone(name));
+    if exchange.ok {
+        answer.headers.remove("content-length");
+        let mut json = match exchange.label.starts_with("gRPC") {
+            true => requests::json_of(pool, rpc.response_type, &answer.body)?,
+            false => serde_json::from_slice(&answer.body)?,
+        };
+        mask_made(&mut json);
+        answer.body = json.to_string().into_bytes();
+    }
+    for text in &exchange.sent {
+        answer.body = replaced(&answer.body, text);
+        for values in answer.headers.values_mut() {
+            for value in values {
+                *value = replaced(value, text);
+            }
+        }
+    }
+    Ok(answer)
+}
+
+fn mask_made(json: &mut Json) {
+    const MADE: &[&str] = &[
+        "uid",
+        "etag",
+        "createTime",
+        "updateTime",
+        "endTime",
+        "revokeTime",
+        "revision",
+        "lastTransitionTime",
+        "prefix",
+    ];
+    match json {
+        Json::Object(fields) => {
+            for (name, value) in fields {
+                let operation = name == "name" && value.as_str().is_some_and(|text| text.starts_with("operations/"));
+                if MADE.contains(&name.as_str()) || operation {
+                    *value = "made".into();
+                } else {
+                    mask_made(value);
+                }
+            }
+        }
+        Json::Array(values) => values.iter_mut().for_each(mask_made),
+        _ => {}
+    }
+}
+
+fn replaced(bytes: &[u8], text: &str) -> Vec<u8> {
+    let mut made = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        if bytes[at..].starts_with(text.as_bytes()) {
+            made.extend_from_slice(b"<sent>");
+            at += text.len();
+        } else {
+            made.push(bytes[at]);
+            at += 1;
+        }
+    }
+    made
+}
+
+/// What tenant A has, with a word in each place that must never reach anybody else.
+struct Owned {
+    tenant: Tenant,
+    names: Names,
+    canaries: Vec<String>,
+}
+
+/// Makes words that occur nowhere else.
+struct Canaries(Vec<String>);
+
+impl Canaries {
+    fn word(&mut self) -> String {
+        let word: String = (0..12).map(|_| char::from(rand::random_range(b'g'..=b'z'))).collect();
+        let word = format!("q{word}");
+        self.0.push(word.clone());
+        word
+    }
+}
+
+async fn owned(it: &Installation) -> Result<Owned> {
+    let tenant = it.tenant("acme").await?;
+    let api = it.api(0, &tenant.key)?;
+    let mut canaries = Canaries(Vec::new());
+    let namespace_id = format!("n{}", canaries.word());
+    let namespace = api.create_namespace(&namespace_id).await?;
+    api.create_namespace(&format!("n{}", canaries.word())).await?;
+    let mut topics = Vec::new();
+    for _ in 0..2 {
+        let request = CreateTopicRequest {
+            parent: namespace.name.clone(),
+            topic_id: format!("t{}", canaries.word()),
+            topic: Some(Topic {
+                partition_count: Some(1),
+                display_name: canaries.word(),
+                labels: [(canaries.word(), canaries.word())].into(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let operation = TopicServiceClient::new(api.channel.clone()).create_topic(api.request(request)).await?;
+        let topic: Topic = sluice_e2e::tenant::finished(operation.into_inner())?;
+        let mut one = record(Some(canaries.word().as_bytes()), canaries.word().as_bytes());
+        let value = header::Value::Text(canaries.word());
+        one.headers = vec![Header { name: canaries.word(), value: Some(value) }];
+        api.produce_all(&topic.name, vec![one]).await?;
+        topics.push(topic);
+    }
+    let account = api.create_account(&format!("a{}", canaries.word()), Role::Developer, "*").await?;
+    api.create_account(&format!("a{}", canaries.word()), Role::Viewer, "*").await?;
+    let account_id = account.name.rsplit_once('/').map(|(_, id)| id.to_owned()).context("an account's name")?;
+    let key = api.create_key(&account_id).await?;
+    let other = api.create_key(&account_id).await?;
+    canaries.0.extend([key.key.clone(), other.key.clone(), tenant.key.clone(), key.uid.clone(), other.uid.clone()]);
+    canaries.0.extend([account.uid.clone(), namespace.uid.clone(), tenant.uid.clone()]);
+    canaries.0.extend(topics.iter().map(|topic| topic.uid.clone()));
+    let mut operations = OperationServiceClient::new(api.channel.clone());
+    let listed = operations.list_operations(api.request(ListOperationsRequest::default())).await?.into_inner();
+    let operation = listed.operations.first().context("an operation")?.name.clone();
+    wait::until("usage of both topics", Duration::from_secs(30), async || {
+        Ok((api.usage("").await?.len() == 2).then_some(()))
+    })
+    .await?;
+    let names = Names {
+        namespace: namespace.name,
+        topic: topics[0].name.clone(),
+        topic_uid: topics[0].uid.clone(),
+        account: account.name,
+        api_key: key.name,
+        operation,
+        page_token: String::new(),
+    };
+    Ok(Owned { tenant, names, canaries: canaries.0 })
+}
+
+/// The token of the second page of A's list; empty if the RPC is no list.
+async fn page_token(it: &Installation, pool: &DescriptorPool, rpc: &'static Rpc, a: &Owned) -> Result<String> {
+    let built = requests::build(pool, rpc, &a.names, Effect::Real)?;
+    let Some(message) = built.paged(1)? else { return Ok(String::new()) };
+    // Usage of one topic has one page.
+    let message = match rpc.request_type {
+        "sluice.billing.v1.GetUsageRequest" => {
+            let mut all = a.names.clone();
+            (all.topic, all.topic_uid) = (String::new(), String::new());
+            requests::build(pool, rpc, &all, Effect::Real)?.paged(1)?.context("a list")?
+        }
+        _ => message,
+    };
+    let bearer = format!("Bearer {}", a.tenant.key);
+    let channel = it.api(0, "none")?.channel;
+    let answer = raw::grpc(&channel, rpc.path, &[("authorization", &bearer)], &message, false).await?;
+    ensure!(answer.grpc_code() == Some(0), "{} as its owner: {}", rpc.path, answer.shown());
+    let json = requests::json_of(pool, rpc.response_type, &answer.body)?;
+    let token = json["nextPageToken"].as_str().unwrap_or_default().to_owned();
+    ensure!(!token.is_empty(), "{}: the owner's list has one page only: {json}", rpc.path);
+    Ok(token)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_tenant_has_looks_exactly_like_nothing() -> Result<()> {
+    let it = Installation::start(Options { gateways: 1, ..Options::default() }).await?;
+    let pool = requests::descriptors()?;
+    let a = owned(&it).await?;
+    let b = it.tenant("bolt").await?;
+    let bearer = format!("Bearer {}", b.key);
+    let mut faults = Vec::new();
+    let mut compared = 0;
+    let mut answers = 0;
+    // First B has nothing of the kind; then it has the same parents, so that a call gets as far as the child.
+    for same_parents in [false, true] {
+        if same_parents {
+            let api = it.api(0, &b.key)?;
+            let id = |name: &str| name.rsplit_once('/').map(|(_, id)| id.to_owned()).unwrap_or_default();
+            api.create_namespace(&id(&a.names.namespace)).await?;
+            api.create_account(&id(&a.names.account), Role::Viewer, "*").await?;
+        }
+        for rpc in tenants_rpcs() {
+            let theirs = Names { page_token: page_token(&it, &pool, rpc, &a).await?, ..a.names.clone() };
+            let within_own_parent = rpc.http[0].template.matches('*').count() > 1 || !theirs.page_token.is_empty();
+            if same_parents && !within_own_parent {
+                continue;
+            }
+            let nobodys = theirs.absent(same_parents);
+            let of_a = exchanges(&it, &pool, rpc, &theirs, Some(&bearer), Effect::OnlyCheckCreates).await?;
+            let of_nobody = exchanges(&it, &pool, rpc, &nobodys, Some(&bearer), Effect::OnlyCheckCreates).await?;
+            for (one, other) in of_a.iter().zip(&of_nobody) {
+                let (left, right) = (masked(one, &pool, rpc)?, masked(other, &pool, rpc)?);
+                compared += 1;
+                answers += 2;
+                if left != right {
+                    faults.push(format!(
+                        "{} differs:\n  A's:    {}\n  absent: {}",
+                        one.label,
+                        left.shown(),
+                        right.shown()
+                    ));
+                }
+                let names_a_resource = rpc.http[0].variables().next().is_some();
+                if names_a_resource && one.ok {
+                    faults.push(format!("{} succeeded: {}", one.label, one.answer.shown()));
+                }
+                for (answer, label) in [(&left, "A's"), (&right, "absent")] {
+                    let bytes = answer.all_bytes();
+                    let leaked = a.canaries.iter().find(|word| bytes.windows(word.len()).any(|w| w == word.as_bytes()));
+                    if let Some(word) = leaked {
+                        faults.push(format!("{} ({label}) tells {word}: {}", one.label, answer.shown()));
+                    }
+                }
+            }
+        }
+    }
+    println!("{compared} pairs compared, {answers} answers searched for {} canaries", a.canaries.len());
+    // B's own lists, which have nothing of A's either.
+    for rpc in tenants_rpcs().filter(|rpc| rpc.http[0].variables().next().is_none() && !rpc.mutation) {
+        let nothing = Names {
+            namespace: String::new(),
+            topic: String::new(),
+            topic_uid: String::new(),
+            account: String::new(),
+            api_key: String::new(),
+            operation: String::new(),
+            page_token: String::new(),
+        };
+        for own in exchanges(&it, &pool, rpc, &nothing, Some(&bearer), Effect::Real).await? {
+            // The names that B gave its own namespace and account are B's.
+            let id = |name: &str| name.rsplit_once('/').map(|(_, id)| id.to_owned()).unwrap_or_default();
+            let bytes = replaced(&own.answer.all_bytes(), &id(&a.names.namespace));
+            let bytes = replaced(&bytes, &id(&a.names.account));
+            if let Some(word) = a.canaries.iter().find(|word| bytes.windows(word.len()).any(|w| w == word.as_bytes())) {
+                faults.push(format!("{} tells {word}", own.label));
+            }
+            if !own.ok {
+                faults.push(format!("{} of B's own: {}", own.label, own.answer.shown()));
+            }
+        }
+    }
+    ensure!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
+    unharmed(&it, &a).await?;
+    it.stop().await
+}
+
+/// A's things are as they were.
+async fn unharmed(it: &Installation, a: &Owned) -> Result<()> {
+    let api: Api = it.api(0, &a.tenant.key)?;
+    let read = api.fetch(&a.names.topic, 0, 0, Duration::ZERO).await?;
+    ensure!(read.records.len() == 1 && read.end_offset == 1, "{read:?}");
+    let key = a.canaries.iter().find(|word| word.starts_with("sl_")).context("A's key")?;
+    it.api(0, key)?.produce_all(&a.names.topic, vec![record(None, b"still mine")]).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_route_works_with_a_wrong_credential() -> Result<()> {
+    let it = Installation::start(Options { gateways: 1, ..Options::default() }).await?;
+    let pool = requests::descriptors()?;
+    let a = owned(&it).await?;
+    let api = it.api(0, &a.tenant.key)?;
+    api.create_account("gone", Role::Owner, "*").await?;
+    let revoked = api.create_key("gone").await?;
+    api.revoke_key(&revoked.name).await?;
+    let operator = std::fs::read_to_string(&it.local.operator_token_file)?;
+    let bearer = |key: &str| Some(format!("Bearer {key}"));
+    let wrong = [
+        ("none", None),
+        ("empty", Some("Bearer ".to_owned())),
+        ("another scheme", Some(format!("Basic {}", a.tenant.key))),
+        ("no scheme", Some(a.tenant.key.clone())),
+        ("malformed", bearer("sl_dev_hello")),
+        ("bad checksum", bearer(&bad_keys::with_bad_checksum(&a.tenant.key)?)),
+        ("unknown id", bearer(&bad_keys::unknown())),
+        ("wrong secret", bearer(&bad_keys::with_other_secret(&a.tenant.key)?)),
+        ("revoked", bearer(&revoked.key)),
+        ("the operator's", bearer(operator.trim())),
+    ];
+    let mut faults = Vec::new();
+    let mut tried = 0;
+    for rpc in tenants_rpcs() {
+        for (what, authorization) in &wrong {
+            for refused in exchanges(&it, &pool, rpc, &a.names, authorization.as_deref(), Effect::Real).await? {
+                tried += 1;
+                let fits = match refused.answer.grpc_code() {
+                    Some(code) => code == 16,
+                    None => refused.answer.status == 401,
+                };
+                if !fits {
+                    faults.push(format!("{} with {what}: {}", refused.label, refused.answer.shown()));
+                }
+            }
+        }
+    }
+    println!("{tried} calls with wrong credentials");
+
+    // A principal that may do nothing, and one that may do everything somewhere else.
+    api.create_namespace("elsewhere").await?;
+    sluice_proto::admin::v1::service_account_service_client::ServiceAccountServiceClient::new(api.channel.clone())
+        .create_service_account(api.request(sluice_proto::admin::v1::CreateServiceAccountRequest {
+            service_account_id: "nobody".into(),
+            service_account: Some(Default::default()),
+            ..Default::default()
+        }))
+        .await?;
+    api.create_account("stranger", Role::Developer, "namespaces/elsewhere").await?;
+    for account in ["nobody", "stranger"] {
+        let key = api.create_key(account).await?;
+        for rpc in tenants_rpcs() {
+            for refused in exchanges(&it, &pool, rpc, &a.names, bearer(&key.key).as_deref(), Effect::Real).await? {
+                let fits = match refused.answer.grpc_code() {
+                    Some(code) => matches!(code, 5 | 7),
+                    None => matches!(refused.answer.status, 403 | 404),
+                };
+                if !fits {
+                    faults.push(format!("{} as {account}: {}", refused.label, refused.answer.shown()));
+                }
+            }
+        }
+    }
+
+    // What is not for tenants is not on their listener, and the operator's listener takes no tenant's key.
+    let owner = format!("Bearer {}", a.tenant.key);
+    let (public, operators) = (it.api(0, "none")?.channel, Api::new(&it.local.operator, "none")?.channel);
+    for rpc in RPCS.iter().filter(|rpc| rpc.audience != Audience::Tenant) {
+        let answer = raw::grpc(&public, rpc.path, &[("authorization", &owner)], &[], false).await?;
+        if answer.grpc_code() != Some(12) {
+            faults.push(format!("{} on the tenants' listener: {}", rpc.path, answer.shown()));
+        }
+        if rpc.audience == Audience::Operator {
+            for authorization in [None, Some(owner.as_str()), Some("Bearer "), Some("Bearer x"), Some(operator.trim())]
+            {
+                let metadata: Vec<(&str, &str)> =
+                    authorization.map(|value| ("authorization", value)).into_iter().collect();
+                let answer = raw::grpc(&operators, rpc.path, &metadata, &[], false).await?;
+                if answer.grpc_code() != Some(16) {
+                    faults.push(format!("{} for the operator with {authorization:?}: {}", rpc.path, answer.shown()));
+                }
+            }
+        }
+    }
+    ensure!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
+    unharmed(&it, &a).await?;
+    it.stop().await
+}
+
+#[test]
+fn every_rpc_of_tenants_can_be_tried() -> Result<()> {
+    let pool = requests::descriptors()?;
+    let names = Names {
+        namespace: "namespaces/prod".into(),
+        topic: "namespaces/prod/topics/orders".into(),
+        topic_uid: "aaaaaaaaaaaaa".into(),
+        account: "serviceAccounts/ci".into(),
+        api_key: "serviceAccounts/ci/apiKeys/aaaaaaaaaaaaa".into(),
+        operation: "operations/aaaaaaaaaaaaa".into(),
+        page_token: "token".into(),
+    };
+    let absent = names.absent(false);
+    for (one, other) in names.texts().iter().zip(absent.texts()) {
+        if one.len() != other.len() {
+            bail!("{one} and {other} have other lengths");
+        }
+    }
+    let mut tried = 0;
+    for rpc in tenants_rpcs() {
+        let built = requests::build(&pool, rpc, &names, Effect::Real)?;
+        for rule in rpc.http {
+            built.http(rule)?;
+        }
+        tried += 1;
+    }
+    ensure!(tried > 20, "{tried} RPCs of tenants");
+    Ok(())
+}

@@ -1,0 +1,389 @@
+//! Kafka stopped, killed, restarted, and down when a gateway starts: every call is answered before its deadline with a
+//! result per record, what was answered is true, and all works again within 5 s, without a new gateway.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use sluice_e2e::tenant::record;
+use sluice_e2e::{Api, Http, Installation, Options, wait};
+use sluice_proto::stream::v1::{Outcome, RecordResult};
+use tokio::net::TcpStream;
+
+use crate::kill_gateway::{self, Told};
+
+const BROKER: u32 = 1;
+const PARTITIONS: i32 = 4;
+const STOPPED_FOR: Duration = Duration::from_secs(20);
+const DOWN_FOR: Duration = Duration::from_secs(6);
+const BACK_WITHIN: Duration = Duration::from_secs(5);
+const BATCH: usize = 10;
+
+/// What goes on with Kafka.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+enum Phase {
+    Up,
+    Stopped,
+    /// Killed, and long enough ago for nothing to be on its way.
+    Down,
+}
+
+/// What writers and the test share.
+#[derive(Default)]
+struct Shared {
+    phase: AtomicU8,
+    stop: AtomicBool,
+    told: Mutex<HashMap<String, Told>>,
+    /// Results by phase in which their call began and ended.
+    seen: Mutex<HashMap<(Phase, &'static str), u64>>,
+    faults: Mutex<Vec<String>>,
+}
+
+impl Shared {
+    fn set(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Up,
+            1 => Phase::Stopped,
+            _ => Phase::Down,
+        }
+    }
+
+    fn fault(&self, text: String) {
+        let mut faults = self.faults.lock();
+        if faults.len() < 20 {
+            faults.push(text);
+        }
+    }
+
+    /// Takes in the answer to one call.
+    fn took(
+        &self,
+        who: &str,
+        began: Phase,
+        took: Duration,
+        deadline: Duration,
+        values: Vec<String>,
+        answer: Result<Vec<Told>, String>,
+    ) {
+        if took >= deadline {
+            self.fault(format!("{who}: {took:?} for a deadline of {deadline:?} ({began:?})"));
+        }
+        let results = match answer {
+            Ok(results) => results,
+            Err(text) => {
+                self.fault(format!("{who}: no result per record but {text} ({began:?} to {:?})", self.phase()));
+                vec![Told::Unknown; values.len()]
+            }
+        };
+        if results.len() != values.len() {
+            self.fault(format!("{who}: {} results for {} records", results.len(), values.len()));
+        }
+        if began == self.phase() {
+            let mut seen = self.seen.lock();
+            for result in &results {
+                let word = match result {
+                    Told::Persisted { .. } => "persisted",
+                    Told::NotPersisted => "not persisted",
+                    Told::Unknown => "possibly persisted",
+                };
+                *seen.entry((began, word)).or_default() += 1;
+            }
+        }
+        self.told.lock().extend(values.into_iter().zip(results));
+    }
+
+    fn seen(&self, phase: Phase, word: &'static str) -> u64 {
+        self.seen.lock().get(&(phase, word)).copied().unwrap_or_default()
+    }
+}
+
+fn told(result: &RecordResult) -> Told {
+    match result.outcome() {
+        Outcome::Persisted => Told::Persisted { partition: result.partition, offset: result.offset },
+        Outcome::NotPersisted => Told::NotPersisted,
+        _ => Told::Unknown,
+    }
+}
+
+fn values(writer: &str, batch: u64) -> Vec<String> {
+    (0..BATCH).map(|i| format!("{writer}/{batch}/{i}")).collect()
+}
+
+async fn write_over_grpc(shared: Arc<Shared>, writer: String, mut api: Api, topic: String, deadline: Duration) {
+    api.timeout = deadline;
+    for batch in 0.. {
+        if shared.stop.load(Ordering::Acquire) {
+            return;
+        }
+        let values = values(&writer, batch);
+        let records = values.iter().map(|value| kill_gateway::one(value)).collect();
+        let (began, started) = (shared.phase(), Instant::now());
+        let answer = api.produce(&topic, records).await;
+        let answer = answer.map(|results| results.iter().map(told).collect()).map_err(|status| format!("{status:?}"));
+        shared.took(&writer, began, started.elapsed(), deadline, values, answer);
+    }
+}
+
+async fn write_over_http(shared: Arc<Shared>, writer: String, http: Http, topic: String, deadline: Duration) {
+    let path = format!("/v1/{topic}/records");
+    for batch in 0.. {
+        if shared.stop.load(Ordering::Acquire) {
+            return;
+        }
+        let values = values(&writer, batch);
+        // The same record as over gRPC.
+        let one = |value: &String| json!({"keyText": value, "valueText": value, "headers": [{"name": "h", "text": value}, {"name": "h", "bytes": "AP8="}]});
+        let body = json!({"records": values.iter().map(one).collect::<Vec<_>>()});
+        let request = http
+            .request(reqwest::Method::POST, &path)
+            .header("x-request-timeout-ms", deadline.as_millis() as u64)
+            .json(&body);
+        let (began, started) = (shared.phase(), Instant::now());
+        let answer = match http.send(request).await {
+            Ok(answer) if matches!(answer.status, 200 | 207) => Ok(http_results(&answer.json())),
+            Ok(answer) => Err(format!("{} {}", answer.status, answer.message())),
+            Err(error) => Err(format!("{error:#}")),
+        };
+        shared.took(&writer, began, started.elapsed(), deadline, values, answer);
+    }
+}
+
+fn http_results(json: &Value) -> Vec<Told> {
+    let results = json["results"].as_array().cloned().unwrap_or_default();
+    let number = |value: &Value| value.as_str().map_or(value.as_i64(), |text| text.parse().ok());
+    let one = |result: &Value| match result["outcome"].as_str() {
+        Some("OUTCOME_PERSISTED") => Told::Persisted {
+            partition: number(&result["partition"]).and_then(|partition| i32::try_from(partition).ok()).unwrap_or(-1),
+            offset: number(&result["offset"]),
+        },
+        Some("OUTCOME_NOT_PERSISTED") => Told::NotPersisted,
+        _ => Told::Unknown,
+    };
+    results.iter().map(one).collect()
+}
+
+/// Reads all the time; the answer must come in time, whatever it is.
+async fn read(shared: Arc<Shared>, mut api: Api, topic: String) {
+    api.timeout = Duration::from_secs(3);
+    while !shared.stop.load(Ordering::Acquire) {
+        let started = Instant::now();
+        let answer = api.fetch(&topic, 0, 0, Duration::from_millis(500)).await;
+        if started.elapsed() >= api.timeout {
+            shared.fault(format!("a read took {:?}: {:?}", started.elapsed(), answer.map(|read| read.next_offset)));
+        }
+    }
+}
+
+/// Writes to every partition until each has taken a record; how long that took.
+async fn until_all_partitions_take(
+    api: &Api,
+    topic: &str,
+    partitions: i32,
+    shared: Option<&Shared>,
+) -> Result<Duration> {
+    let mut api = api.clone();
+    api.timeout = Duration::from_millis(1_500);
+    let started = Instant::now();
+    let mut left: BTreeSet<i32> = (0..partitions).collect();
+    for round in 0.. {
+        let last;
+        let values: Vec<String> =
+            left.iter().map(|partition| format!("back/{}/{partition}/{round}", rand::random::<u32>())).collect();
+        let records = left
+            .iter()
+            .zip(&values)
+            .map(|(partition, value)| {
+                let mut one = kill_gateway::one(value);
+                one.partition = Some(*partition);
+                one
+            })
+            .collect();
+        match api.produce(topic, records).await {
+            Ok(results) => {
+                for result in results.iter().filter(|result| result.outcome() == Outcome::Persisted) {
+                    left.remove(&result.partition);
+                }
+                last = format!("{:?}", results.iter().find(|result| result.outcome() != Outcome::Persisted));
+                if let Some(shared) = shared {
+                    shared.told.lock().extend(values.into_iter().zip(results.iter().map(told)));
+                }
+            }
+            Err(status) => {
+                last = format!("{status:?}");
+                if let Some(shared) = shared {
+                    shared.told.lock().extend(values.into_iter().map(|value| (value, Told::Unknown)));
+                }
+            }
+        }
+        if left.is_empty() {
+            break;
+        }
+        ensure!(started.elapsed() < BACK_WITHIN, "partitions {left:?} take nothing after {BACK_WITHIN:?}: {last}");
+    }
+    Ok(started.elapsed())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_call_is_answered_in_time_and_truly_while_kafka_stands_still_dies_and_comes_back() -> Result<()> {
+    let it = Installation::start(Options::default()).await?;
+    let tenant = it.tenant("acme").await?;
+    let api = it.api(0, &tenant.key)?;
+    let namespace = api.create_namespace("prod").await?;
+    let topic = api.create_topic("prod", "orders", PARTITIONS).await?;
+    let kafka = it.stack.kafka()?;
+    let pids = [it.process("gateway-1")?.pid(), it.process("gateway-2")?.pid()];
+    let shared = Arc::new(Shared::default());
+    let mut tasks = Vec::new();
+    for writer in 0..6_usize {
+        // Short and long deadlines, on both gateways.
+        let deadline = Duration::from_millis([700, 2_000, 6_000][writer % 3]);
+        let (name, key, gateway) = (format!("w{writer}"), &tenant.key, writer % 2);
+        let task = write_over_grpc(shared.clone(), name, it.api(gateway, key)?, topic.name.clone(), deadline);
+        tasks.push(tokio::spawn(task));
+    }
+    for gateway in 0..2 {
+        let http = it.http(gateway, Some(&tenant.key));
+        let name = format!("h{gateway}");
+        tasks.push(tokio::spawn(write_over_http(
+            shared.clone(),
+            name,
+            http,
+            topic.name.clone(),
+            Duration::from_secs(3),
+        )));
+        tasks.push(tokio::spawn(read(shared.clone(), it.api(gateway, &tenant.key)?, topic.name.clone())));
+    }
+    let some = |word| {
+        let shared = shared.clone();
+        async move {
+            wait::until("some records", Duration::from_secs(20), async || {
+                Ok((shared.seen(Phase::Up, word) > 2_000).then_some(()))
+            })
+            .await
+        }
+    };
+    some("persisted").await?;
+
+    kafka.pause(BROKER).await?;
+    shared.set(Phase::Stopped);
+    tokio::time::sleep(STOPPED_FOR).await;
+    kafka.resume(BROKER)?;
+    shared.set(Phase::Up);
+    for gateway in 0..2 {
+        let api = it.api(gateway, &tenant.key)?;
+        let took = until_all_partitions_take(&api, &topic.name, PARTITIONS, Some(&shared)).await?;
+        println!("gateway {gateway}: all partitions take records {took:?} after SIGCONT");
+    }
+    shared.seen.lock().remove(&(Phase::Up, "persisted"));
+    some("persisted").await?;
+
+    kafka.kill9(BROKER).await?;
+    // A call that begins from here on finds nobody to send to.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    shared.set(Phase::Down);
+    tokio::time::sleep(DOWN_FOR).await;
+    shared.set(Phase::Up);
+    kafka.start_broker(BROKER).await?;
+    for gateway in 0..2 {
+        let api = it.api(gateway, &tenant.key)?;
+        let took = until_all_partitions_take(&api, &topic.name, PARTITIONS, Some(&shared)).await?;
+        println!("gateway {gateway}: all partitions take records {took:?} after the restart");
+    }
+    shared.seen.lock().remove(&(Phase::Up, "persisted"));
+    some("persisted").await?;
+    shared.stop.store(true, Ordering::Release);
+    for task in tasks {
+        task.await?;
+    }
+
+    let mut seen: Vec<_> = shared.seen.lock().clone().into_iter().collect();
+    seen.sort();
+    println!("{seen:?}");
+    let faults = shared.faults.lock().clone();
+    ensure!(faults.is_empty(), "{faults:#?}");
+    ensure!(shared.seen(Phase::Stopped, "persisted") == 0, "persisted by a Kafka that stands still?");
+    ensure!(shared.seen(Phase::Stopped, "not persisted") > 0, "nothing was held back from a Kafka that stands still");
+    let down = (shared.seen(Phase::Down, "not persisted"), shared.seen(Phase::Down, "possibly persisted"));
+    ensure!(down.0 > 0 && down.1 == 0, "never sent, yet not all is NOT_PERSISTED: {down:?}");
+    ensure!(pids == [it.process("gateway-1")?.pid(), it.process("gateway-2")?.pid()], "another process");
+    for name in ["gateway-1", "gateway-2"] {
+        ensure!(it.process(name)?.exit_status().is_none(), "{name} ended");
+    }
+    let log = kill_gateway::read_log(it.kafka()?.clone(), it.physical(&namespace.uid, &topic.uid)?).await?;
+    let told = shared.told.lock().clone();
+    kill_gateway::check_answers(&log, &told)?;
+    it.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_starts_without_kafka_answers_in_time_and_serves_when_kafka_comes() -> Result<()> {
+    let it = Installation::start(Options::default()).await?;
+    let tenant = it.tenant("acme").await?;
+    let api = it.api(0, &tenant.key)?;
+    let namespace = api.create_namespace("prod").await?;
+    let topic = api.create_topic("prod", "orders", PARTITIONS).await?;
+    // It has served, so it knows its tenants.
+    let second = it.api(1, &tenant.key)?;
+    second.produce_all(&topic.name, vec![record(None, b"before")]).await?;
+    let stopped = it.process("gateway-2")?.stop(Duration::from_secs(35)).await;
+    ensure!(stopped.success(), "{stopped}");
+    let kafka = it.stack.kafka()?;
+    kafka.kill9(BROKER).await?;
+    let process = it.spawn("gateway-2")?;
+    wait::until("the gateway to listen", Duration::from_secs(15), async || {
+        Ok(TcpStream::connect(it.gateway(1)).await.is_ok().then_some(()))
+    })
+    .await?;
+    let shared = Arc::new(Shared::default());
+    shared.set(Phase::Down);
+    let mut tasks = Vec::new();
+    for (writer, deadline) in [700, 3_000].into_iter().map(Duration::from_millis).enumerate() {
+        let task = write_over_grpc(
+            shared.clone(),
+            format!("w{writer}"),
+            it.api(1, &tenant.key)?,
+            topic.name.clone(),
+            deadline,
+        );
+        tasks.push(tokio::spawn(task));
+    }
+    let http = it.http(1, Some(&tenant.key));
+    tasks.push(tokio::spawn(write_over_http(
+        shared.clone(),
+        "h".into(),
+        http,
+        topic.name.clone(),
+        Duration::from_secs(2),
+    )));
+    tasks.push(tokio::spawn(read(shared.clone(), it.api(1, &tenant.key)?, topic.name.clone())));
+    tokio::time::sleep(DOWN_FOR).await;
+    shared.set(Phase::Up);
+    kafka.start_broker(BROKER).await?;
+    let took = until_all_partitions_take(&it.api(1, &tenant.key)?, &topic.name, PARTITIONS, Some(&shared)).await?;
+    println!("all partitions take records {took:?} after the start");
+    shared.stop.store(true, Ordering::Release);
+    for task in tasks {
+        task.await?;
+    }
+    println!("{:?}", shared.seen.lock());
+    let faults = shared.faults.lock().clone();
+    ensure!(faults.is_empty(), "{faults:#?}");
+    ensure!(shared.seen(Phase::Down, "not persisted") > 0, "no call was answered");
+    ensure!(shared.seen(Phase::Down, "possibly persisted") == 0, "never sent, yet not all is NOT_PERSISTED");
+    ensure!(process.exit_status().is_none(), "the gateway ended");
+    it.ready("gateway-2").await.context("the gateway says it is ready")?;
+    let log = kill_gateway::read_log(it.kafka()?.clone(), it.physical(&namespace.uid, &topic.uid)?).await?;
+    let log: Vec<_> = log.into_iter().filter(|raw| raw.value.as_deref() != Some(b"before")).collect();
+    let told = shared.told.lock().clone();
+    kill_gateway::check_answers(&log, &told)?;
+    it.stop().await
+}
