@@ -67,6 +67,11 @@ impl Instance {
         self.native.probe(topic.as_deref(), wait)
     }
 
+    #[cfg(test)]
+    pub(crate) fn fail(&self) {
+        self.native.fail();
+    }
+
     pub(crate) fn is_fatal(&self) -> bool {
         self.state.fatal.load(Ordering::SeqCst)
     }

@@ -125,6 +125,16 @@ impl Native {
         unsafe { sys::rd_kafka_purge(self.ptr(), flags) };
     }
 
+    /// What a fatal idempotence error does.
+    #[cfg(test)]
+    pub(crate) fn fail(&self) {
+        // SAFETY: the client lives as long as `self`; the reason is a C string.
+        unsafe {
+            let code = Code::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+            sys::rd_kafka_test_fatal_error(self.ptr(), code, c"a test".as_ptr());
+        }
+    }
+
     /// A handle for a topic, known or not.
     pub(crate) fn topic(self: &Arc<Self>, name: &str) -> Option<NativeTopic> {
         let name = CString::new(name).ok()?;

@@ -219,3 +219,6 @@ impl Drop for Withdraw {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

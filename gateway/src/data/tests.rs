@@ -5,7 +5,6 @@ use std::os::unix::fs::PermissionsExt;
 
 use bytes::Bytes;
 use prost::Message;
-use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use sluice_devstack::{ADMIN, GATEWAY, KafkaConnection};
@@ -50,16 +49,12 @@ struct World {
 }
 
 async fn usage_topic(admin: &Client) {
-    static MADE: OnceCell<()> = OnceCell::const_new();
-    let make = async || {
-        let topic = NewTopic { name: USAGE_TOPIC.into(), partitions: 4, replication: -1, configs: BTreeMap::new() };
-        match admin.create_topic(&topic, WITHIN).await {
-            Ok(_) => {}
-            Err(error) if error.kafka_code() == Some(sluice_wire::code::TOPIC_ALREADY_EXISTS) => {}
-            Err(error) => panic!("create the usage topic: {error}"),
-        }
-    };
-    MADE.get_or_init(make).await;
+    let topic = NewTopic { name: USAGE_TOPIC.into(), partitions: 4, replication: -1, configs: BTreeMap::new() };
+    match admin.create_topic(&topic, WITHIN).await {
+        Ok(_) => {}
+        Err(error) if error.kafka_code() == Some(sluice_wire::code::TOPIC_ALREADY_EXISTS) => {}
+        Err(error) => panic!("create the usage topic: {error}"),
+    }
 }
 
 fn kafka_config(kafka: &KafkaConnection, dir: &tempfile::TempDir) -> KafkaConfig {
@@ -77,6 +72,10 @@ fn kafka_config(kafka: &KafkaConnection, dir: &tempfile::TempDir) -> KafkaConfig
 impl World {
     async fn new(partitions: i32) -> Self {
         let kafka = sluice_devstack::shared().await.expect("stack").kafka().expect("kafka");
+        Self::on(kafka, partitions).await
+    }
+
+    async fn on(kafka: &KafkaConnection, partitions: i32) -> Self {
         let admin = kafka.client(ADMIN).expect("client");
         usage_topic(&admin).await;
         let (tenant, namespace, topic) = (TenantUid::random(), NamespaceUid::random(), TopicUid::random());
@@ -462,4 +461,56 @@ async fn a_topic_deleted_under_a_writer_is_not_found() {
     let request = FetchRequest { encoding: PayloadEncoding::Text.into(), ..Default::default() };
     assert_eq!(world.fetch(request).await.expect_err("gone").kind, ErrorKind::NotFound);
     world.data.forget(&world.physical);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_cluster_is_answered_in_time_and_metered_when_it_thaws() {
+    let stack = sluice_devstack::Stack::builder().without_postgres().build().await.expect("stack");
+    let kafka = stack.kafka().expect("kafka");
+    let world = World::on(kafka.connection(), 1).await;
+    world.produce(vec![keyed("k", "before")]).await;
+    kafka.pause(1).await.expect("paused");
+
+    let mut told = Vec::new();
+    for _ in 0..6 {
+        let call = world.call_within(Duration::from_millis(600));
+        let request = ProduceRequest { topic: NAME.into(), records: vec![keyed("k", "during")] };
+        let answer = world.data.produce_records(&call, request).await.expect("results, not an error");
+        assert!(call.context.deadline > Instant::now(), "answered before the deadline");
+        told.push(answer.results[0].outcome());
+    }
+    assert_eq!(told[5], Outcome::NotPersisted, "{told:?}");
+    let call = world.call_within(Duration::from_secs(1));
+    let request = FetchRequest { topic: NAME.into(), start: Some(Start::Offset(0)), ..Default::default() };
+    let error = world.data.fetch_records(&call, request).await.expect_err("nobody answers");
+    assert_eq!((error.kind, error.reason), (ErrorKind::Unavailable, Reason::ClusterUnavailable));
+    assert!(call.context.deadline > Instant::now(), "answered before the deadline");
+
+    kafka.resume(1).expect("resumed");
+    let thawed = Instant::now();
+    loop {
+        let call = world.call_within(Duration::from_millis(600));
+        let request = ProduceRequest { topic: NAME.into(), records: vec![keyed("k", "after")] };
+        let answer = world.data.produce_records(&call, request).await.expect("results");
+        told.push(answer.results[0].outcome());
+        if told.last() == Some(&Outcome::Persisted) {
+            break;
+        }
+        assert!(thawed.elapsed() < Duration::from_secs(5), "{told:?}");
+    }
+    while world.fetch(FetchRequest::default()).await.is_err() {
+        assert!(thawed.elapsed() < Duration::from_secs(5), "reading recovers, too");
+    }
+
+    let covered: i64 = world
+        .windows()
+        .await
+        .iter()
+        .flat_map(|window| &window.produced)
+        .flat_map(|partition| &partition.intervals)
+        .map(|interval| interval.end - interval.start)
+        .sum();
+    let log = world.read(world.physical.as_str(), 0).await;
+    assert_eq!(covered, log.len() as i64, "late acknowledgements count: {told:?}");
+    stack.stop().await;
 }
