@@ -53,7 +53,7 @@ fn rules() -> Vec<AclBinding> {
     allow(GATEWAY, Topic, Prefixed, &tenants, &[Read, Write]);
     allow(GATEWAY, Group, Prefixed, &tenants, &[Read]);
     allow(GATEWAY, Topic, Literal, &topic("control"), &[Read]);
-    allow(GATEWAY, Topic, Literal, &topic("members"), &[Write]);
+    allow(GATEWAY, Topic, Literal, &topic("members"), &[Read, Write]);
     allow(GATEWAY, Topic, Literal, &topic("usage"), &[Write]);
     allow(GATEWAY, Cluster, Literal, &cluster, &[IdempotentWrite]);
 
