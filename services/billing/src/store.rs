@@ -5,4 +5,5 @@ pub mod ingest;
 pub mod log_position;
 pub mod migrations;
 pub mod names;
+pub mod sources;
 pub mod usage;

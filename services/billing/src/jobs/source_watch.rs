@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use sluice_db::sqlx;
-use sluice_db::{Database, DbError};
+use sluice_db::Database;
 use sluice_runtime::{ComponentStatus, Health};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
+use crate::store::sources::source_count_stopped;
 
 const EVERY: Duration = Duration::from_secs(5);
 /// The name in health.
@@ -17,7 +17,7 @@ pub const COMPONENT: &str = "usage-sources";
 /// Looks every 5 s until the shutdown.
 pub async fn run(database: Database, health: Health, metrics: Metrics, shutdown: CancellationToken) {
     loop {
-        match stopped(&database).await {
+        match source_count_stopped(database.system()).await {
             Ok(0) => {
                 metrics.sources_stopped.set(0);
                 health.set_component(COMPONENT, ComponentStatus::ok("no gaps"));
@@ -34,13 +34,4 @@ pub async fn run(database: Database, health: Health, metrics: Metrics, shutdown:
             () = tokio::time::sleep(EVERY) => {}
         }
     }
-}
-
-async fn stopped(database: &Database) -> Result<i64, DbError> {
-    let mut tx = database.system().begin().await?;
-    let count = sqlx::query_scalar("SELECT count(*) FROM billing.source WHERE highest_window > last_window")
-        .fetch_one(tx.conn())
-        .await?;
-    tx.rollback().await?;
-    Ok(count)
 }

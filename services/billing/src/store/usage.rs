@@ -1,4 +1,5 @@
-//! What a tenant's GetUsage reads: topics by name, their hours, their coverage. Under row-level security, in one snapshot.
+//! What a tenant's GetUsage reads: topics by name, their hours, their coverage. Under row-level security. Each query is
+//! a snapshot of its own, so a partition's ranges and their sums agree; hours may be a window behind or ahead of them.
 
 use std::collections::BTreeMap;
 
