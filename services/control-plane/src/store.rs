@@ -18,5 +18,8 @@ pub(crate) mod work;
 
 pub(crate) type Result<T> = std::result::Result<T, sluice_db::DbError>;
 
+/// A value stored as JSON.
+pub(crate) use sqlx::types::Json;
+
 /// Labels as stored.
-pub(crate) type Labels = sqlx::types::Json<std::collections::BTreeMap<String, String>>;
+pub(crate) type Labels = Json<std::collections::BTreeMap<String, String>>;

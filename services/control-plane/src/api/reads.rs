@@ -20,7 +20,7 @@ impl Page {
     /// Checks size and token. `arguments` is what else decides the result.
     pub(super) fn begin(txn: &Txn, size: i32, token: &str, arguments: String) -> Result<Self, Fault> {
         let size = crate::domain::fields::page_size(size)?;
-        let (caller, method) = (txn.caller_key(), txn.method());
+        let (caller, method) = (txn.caller_key(), txn.rpc_path());
         let list = List { caller: &caller, method, arguments: &arguments };
         let after = txn.plane().pages.last_key(list, token)?;
         Ok(Self { caller, method, arguments, size, after })

@@ -1,11 +1,11 @@
 //! Changes of service accounts and their grants.
 
+use crate::store::Json;
 use serde_json::json;
 use sluice_proto::admin::v1::{
     CreateServiceAccountRequest, DeleteServiceAccountRequest, ServiceAccount, UpdateServiceAccountRequest,
 };
 use sluice_types::{AccountUid, Error, ErrorKind, Grant, Reason, ResourceName};
-use sqlx::types::Json;
 
 use super::key::revoke_all;
 use super::namespace::exists;

@@ -1,10 +1,10 @@
 //! Changes of namespaces. They need nothing of the world, so their operations end with their transactions.
 
+use crate::store::Json;
 use serde_json::json;
 use sluice_proto::admin::v1::{CreateNamespaceRequest, DeleteNamespaceRequest, Namespace, UpdateNamespaceRequest};
 use sluice_proto::wkt::Any;
 use sluice_types::{Error, ErrorKind, NamespaceUid, Reason, ResourceName};
-use sqlx::types::Json;
 
 use super::transaction::fields_changed;
 use super::{Call, Committed, Envelope, Started, Txn, change};

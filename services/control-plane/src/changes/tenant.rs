@@ -1,5 +1,6 @@
 //! The operator's changes of tenants.
 
+use crate::store::Json;
 use serde_json::json;
 use sluice_proto::admin::v1::{ApiKey, TenantLimits};
 use sluice_proto::operator::v1::{
@@ -7,7 +8,6 @@ use sluice_proto::operator::v1::{
     UpdateTenantRequest,
 };
 use sluice_types::{AccountUid, Error, Grant, Role, TenantUid};
-use sqlx::types::Json;
 
 use super::key::{issue, revoke_all};
 use super::namespace::exists;

@@ -10,7 +10,7 @@ use serde_json::json;
 use sluice_db::TenantTx;
 use sluice_proto::{ApiRequest, Rpc};
 use sluice_types::{Credential, Error, ErrorKind, Grant, OpContext, Reason, TenantUid, Uid};
-use sqlx::types::Uuid;
+use uuid::Uuid;
 
 use crate::changes::Answer;
 use crate::domain::record::Entry;
@@ -158,7 +158,7 @@ impl Txn {
     }
 
     /// The RPC's path.
-    pub(crate) fn method(&self) -> &'static str {
+    pub(crate) fn rpc_path(&self) -> &'static str {
         self.rpc.path
     }
 

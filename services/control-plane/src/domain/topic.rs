@@ -7,6 +7,7 @@ use sluice_proto::admin::v1::topic::CleanupPolicy;
 use sluice_types::{Error, ErrorKind, NamespaceUid, Reason, TopicId, TopicUid};
 
 use crate::domain::fields;
+use crate::store::Json;
 use crate::store::topic::{TopicRow, TopicState};
 
 /// What an update may change.
@@ -50,7 +51,7 @@ pub(crate) fn create(
         namespace_id: namespace.1.to_owned(),
         id: id.to_string(),
         display_name: topic.display_name.clone(),
-        labels: sqlx::types::Json(topic.labels.clone()),
+        labels: Json(topic.labels.clone()),
         deletion_protection: topic.deletion_protection,
         partition_count: topic.partition_count,
         retention_ms,
@@ -64,7 +65,7 @@ pub(crate) fn create(
         kafka_topic_id: None,
         create_attempted: false,
         final_end_offsets: Vec::new(),
-        conditions: sqlx::types::Json(Vec::new()),
+        conditions: Json(Vec::new()),
         attempts: 0,
         version: 1,
         create_us: 0,
@@ -93,7 +94,7 @@ pub(crate) fn update(old: &TopicRow, topic: &Topic, paths: &[&str], defaults: De
     for path in paths {
         match *path {
             "display_name" => row.display_name.clone_from(&topic.display_name),
-            "labels" => row.labels = sqlx::types::Json(topic.labels.clone()),
+            "labels" => row.labels = Json(topic.labels.clone()),
             "deletion_protection" => row.deletion_protection = topic.deletion_protection,
             "partition_count" => set_partitions(&mut row, topic.partition_count)?,
             "retention" => {

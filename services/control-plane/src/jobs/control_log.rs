@@ -107,7 +107,7 @@ async fn mend(plane: &SharedPlane, versions: &mut Versions) -> Result<(), DbErro
     let work = async move {
         let mut tx = system.begin().await?;
         outbox_republish(&mut tx, &stale).await?;
-        Ok::<_, DbError>(tx.commit().await?)
+        tx.commit().await
     };
     plane.db.run(work).await?;
     tracing::warn!(

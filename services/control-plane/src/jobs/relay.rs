@@ -166,7 +166,7 @@ impl Relay {
         let work = async move {
             let mut tx = system.begin().await?;
             lease_release(&mut tx, LEASE, &holder).await?;
-            Ok::<_, DbError>(tx.commit().await?)
+            tx.commit().await
         };
         if let Err(error) = self.plane.db.run(work).await {
             tracing::debug!(%error, "the relay's lease was not given back; it runs out");

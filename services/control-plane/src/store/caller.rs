@@ -16,6 +16,8 @@ pub(crate) struct CallerRow {
     pub(crate) grants: Vec<Grant>,
 }
 
+type Row = (bool, bool, bool, Vec<String>, Vec<String>);
+
 /// `None`: there is no such key of this account.
 pub(crate) async fn caller_get(tx: &mut TenantTx, account: AccountUid, key: KeyUid) -> Result<Option<CallerRow>> {
     let sql = "SELECT t.state = 'ACTIVE', t.suspended, \
@@ -28,7 +30,7 @@ pub(crate) async fn caller_get(tx: &mut TenantTx, account: AccountUid, key: KeyU
                JOIN control.api_key k ON k.account_uid = a.uid AND k.uid = $3 \
                WHERE t.uid = $1";
     let tenant = tx.tenant().as_i64();
-    let row: Option<(bool, bool, bool, Vec<String>, Vec<String>)> =
+    let row: Option<Row> =
         sqlx::query_as(sql).bind(tenant).bind(account.as_i64()).bind(key.as_i64()).fetch_optional(tx.conn()).await?;
     Ok(row.map(|(tenant_active, suspended, credential_works, roles, resources)| CallerRow {
         tenant_active,

@@ -1,0 +1,13 @@
+//! The control plane against a real PostgreSQL and a real Kafka: what a change leaves behind, who may make it, and that
+//! none is lost.
+#![allow(clippy::unwrap_used)]
+
+mod access;
+mod barrier;
+mod changes;
+mod fences;
+mod operator;
+mod provisioner;
+mod relay;
+mod support;
+mod topics;
