@@ -167,10 +167,10 @@ fn check(request: &FetchRequest, topic: &ResolvedTopic) -> Result<Wish, Error> {
             return Err(Error::invalid("offset", format!("is {offset}; it must be 0 or more")));
         }
         Start::Position(position) if Position::try_from(position).is_err() => {
-            return Err(Error::invalid("position", format!("{position} is not a position; use EARLIEST or LATEST")));
+            return Err(Error::invalid("position", format!("is {position}; it must be EARLIEST or LATEST")));
         }
         Start::Time(time) if !time.is_valid() => {
-            return Err(Error::invalid("time", "is not a time of the years 1..9999"));
+            return Err(Error::invalid("time", "must be a time of the years 1..9999"));
         }
         _ => {}
     }

@@ -139,8 +139,13 @@ fn raw(call: &HttpCall) -> Result<ProduceRequest, Error> {
                 record.timestamp =
                     Some(time.map_err(|_| Error::invalid("timestamp", "must be RFC 3339, e.g. 2026-11-21T12:00:00Z"))?);
             }
-            "key" | "partition" | "timestamp" => return Err(Error::invalid(name, "is given twice")),
-            _ => return Err(Error::invalid(name, "no such query parameter; there are key, partition and timestamp")),
+            "key" | "partition" | "timestamp" => return Err(Error::invalid(name, "is given twice; send it once")),
+            _ => {
+                return Err(Error::invalid(
+                    name,
+                    "no such query parameter; a raw record takes key, partition and timestamp",
+                ));
+            }
         }
     }
     for (name, value) in &call.parts.headers {

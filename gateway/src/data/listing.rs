@@ -56,10 +56,10 @@ impl Data {
             Some(At::Position(position)) => match Position::try_from(position) {
                 Ok(Position::Earliest) => OffsetAt::Earliest,
                 Ok(Position::Latest | Position::Unspecified) => OffsetAt::Latest,
-                Err(_) => return Err(Error::invalid("position", "is not a position; use EARLIEST or LATEST")),
+                Err(_) => return Err(Error::invalid("position", "must be EARLIEST or LATEST")),
             },
             Some(At::Time(time)) if time.is_valid() => OffsetAt::TimestampMs(time.as_millis()),
-            Some(At::Time(_)) => return Err(Error::invalid("time", "is not a time of the years 1..9999")),
+            Some(At::Time(_)) => return Err(Error::invalid("time", "must be a time of the years 1..9999")),
         };
         let mut found = self.list(call, &topic, &partitions, at, Isolation::ReadUncommitted).await?;
         let beyond: Vec<i32> = found

@@ -153,7 +153,7 @@ fn time_ms(timestamp: Timestamp, now_ms: i64) -> Result<i64, String> {
         return Err("must be after 1970-01-01T00:00:00Z".to_owned());
     }
     if millis > now_ms.saturating_add(FUTURE_MS_MAX) {
-        return Err("lies more than an hour in the future; correct the clock, or leave it out".to_owned());
+        return Err("must be at most an hour in the future; correct the clock, or leave it out".to_owned());
     }
     Ok(millis)
 }
