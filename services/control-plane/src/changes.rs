@@ -3,6 +3,7 @@
 
 pub(crate) mod account;
 pub(crate) mod answer;
+pub(crate) mod cascade;
 pub(crate) mod key;
 pub(crate) mod namespace;
 pub(crate) mod report;

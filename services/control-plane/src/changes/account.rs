@@ -7,7 +7,7 @@ use sluice_proto::admin::v1::{
 };
 use sluice_types::{AccountUid, Error, ErrorKind, Grant, Reason, ResourceName};
 
-use super::key::revoke_all;
+use super::key::revoke_some;
 use super::namespace::exists;
 use super::transaction::fields_changed;
 use super::{Call, Committed, Envelope, Txn, change};
@@ -129,7 +129,8 @@ pub(crate) async fn delete(
             etag::check(&request.etag, account.row.uid().uid(), account.row.version)?;
             escalation::check(txn.grants(), &effective(&account.grants))?;
             refuse_built_in(&account, "it cannot be deleted")?;
-            revoke_all(txn, Some(account.row.uid())).await?;
+            // An account has no more working keys than its limit, but the limit may have been lowered.
+            revoke_some(txn, Some(account.row.uid()), i64::MAX).await?;
             account.row.state = AccountState::Deleted;
             let account = account_update(txn.tx(), &account).await?;
             finish(txn, &account, json!({})).await

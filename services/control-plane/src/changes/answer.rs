@@ -34,6 +34,17 @@ impl Answer for Started {
     }
 }
 
+/// For work that nobody waits for.
+impl Answer for () {
+    fn stored(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn replayed(_: &[u8]) -> Result<Self, Error> {
+        Ok(())
+    }
+}
+
 impl Answer for ServiceAccount {
     fn stored(&self) -> Vec<u8> {
         self.encode_to_vec()

@@ -72,8 +72,8 @@ pub(super) async fn issue(
     display_name: &str,
     expire_us: Option<i64>,
 ) -> Result<ApiKeyMessage, Fault> {
-    let working = key_list_working(txn.tx(), Some(account.uid())).await?.len();
     let max = txn.settings().limits.keys_per_account;
+    let working = key_list_working(txn.tx(), Some(account.uid()), max).await?.len();
     check_quota("keys of one account", i64::try_from(working).unwrap_or(i64::MAX), 1, max)?;
     let secret = ApiKey::generate(&txn.settings().environment);
     let row = KeyRow {
@@ -99,12 +99,13 @@ pub(super) async fn issue(
     Ok(shown)
 }
 
-/// Revokes every working key of an account, or of the tenant.
-pub(super) async fn revoke_all(txn: &mut Txn, account: Option<AccountUid>) -> Result<(), Fault> {
-    for row in key_list_working(txn.tx(), account).await? {
-        revoke_one(txn, &row).await?;
+/// Revokes working keys of an account, or of the tenant, at most so many; returns how many it revoked.
+pub(super) async fn revoke_some(txn: &mut Txn, account: Option<AccountUid>, limit: i64) -> Result<usize, Fault> {
+    let rows = key_list_working(txn.tx(), account, limit).await?;
+    for row in &rows {
+        revoke_one(txn, row).await?;
     }
-    Ok(())
+    Ok(rows.len())
 }
 
 async fn revoke_one(txn: &mut Txn, row: &KeyRow) -> Result<KeyRow, Fault> {

@@ -9,24 +9,19 @@ use sluice_proto::operator::v1::{
 };
 use sluice_types::{AccountUid, Error, Grant, Role, TenantUid};
 
-use super::key::{issue, revoke_all};
+use super::cascade::empty_some;
+use super::key::issue;
 use super::namespace::exists;
-use super::topic::begin_deletion;
 use super::transaction::fields_changed;
 use super::{Call, Committed, Envelope, Txn, change};
 use crate::domain::{etag, fields, mask, present, record};
 use crate::error::Fault;
 use crate::plane::SharedPlane;
-use crate::store::account::{
-    Account, AccountRow, AccountState, account_by_id, account_insert, account_list, account_update,
-};
-use crate::store::namespace::{NamespaceState, namespace_list, namespace_update};
+use crate::store::account::{Account, AccountRow, AccountState, account_by_id, account_insert};
 use crate::store::tenant::{TenantRow, TenantState, tenant_get, tenant_insert, tenant_update};
-use crate::store::topic::topic_list_all;
 
 /// The id of the account that the operator makes keys for.
 const OWNER_ACCOUNT: &str = "owner";
-const ALL: i64 = i64::MAX;
 const MUTABLE: &[&str] = &[
     "display_name",
     "limits",
@@ -148,7 +143,8 @@ pub(crate) async fn resume(
     .await
 }
 
-/// Deletes a tenant with all it has, in one transaction: the tenant first, so that gateways refuse it at once.
+/// Deletes a tenant. Its own record makes gateways refuse everything of it at once, keys included; what it has goes in
+/// bounded steps, the first one here and the others by the sweeper.
 pub(crate) async fn delete(
     plane: &SharedPlane,
     call: Call,
@@ -168,21 +164,7 @@ pub(crate) async fn delete(
             etag::check(&request.etag, row.uid().uid(), row.version)?;
             row.state = TenantState::Deleting;
             let shown = save(txn, &row, json!({})).await?;
-            revoke_all(txn, None).await?;
-            for topic in topic_list_all(txn.tx()).await? {
-                begin_deletion(txn, topic).await?;
-            }
-            let tenant = txn.tenant();
-            for mut account in account_list(txn.tx(), "", ALL).await? {
-                account.row.state = AccountState::Deleted;
-                let account = account_update(txn.tx(), &account).await?;
-                txn.publish(&record::account(tenant, &account)).await?;
-            }
-            for mut namespace in namespace_list(txn.tx(), "", ALL).await? {
-                namespace.state = NamespaceState::Deleted;
-                let namespace = namespace_update(txn.tx(), &namespace).await?;
-                txn.publish(&record::namespace(tenant, &namespace)).await?;
-            }
+            empty_some(txn).await?;
             Ok(shown)
         })
     })

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use futures::future::BoxFuture;
 use serde_json::json;
-use sluice_db::TenantTx;
+use sluice_db::{RUN_LIMIT, TenantTx};
 use sluice_proto::{ApiRequest, Rpc};
 use sluice_types::{Credential, Error, ErrorKind, Grant, OpContext, Reason, TenantUid, Uid};
 use uuid::Uuid;
@@ -42,6 +42,11 @@ pub(crate) enum Call {
 }
 
 impl Call {
+    /// Our own work on a tenant, as the operator began it.
+    pub(crate) fn sweeper(tenant: TenantUid) -> Self {
+        Self::Operator { tenant, request_id: "sweeper".into(), deadline: Instant::now() + RUN_LIMIT, peer: None }
+    }
+
     /// When the caller stops waiting.
     pub(crate) fn deadline(&self) -> Instant {
         match self {
@@ -88,6 +93,11 @@ pub(crate) struct Envelope {
 }
 
 impl Envelope {
+    /// Of work that has no request, under the RPC that led to it.
+    pub(crate) fn unnamed(rpc: &'static Rpc) -> Self {
+        Self { rpc, request_id: None, hash: [0; 32], validate_only: false }
+    }
+
     /// Of a request.
     pub(crate) fn of<R: ApiRequest>(request: &R, validate_only: bool) -> Result<Self, Error> {
         let request_id = fields::request_id(request.request_id().unwrap_or_default())?;

@@ -75,16 +75,20 @@ pub(crate) async fn key_list(
     Ok(query.fetch_all(tx.conn()).await?)
 }
 
-/// Keys of an account, or of the tenant, that still work; for their revocation.
-pub(crate) async fn key_list_working(tx: &mut TenantTx, account: Option<AccountUid>) -> Result<Vec<KeyRow>> {
+/// Some keys of an account, or of the tenant, that still work; for their revocation.
+pub(crate) async fn key_list_working(
+    tx: &mut TenantTx,
+    account: Option<AccountUid>,
+    limit: i64,
+) -> Result<Vec<KeyRow>> {
     let tenant = tx.tenant().as_i64();
     let sql = concat!(
         "SELECT ",
         columns!(),
         " FROM control.api_key WHERE tenant_uid = $1 AND ($2::bigint IS NULL OR account_uid = $2) \
-         AND state = 'ACTIVE' ORDER BY uid"
+         AND state = 'ACTIVE' ORDER BY uid LIMIT $3"
     );
-    let query = sqlx::query_as(sql).bind(tenant).bind(account.map(AccountUid::as_i64));
+    let query = sqlx::query_as(sql).bind(tenant).bind(account.map(AccountUid::as_i64)).bind(limit);
     Ok(query.fetch_all(tx.conn()).await?)
 }
 

@@ -1,6 +1,7 @@
 //! What time does to rows. Each step is bounded and harmless to repeat.
 
 use sluice_db::SystemTx;
+use sluice_types::TenantUid;
 
 use super::Result;
 
@@ -38,11 +39,27 @@ pub(crate) async fn sweep_tombstones(tx: &mut SystemTx, days: i32, limit: i64) -
     Ok(sqlx::query(sql).bind(days).bind(limit).execute(tx.conn()).await?.rows_affected())
 }
 
-/// Marks tenants as deleted whose last topic is gone. Gateways know them as gone since the deletion began, so there is
+/// Tenants being deleted that still have something in service.
+pub(crate) async fn sweep_tenants_to_empty(tx: &mut SystemTx, limit: i64) -> Result<Vec<TenantUid>> {
+    let sql = "SELECT t.uid FROM control.tenant t WHERE t.state = 'DELETING' AND (\
+               EXISTS (SELECT 1 FROM control.api_key k WHERE k.tenant_uid = t.uid AND k.state = 'ACTIVE') OR \
+               EXISTS (SELECT 1 FROM control.topic p WHERE p.tenant_uid = t.uid \
+                       AND p.state NOT IN ('DELETING', 'DELETED')) OR \
+               EXISTS (SELECT 1 FROM control.service_account a WHERE a.tenant_uid = t.uid AND a.state = 'ACTIVE') OR \
+               EXISTS (SELECT 1 FROM control.namespace n WHERE n.tenant_uid = t.uid AND n.state = 'ACTIVE')) LIMIT $1";
+    let uids: Vec<i64> = sqlx::query_scalar(sql).bind(limit).fetch_all(tx.conn()).await?;
+    Ok(uids.into_iter().map(TenantUid::from_i64).collect())
+}
+
+/// Marks tenants as deleted that have nothing left. Gateways know them as gone since the deletion began, so there is
 /// nothing to publish.
 pub(crate) async fn sweep_tenants(tx: &mut SystemTx) -> Result<u64> {
     let sql = "UPDATE control.tenant t SET state = 'DELETED', update_time = now(), version = version + 1 \
-               WHERE t.state = 'DELETING' AND NOT EXISTS (SELECT 1 FROM control.topic p \
-               WHERE p.tenant_uid = t.uid AND p.state <> 'DELETED')";
+               WHERE t.state = 'DELETING' \
+               AND NOT EXISTS (SELECT 1 FROM control.topic p WHERE p.tenant_uid = t.uid AND p.state <> 'DELETED') \
+               AND NOT EXISTS (SELECT 1 FROM control.api_key k WHERE k.tenant_uid = t.uid AND k.state = 'ACTIVE') \
+               AND NOT EXISTS (SELECT 1 FROM control.service_account a WHERE a.tenant_uid = t.uid \
+                               AND a.state = 'ACTIVE') \
+               AND NOT EXISTS (SELECT 1 FROM control.namespace n WHERE n.tenant_uid = t.uid AND n.state = 'ACTIVE')";
     Ok(sqlx::query(sql).execute(tx.conn()).await?.rows_affected())
 }

@@ -121,15 +121,15 @@ pub(crate) async fn topic_list(
     Ok(query.fetch_all(tx.conn()).await?)
 }
 
-/// All that are not being deleted, for the deletion of a tenant.
-pub(crate) async fn topic_list_all(tx: &mut TenantTx) -> Result<Vec<TopicRow>> {
+/// Some that are not being deleted, for the deletion of a tenant.
+pub(crate) async fn topic_list_some(tx: &mut TenantTx, limit: i64) -> Result<Vec<TopicRow>> {
     let tenant = tx.tenant().as_i64();
     let sql = concat!(
         "SELECT ",
         columns!(),
-        " FROM control.topic WHERE tenant_uid = $1 AND state NOT IN ('DELETING', 'DELETED') ORDER BY uid"
+        " FROM control.topic WHERE tenant_uid = $1 AND state NOT IN ('DELETING', 'DELETED') ORDER BY uid LIMIT $2"
     );
-    Ok(sqlx::query_as(sql).bind(tenant).fetch_all(tx.conn()).await?)
+    Ok(sqlx::query_as(sql).bind(tenant).bind(limit).fetch_all(tx.conn()).await?)
 }
 
 /// Topics and partitions that count against the tenant's limits.

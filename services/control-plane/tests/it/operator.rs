@@ -88,6 +88,13 @@ async fn a_deleted_tenant_takes_everything_with_it_and_its_id_stays_taken() {
     let owner = plant.tenant("acme").await;
     owner.make_namespace("prod").await;
     owner.topics().create_topic(owner.create_topic("prod", "orders", Topic::default())).await.unwrap();
+    // More than one step's worth.
+    plant
+        .sql(
+            "INSERT INTO control.namespace (uid, tenant_uid, id, display_name, state)
+             SELECT 1000 + i, (SELECT uid FROM control.tenant), 'n' || i, '', 'ACTIVE' FROM generate_series(1, 250) i",
+        )
+        .await;
     let delete = DeleteTenantRequest { name: "tenants/acme".into(), ..Default::default() };
     let deleted = plant.operator().delete_tenant(plant.as_operator(delete.clone())).await.unwrap().into_inner();
     assert_eq!(deleted.state(), tenant::State::Deleting);
