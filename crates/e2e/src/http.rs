@@ -44,6 +44,8 @@ impl Answer {
 impl Http {
     /// For a gateway at `address` (host:port).
     pub fn new(address: &str, key: Option<&str>) -> Self {
+        // Fails when there is one already, which is as good.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client = Client::builder()
             .timeout(Duration::from_secs(60))
             .pool_idle_timeout(Duration::from_secs(5))

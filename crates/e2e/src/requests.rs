@@ -70,19 +70,16 @@ impl Names {
         }
     }
 
+    /// All of them, in the order of the fields.
+    pub fn all(&self) -> [&String; 7] {
+        let Self { namespace, topic, topic_uid, account, api_key, operation, page_token } = self;
+        [namespace, topic, topic_uid, account, api_key, operation, page_token]
+    }
+
     /// All texts in them that a request may carry, longest first, to mask what an answer repeats.
     pub fn texts(&self) -> Vec<String> {
-        let names = [
-            &self.namespace,
-            &self.topic,
-            &self.topic_uid,
-            &self.account,
-            &self.api_key,
-            &self.operation,
-            &self.page_token,
-        ];
-        let mut texts: Vec<String> = names.into_iter().cloned().collect();
-        texts.extend(names.iter().filter_map(|name| name.rsplit_once('/')).map(|(_, last)| last.to_owned()));
+        let mut texts: Vec<String> = self.all().into_iter().cloned().collect();
+        texts.extend(self.all().iter().filter_map(|name| name.rsplit_once('/')).map(|(_, last)| last.to_owned()));
         texts.retain(|text| !text.is_empty());
         texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
         texts.dedup();

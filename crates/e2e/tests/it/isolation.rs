@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use prost_reflect::DescriptorPool;
 use serde_json::Value as Json;
 use sluice_e2e::raw::{self, RawAnswer};
@@ -436,11 +436,11 @@ fn every_rpc_of_tenants_can_be_tried() -> Result<()> {
         operation: "operations/aaaaaaaaaaaaa".into(),
         page_token: "token".into(),
     };
-    let absent = names.absent(false);
-    for (one, other) in names.texts().iter().zip(absent.texts()) {
-        if one.len() != other.len() {
-            bail!("{one} and {other} have other lengths");
+    for absent in [names.absent(false), names.absent(true)] {
+        for (one, other) in names.all().into_iter().zip(absent.all()) {
+            ensure!(one.len() == other.len() || one.is_empty(), "{one} and {other} have other lengths");
         }
+        ensure!(absent.topic != names.topic && absent.api_key != names.api_key, "{absent:?}");
     }
     let mut tried = 0;
     for rpc in tenants_rpcs() {
