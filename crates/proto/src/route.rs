@@ -114,6 +114,9 @@ pub fn match_route(audience: Audience, method: &Method, path: &str) -> Result<Ro
             None => {}
         }
     }
+    // The verb of another method: no name has a colon, so this is not a resource either.
+    let is_verb = |rule: &HttpRule| rule.verb.is_some() && rule.fit(&parts).is_some();
+    let found = found.filter(|(_, rule)| rule.verb.is_some() || !rules(audience).any(|(_, rule)| is_verb(rule)));
     let Some((rpc, rule)) = found else {
         let allow = allowed_methods(audience, path);
         return Err(match allow.is_empty() {

@@ -61,7 +61,8 @@ pub(crate) fn declared_length(headers: &HeaderMap) -> Result<Option<u64>, Error>
     length.map(Some).ok_or_else(|| Error::invalid("content-length", "must be a number"))
 }
 
-fn too_large(max: u64) -> Error {
+/// The body of a call is over the limit.
+pub(crate) fn too_large(max: u64) -> Error {
     Error::new(
         ErrorKind::InvalidArgument,
         Reason::TooLarge,
@@ -183,7 +184,7 @@ fn inflate(raw: &[u8], max: u64) -> Result<Bytes, Error> {
         Err(cause) => Err(Error::new(
             ErrorKind::InvalidArgument,
             Reason::MalformedBody,
-            "content-encoding says gzip, but the body is not one whole gzip stream",
+            "content-encoding says gzip, but the body is not a whole gzip stream; send all of it, or leave the header out",
         )
         .with_source(cause)),
     }

@@ -9,6 +9,7 @@ use sluice_proto::stream::v1::stream_service_server::StreamService;
 use sluice_types::error::Error;
 use sluice_types::{ErrorKind, Reason};
 
+use crate::layers::body_limit::too_large;
 use crate::layers::{Answer, Request, Response};
 use crate::ports::DataPath;
 use crate::routes::Served;
@@ -31,7 +32,7 @@ impl<D: StreamService + DataPath, C: ForwardContext> Served<D, C> {
             "sluice.billing.v1.UsageService" => call!(usages),
             other => return Err(Error::internal(format!("{other} is in the access table and not served"))),
         };
-        ours(response)
+        ours(response, self.body_bytes_max)
     }
 
     /// Health and reflection.
@@ -46,25 +47,23 @@ impl<D: StreamService + DataPath, C: ForwardContext> Served<D, C> {
 }
 
 /// A status without details was made by the library, for a message it could not read: it becomes an error of ours.
-fn ours(response: Response) -> Answer {
+fn ours(response: Response, body_bytes_max: u64) -> Answer {
     if !response.headers().contains_key("grpc-status") {
         return Ok(response);
     }
     match Status::from_header_map(response.headers()) {
-        Some(status) if status.code() != Code::Ok && status.details().is_empty() => Err(library_error(&status)),
+        Some(status) if status.code() != Code::Ok && status.details().is_empty() => {
+            Err(library_error(&status, body_bytes_max))
+        }
         _ => Ok(response),
     }
 }
 
-fn library_error(status: &Status) -> Error {
+fn library_error(status: &Status, body_bytes_max: u64) -> Error {
     let text = status.message();
     let invalid = |reason, message| Error::new(ErrorKind::InvalidArgument, reason, message);
     match status.code() {
-        Code::OutOfRange | Code::ResourceExhausted => invalid(
-            Reason::TooLarge,
-            "the message is larger than the limit (body_bytes), before or after inflation; send fewer records at a time",
-        )
-        .with_metadata("limit", "body_bytes"),
+        Code::OutOfRange | Code::ResourceExhausted => too_large(body_bytes_max),
         Code::Unimplemented => Error::new(
             ErrorKind::Unimplemented,
             Reason::MalformedBody,

@@ -15,7 +15,7 @@ pub(super) fn apply(
     for (name, text) in query {
         let fail = |reason: &str| Err(TranscodeError::new(name.as_str(), reason));
         let Some((parents, field)) = resolve(route.rpc.request, name) else {
-            return fail("no such query parameter");
+            return fail("no such query parameter; remove it, or correct its name");
         };
         let full: Vec<&str> = parents.iter().chain(std::iter::once(&field)).map(|f| f.name).collect();
         if route.rule.variables().any(|var| var == full.join(".")) {
@@ -39,13 +39,13 @@ pub(super) fn apply(
             let other =
                 siblings.iter().find(|f| f.oneof == Some(oneof) && f.name != field.name && object.contains_key(f.json));
             if let Some(other) = other {
-                return fail(&format!("cannot be set together with {}", other.json));
+                return fail(&format!("cannot be set together with {}; send one of them", other.json));
             }
         }
         match (field.label, object.get_mut(field.json)) {
             (Label::Repeated, Some(Value::Array(values))) => values.push(value),
             (Label::Repeated, _) => drop(object.insert(field.json.into(), vec![value].into())),
-            (_, Some(_)) => return fail("is given twice"),
+            (_, Some(_)) => return fail("is given twice; send it once"),
             (_, None) => drop(object.insert(field.json.into(), value)),
         }
     }

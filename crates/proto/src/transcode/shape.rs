@@ -23,7 +23,7 @@ pub(super) fn object(
         }
         path.push_str(&key);
         let Some(field) = schema.field(&key) else {
-            return Err(TranscodeError::new(path.as_str(), "no such field"));
+            return Err(TranscodeError::new(path.as_str(), "no such field; remove it, or correct its name"));
         };
         if out.contains_key(field.json) {
             return Err(TranscodeError::new(
@@ -34,7 +34,10 @@ pub(super) fn object(
         if !value.is_null() || matches!((&field.kind, field.label), (Kind::Json, Label::One)) {
             if let Some(oneof) = field.oneof {
                 if let Some((_, other)) = oneofs.iter().find(|(o, _)| *o == oneof) {
-                    return Err(TranscodeError::new(path.as_str(), format!("cannot be set together with {other}")));
+                    return Err(TranscodeError::new(
+                        path.as_str(),
+                        format!("cannot be set together with {other}; send one of them"),
+                    ));
                 }
                 oneofs.push((oneof, key));
             }
@@ -80,6 +83,9 @@ fn single(kind: &Kind, value: Value, path: &mut String) -> Result<Value, Transco
         (Kind::Message(_), _) => wrong(path, "an object"),
         (Kind::Bool, value @ Value::Bool(_)) => Ok(value),
         (Kind::Bool, _) => wrong(path, "true or false"),
+        (Kind::Bytes, Value::String(text)) if !is_base64(&text) => {
+            wrong(path, "base64, in the standard or the URL-safe alphabet; text goes into the field for text")
+        }
         (Kind::String | Kind::Bytes | Kind::Text | Kind::Mask, value @ Value::String(_)) => Ok(value),
         (Kind::String | Kind::Text | Kind::Mask, _) => wrong(path, "a string"),
         (Kind::Bytes, _) => wrong(path, "a string in base64"),
@@ -93,6 +99,15 @@ fn single(kind: &Kind, value: Value, path: &mut String) -> Result<Value, Transco
         (Kind::Float, _) => wrong(path, "a number"),
         (Kind::Json | Kind::Opaque, value) => Ok(value),
     }
+}
+
+/// Whether the type will take it: either alphabet, padded or not.
+fn is_base64(text: &str) -> bool {
+    use pbjson::private::base64::alphabet::{Alphabet, STANDARD, URL_SAFE};
+    use pbjson::private::base64::engine::{DecodePaddingMode, Engine, GeneralPurpose, GeneralPurposeConfig};
+    let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let fits = |alphabet: &Alphabet| GeneralPurpose::new(alphabet, config).decode(text).is_ok();
+    fits(&STANDARD) || fits(&URL_SAFE)
 }
 
 /// A name, or a number that has one.

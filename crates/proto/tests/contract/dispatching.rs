@@ -60,7 +60,9 @@ async fn an_idempotency_key_must_agree_with_the_request_id() {
 async fn errors_of_request_and_method_stay_apart() {
     let topics = Topics::default();
     match create(&topics, &[("topicID", "a")], None).await {
-        Err(HttpError::Request(error)) => assert_eq!(error.to_string(), "topicID: no such query parameter"),
+        Err(HttpError::Request(error)) => {
+            assert_eq!(error.to_string(), "topicID: no such query parameter; remove it, or correct its name")
+        }
         other => panic!("{other:?}"),
     }
     let get = call(Method::GET, "/v1/namespaces/prod/topics/x", &[], "", Some("ignored"));

@@ -121,6 +121,8 @@ fn a_path_with_other_methods_says_which() {
     assert_eq!(allow("/v1/namespaces/demo/topics/flights/records"), "GET POST");
     // A verb's path takes only the verb's method, though it also looks like a topic.
     assert_eq!(allow("/v1/namespaces/demo/topics/flights:listOffsets"), "POST");
+    let with_the_resources_method = get("/v1/namespaces/demo/topics/flights:listOffsets").unwrap_err();
+    assert_eq!(with_the_resources_method, RouteError::MethodNotAllowed { allow: "POST".into() });
 }
 
 #[test]
