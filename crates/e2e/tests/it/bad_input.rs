@@ -480,7 +480,7 @@ async fn routes(cases: &mut Cases) {
         ("POST", "/v1/namespaces/prod/topics/orders:metadata", "GET"),
     ] {
         let what = format!("{method} {path}");
-        let answer = cases.http(&what, (method, path), &[], b"", (405, "ROUTE_NOT_FOUND"), &[allow]).await;
+        let answer = cases.http(&what, (method, path), &[], b"", (405, "ROUTE_NOT_FOUND"), &["this path takes"]).await;
         let sorted = |text: &str| {
             let mut methods: Vec<String> = text.split(',').map(|method| method.trim().to_owned()).collect();
             methods.sort();

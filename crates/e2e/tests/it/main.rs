@@ -1,5 +1,6 @@
 //! End-to-end and fault tests: real Kafka, real PostgreSQL, every role a process, real clients. A file per promise; each
 //! test has an installation of its own and runs alone.
+#![allow(clippy::print_stdout, reason = "a failing test shows what it printed")]
 
 mod bad_input;
 mod drain;
