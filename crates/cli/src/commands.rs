@@ -53,8 +53,9 @@ macro_rules! pages {
     ($session:expr, $client:expr, $method:ident, $limit:expr, $field:ident, $request:expr) => {{
         let mut found = Vec::new();
         let mut token = String::new();
+        let template = $request;
         loop {
-            let mut request = $request;
+            let mut request = template.clone();
             request.page_size = 1000.min(($limit - found.len()) as i32).max(1);
             request.page_token = token;
             let page = $session.take($client.$method($session.request(request)).await)?;

@@ -58,7 +58,7 @@ async fn run(args: Args) -> Result<()> {
     let started = Instant::now();
     let shutdown = shutdown_signal().context("listen for signals")?;
     let dir = data_dir(&args.data_dir)?;
-    let _logs = logs::to_file(&dir.join("logs"))?;
+    logs::to_file(&dir.join("logs"))?;
     let step = |what: &str| eprintln!("{:>6.1} s  {what}", started.elapsed().as_secs_f64());
 
     step("starting Kafka 4.3.1 and PostgreSQL");
