@@ -146,9 +146,16 @@ impl World {
 
     /// Records of a topic's partition, by another client.
     async fn read(&self, topic: &str, partition: i32) -> Vec<sluice_wire::Record> {
+        // Retention may have moved the start of a log that other tests write to as well.
+        let earliest = self
+            .admin
+            .list_offset(topic, partition, sluice_wire::OffsetAt::Earliest, Isolation::ReadCommitted, WITHIN)
+            .await
+            .expect("list offsets");
+        let start = earliest.offset.unwrap_or(0);
         let mut records: Vec<sluice_wire::Record> = Vec::new();
         loop {
-            let offset = records.last().map_or(0, |record| record.offset + 1);
+            let offset = records.last().map_or(start, |record| record.offset + 1);
             let request = sluice_wire::FetchRequest {
                 topic: topic.to_owned(),
                 topic_id: None,
