@@ -9,7 +9,7 @@ NEXTEST := $(TOOLS)/bin/cargo-nextest
 # One profile and one feature set for build, tests and `up`, so that nothing is compiled twice.
 ALL := --workspace --all-targets --locked
 
-.PHONY: help deps tools up up-separate demo test check fmt clippy deny proto layers build units faults faults-long load docs clean
+.PHONY: help deps tools up up-separate demo test check fmt clippy deny proto layers build units faults faults-long load api-baseline docs clean
 
 help: ## List the doors
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,7 +51,7 @@ deny: $(CARGO_DENY)
 proto: $(BUF)
 	$(BUF) lint
 	$(BUF) format --diff --exit-code proto
-	dev/breaking.sh $(BUF)
+	$(BUF) breaking proto --against dev/api-baseline.binpb
 
 layers:
 	cargo run --quiet --locked -p xtask -- check
@@ -69,8 +69,11 @@ faults-long: ## The same, with the counts of the long forms
 	SLUICE_TEST_LONG=1 $(MAKE) --no-print-directory faults
 
 load: ## Measure against a bare client in the same run; writes loadtest/results
-	cargo build --profile dist --locked -p sluiced -p sluice-loadtest
-	target/dist/sluice-loadtest measure
+	cargo build --release --locked -p sluiced -p sluice-loadtest
+	target/release/sluice-loadtest measure
+
+api-baseline: $(BUF) ## At a release: make today's protos the ones that later changes must not break
+	$(BUF) build proto --exclude-source-info --output dev/api-baseline.binpb
 
 docs: layers ## Check the docs
 
