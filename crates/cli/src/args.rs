@@ -3,11 +3,21 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use sluice_proto::admin::v1::{Role, RoleGrant};
+use sluice_proto::stream::v1::Position;
+use sluice_proto::stream::v1::fetch_request::Start;
+use sluice_proto::wkt::Timestamp;
+
+use crate::when;
+
+const EPILOG: &str = "\
+The API key comes from SLUICE_API_KEY or a file (--key-file), never from an argument, which others on this machine could read.
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.";
 
 /// The command line of Sluice.
 #[derive(Parser)]
-#[command(name = "sluice", version, about, propagate_version = true, max_term_width = 100)]
+#[command(name = "sluice", version, about, propagate_version = true, max_term_width = 100, after_help = EPILOG)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -15,32 +25,32 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// What every command takes.
+/// What every command takes. Where a variable of the environment is named, the option wins over it; [`crate::connect`]
+/// reads them, so that no value of the environment shows in help or usage texts. The key itself has no option.
 #[derive(Args)]
+#[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
-    /// Address of the gateway, http:// or https://
-    #[arg(long, global = true, env = "SLUICE_URL", default_value = "http://127.0.0.1:8080")]
-    pub(crate) url: String,
-    /// The API key
-    #[arg(env = "SLUICE_API_KEY", hide_env_values = true, hide = true, long = "api-key-from-environment-only")]
-    pub(crate) api_key: Option<String>,
-    /// A file that holds the API key, instead of SLUICE_API_KEY
-    #[arg(long, global = true, env = "SLUICE_API_KEY_FILE")]
+    /// Address of the gateway, http:// or https:// [env: SLUICE_URL] [default: http://127.0.0.1:8080]
+    #[arg(long, global = true)]
+    pub(crate) url: Option<String>,
+    /// A file that holds the API key; without it the key is SLUICE_API_KEY [env: SLUICE_API_KEY_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
     pub(crate) key_file: Option<PathBuf>,
-    /// Address of the operator listener (tenants commands)
-    #[arg(long, global = true, env = "SLUICE_OPERATOR_URL", default_value = "http://127.0.0.1:8090")]
-    pub(crate) operator_url: String,
-    /// The file that holds the operator's token (tenants commands)
-    #[arg(long, global = true, env = "SLUICE_OPERATOR_TOKEN_FILE", default_value = ".sluice/operator.token")]
-    pub(crate) operator_token_file: PathBuf,
-    /// CA certificates (PEM) to trust instead of the system's
-    #[arg(long, global = true, env = "SLUICE_CA_FILE")]
+    /// Address of the operator listener, for `tenants` [env: SLUICE_OPERATOR_URL] [default: http://127.0.0.1:8090]
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) operator_url: Option<String>,
+    /// The file that holds the operator's token, for `tenants` [env: SLUICE_OPERATOR_TOKEN_FILE] [default:
+    /// .sluice/operator.token]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) operator_token_file: Option<PathBuf>,
+    /// CA certificates (PEM) to trust instead of the system's [env: SLUICE_CA_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
     /// How to print results
     #[arg(long, short, global = true, value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
     /// How long one call may take, e.g. 10s
-    #[arg(long, global = true, default_value = "30s", value_parser = parse_duration)]
+    #[arg(long, global = true, default_value = "30s", value_parser = parse_timeout)]
     pub(crate) timeout: Duration,
     /// No progress bars and notes
     #[arg(long, short, global = true)]
@@ -50,9 +60,10 @@ pub(crate) struct Global {
 /// How results are printed.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
-    /// A table that fits the terminal
+    /// A table; where the terminal is too narrow, a block of lines per row
     Table,
-    /// JSON, one document (or one per line where results stream)
+    /// JSON as the HTTP API has it: an object; a list is {"topics": [...]}; `fetch` prints an object per line. 64-bit
+    /// numbers are strings
     Json,
 }
 
@@ -61,7 +72,7 @@ pub(crate) enum Command {
     /// Tenants of the installation (operator)
     #[command(subcommand)]
     Tenants(Tenants),
-    /// The tenant of your key, with its limits
+    /// The tenant of your key; its own limits are in --output json, 0 is the default
     Whoami,
     /// Namespaces: groups of topics
     #[command(subcommand)]
@@ -99,21 +110,22 @@ pub(crate) enum Tenants {
     /// List tenants
     List(Page),
     /// Change limits; 0 gives back the default
+    #[command(group = ArgGroup::new("limits").required(true).multiple(true))]
     SetLimits {
         tenant: String,
-        #[arg(long)]
+        #[arg(long, group = "limits")]
         requests_per_second: Option<i64>,
-        #[arg(long)]
+        #[arg(long, group = "limits")]
         ingress_bytes_per_second: Option<i64>,
-        #[arg(long)]
+        #[arg(long, group = "limits")]
         egress_bytes_per_second: Option<i64>,
-        #[arg(long)]
+        #[arg(long, group = "limits")]
         bytes_in_flight: Option<i64>,
-        #[arg(long)]
+        #[arg(long, group = "limits")]
         topics: Option<i64>,
-        #[arg(long)]
+        #[arg(long, group = "limits")]
         partitions: Option<i64>,
-        #[arg(long)]
+        #[arg(long, group = "limits")]
         namespaces: Option<i64>,
     },
     /// Switch a tenant off; its data stays
@@ -151,6 +163,16 @@ pub(crate) enum Namespaces {
     Get { namespace: String },
     /// List namespaces
     List(Page),
+    /// Change the display name, protect from deletion
+    #[command(group = ArgGroup::new("change").required(true).multiple(true))]
+    Update {
+        namespace: String,
+        #[arg(long, group = "change")]
+        display_name: Option<String>,
+        /// Whether deletion is refused
+        #[arg(long, value_name = "true|false", group = "change")]
+        deletion_protection: Option<bool>,
+    },
     /// Delete an empty namespace
     Delete { namespace: String },
 }
@@ -160,6 +182,7 @@ pub(crate) enum Topics {
     /// Create a topic
     Create {
         /// namespace/topic, or namespaces/{namespace}/topics/{topic}
+        #[arg(value_parser = topic_name)]
         topic: String,
         /// 1..1000
         #[arg(long, short)]
@@ -175,25 +198,43 @@ pub(crate) enum Topics {
         deletion_protection: bool,
     },
     /// Show a topic
-    Get { topic: String },
+    Get {
+        /// namespace/topic
+        #[arg(value_parser = topic_name)]
+        topic: String,
+    },
     /// Show the partitions of a topic with their first and next offsets
-    Describe { topic: String },
+    Describe {
+        /// namespace/topic
+        #[arg(value_parser = topic_name)]
+        topic: String,
+    },
     /// List the topics of a namespace
     List {
         namespace: String,
         #[command(flatten)]
         page: Page,
     },
-    /// Add partitions or change the retention
+    /// Add partitions, change the retention, protect from deletion
+    #[command(group = ArgGroup::new("change").required(true).multiple(true))]
     Update {
+        /// namespace/topic
+        #[arg(value_parser = topic_name)]
         topic: String,
-        #[arg(long, short)]
+        /// As many as there shall be; they only go up
+        #[arg(long, short, group = "change")]
         partitions: Option<i32>,
-        #[arg(long, value_parser = parse_duration)]
+        /// How long records are kept, e.g. 7d
+        #[arg(long, value_parser = parse_duration, group = "change")]
         retention: Option<Duration>,
+        /// Whether deletion is refused
+        #[arg(long, value_name = "true|false", group = "change")]
+        deletion_protection: Option<bool>,
     },
     /// Delete a topic with its records
     Delete {
+        /// namespace/topic
+        #[arg(value_parser = topic_name)]
         topic: String,
         /// An absent topic is success
         #[arg(long)]
@@ -209,8 +250,8 @@ pub(crate) enum ServiceAccounts {
         #[arg(long, default_value = "")]
         display_name: String,
         /// role or role@resource, e.g. producer@namespaces/prod; repeat for more
-        #[arg(long = "grant", value_name = "ROLE[@RESOURCE]")]
-        grants: Vec<String>,
+        #[arg(long = "grant", value_name = "ROLE[@RESOURCE]", value_parser = parse_grant)]
+        grants: Vec<RoleGrant>,
     },
     /// Show a service account
     Get { account: String },
@@ -219,8 +260,12 @@ pub(crate) enum ServiceAccounts {
     /// Replace the grants of a service account
     SetGrants {
         account: String,
-        #[arg(long = "grant", value_name = "ROLE[@RESOURCE]")]
-        grants: Vec<String>,
+        /// role or role@resource; repeat for more
+        #[arg(long = "grant", value_name = "ROLE[@RESOURCE]", value_parser = parse_grant, required_unless_present = "none")]
+        grants: Vec<RoleGrant>,
+        /// Take all grants away
+        #[arg(long, conflicts_with = "grants")]
+        none: bool,
     },
     /// Delete a service account and its keys
     Delete { account: String },
@@ -245,7 +290,8 @@ pub(crate) enum Keys {
     },
     /// Revoke a key for good
     Revoke {
-        /// serviceAccounts/{account}/apiKeys/{key}
+        /// account/key, or serviceAccounts/{account}/apiKeys/{key}
+        #[arg(value_parser = key_name)]
         key: String,
     },
 }
@@ -264,14 +310,14 @@ pub(crate) enum Operations {
 #[derive(Args)]
 pub(crate) struct Page {
     /// Stop after this many
-    #[arg(long, default_value_t = 1000)]
-    pub(crate) limit: usize,
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: u32,
 }
 
 /// How lines of standard input become records.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum InputFormat {
-    /// A line is a value (see --key-separator)
+    /// A line is a value (see --key-separator); empty lines are left out
     Lines,
     /// A line is a JSON object {"key":…, "value":…, "headers":{…}, "partition":…, "timestamp":…}
     Ndjson,
@@ -282,6 +328,7 @@ pub(crate) enum InputFormat {
 #[derive(Args)]
 pub(crate) struct Produce {
     /// namespace/topic
+    #[arg(value_parser = topic_name)]
     pub(crate) topic: String,
     /// How lines become records
     #[arg(long, value_enum, default_value_t = InputFormat::Lines)]
@@ -306,13 +353,14 @@ pub(crate) struct Produce {
 #[derive(Args)]
 pub(crate) struct Fetch {
     /// namespace/topic
+    #[arg(value_parser = topic_name)]
     pub(crate) topic: String,
     /// Only this partition
     #[arg(long)]
     pub(crate) partition: Option<i32>,
     /// earliest, latest, an offset, a time (RFC 3339), or an age such as -1h
-    #[arg(long, default_value = "earliest", allow_hyphen_values = true)]
-    pub(crate) from: String,
+    #[arg(long, default_value = "earliest", allow_hyphen_values = true, value_parser = parse_start)]
+    pub(crate) from: Start,
     /// Go on at the end, waiting for more
     #[arg(long, short)]
     pub(crate) follow: bool,
@@ -324,11 +372,11 @@ pub(crate) struct Fetch {
 #[derive(Args)]
 pub(crate) struct Usage {
     /// Only this topic (namespace/topic)
-    #[arg(long)]
+    #[arg(long, value_parser = topic_name)]
     pub(crate) topic: Option<String>,
     /// From this time (RFC 3339) or age such as -24h
-    #[arg(long, allow_hyphen_values = true)]
-    pub(crate) since: Option<String>,
+    #[arg(long, allow_hyphen_values = true, value_parser = when::parse)]
+    pub(crate) since: Option<Timestamp>,
     /// Also the rows per hour
     #[arg(long)]
     pub(crate) hours: bool,
@@ -337,11 +385,12 @@ pub(crate) struct Usage {
     pub(crate) coverage: bool,
 }
 
-/// `90`, `90s`, `5m`, `2h`, `7d`.
+/// `90s`, `5m`, `2h`, `7d`; a bare number is seconds.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
-    let number: u64 = number.parse().map_err(|_| format!("{text:?} is not a duration such as 30s, 5m, 2h or 7d"))?;
+    let wrong = || format!("{text:?} is not a duration such as 30s, 5m, 2h or 7d");
+    let number: u64 = number.parse().map_err(|_| wrong())?;
     let seconds = match unit {
         "" | "s" => Some(number),
         "ms" => return Ok(Duration::from_millis(number)),
@@ -350,5 +399,88 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         "d" => number.checked_mul(86_400),
         _ => None,
     };
-    seconds.map(Duration::from_secs).ok_or_else(|| format!("{text:?} is not a duration such as 30s, 5m, 2h or 7d"))
+    // The proto's Duration ends at 10,000 years.
+    seconds.filter(|seconds| *seconds <= 315_576_000_000).map(Duration::from_secs).ok_or_else(wrong)
+}
+
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    let timeout = parse_duration(text)?;
+    if timeout.is_zero() { Err("give more than 0".into()) } else { Ok(timeout) }
+}
+
+/// `prod/orders` and the full name both mean `namespaces/prod/topics/orders`.
+fn topic_name(text: &str) -> Result<String, String> {
+    match text.split('/').collect::<Vec<_>>()[..] {
+        [namespace, topic] | ["namespaces", namespace, "topics", topic]
+            if !namespace.is_empty() && !topic.is_empty() =>
+        {
+            Ok(format!("namespaces/{namespace}/topics/{topic}"))
+        }
+        _ => Err("name the topic as namespace/topic".into()),
+    }
+}
+
+/// `app/kemho3iwiends` and the full name both mean `serviceAccounts/app/apiKeys/kemho3iwiends`.
+fn key_name(text: &str) -> Result<String, String> {
+    match text.split('/').collect::<Vec<_>>()[..] {
+        [account, key] | ["serviceAccounts", account, "apiKeys", key] if !account.is_empty() && !key.is_empty() => {
+            Ok(format!("serviceAccounts/{account}/apiKeys/{key}"))
+        }
+        // Not repeated: it may be the text of a key.
+        _ => Err("name the key as account/key; `sluice keys list` shows the names".into()),
+    }
+}
+
+fn parse_start(text: &str) -> Result<Start, String> {
+    Ok(match text {
+        "earliest" => Start::Position(Position::Earliest.into()),
+        "latest" => Start::Position(Position::Latest.into()),
+        text if text.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Start::Offset(text.parse().map_err(|_| format!("{text:?} is no offset"))?)
+        }
+        text => Start::Time(
+            when::parse(text).map_err(|error| format!("{error}, or earliest, latest, or an offset such as 42"))?,
+        ),
+    })
+}
+
+/// `role` or `role@resource`.
+fn parse_grant(text: &str) -> Result<RoleGrant, String> {
+    let (role, resource) = text.split_once('@').unwrap_or((text, "*"));
+    let known = Role::from_str_name(&format!("ROLE_{}", role.to_uppercase())).filter(|role| *role != Role::Unspecified);
+    let role = known.ok_or_else(|| format!("{role:?} is no role: owner, developer, producer, consumer or viewer"))?;
+    Ok(RoleGrant { role: role.into(), resource: resource.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn short_names_are_made_whole() {
+        assert_eq!(topic_name("prod/orders").as_deref(), Ok("namespaces/prod/topics/orders"));
+        assert_eq!(topic_name("namespaces/prod/topics/orders").as_deref(), Ok("namespaces/prod/topics/orders"));
+        assert_eq!(topic_name("namespaces/orders").as_deref(), Ok("namespaces/namespaces/topics/orders"));
+        for wrong in ["orders", "/orders", "prod/", "a/b/c", ""] {
+            assert!(topic_name(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(key_name("app/k").as_deref(), Ok("serviceAccounts/app/apiKeys/k"));
+    }
+
+    #[test]
+    fn a_start_is_a_position_an_offset_a_time_or_an_age_with_a_unit() {
+        assert_eq!(parse_start("42"), Ok(Start::Offset(42)));
+        assert!(matches!(parse_start("-1h"), Ok(Start::Time(_))));
+        assert!(matches!(parse_start("2026-01-01T00:00:00Z"), Ok(Start::Time(_))));
+        for wrong in ["-5", "yesterday", "", "99999999999999999999", "-1y"] {
+            assert!(parse_start(wrong).is_err(), "{wrong}");
+        }
+    }
 }

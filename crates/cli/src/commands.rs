@@ -30,14 +30,6 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
     }
 }
 
-/// `prod/orders` and the full name both mean `namespaces/prod/topics/orders`.
-pub(crate) fn topic_name(text: &str) -> String {
-    match text.split_once('/') {
-        Some((namespace, topic)) if namespace != "namespaces" => format!("namespaces/{namespace}/topics/{topic}"),
-        _ => text.to_owned(),
-    }
-}
-
 /// `prod` and `namespaces/prod` both mean the latter.
 pub(crate) fn full_name(collection: &str, text: &str) -> String {
     if text.starts_with(&format!("{collection}/")) { text.to_owned() } else { format!("{collection}/{text}") }
@@ -48,24 +40,36 @@ pub(crate) fn last_part(name: &str) -> &str {
     name.rsplit('/').next().unwrap_or(name)
 }
 
+/// `namespaces/prod/topics/orders` as commands take it: `prod/orders`.
+pub(crate) fn short_topic(name: &str) -> String {
+    name.strip_prefix("namespaces/").unwrap_or(name).replacen("/topics/", "/", 1)
+}
+
 /// Collects pages until `limit` or the last one.
 macro_rules! pages {
-    ($session:expr, $client:expr, $method:ident, $limit:expr, $field:ident, $request:expr) => {{
+    ($global:expr, $session:expr, $client:expr, $method:ident, $limit:expr, $field:ident, $request:expr) => {{
+        let limit = $limit as usize;
         let mut found = Vec::new();
         let mut token = String::new();
         let template = $request;
         loop {
             let mut request = template.clone();
-            request.page_size = 1000.min(($limit - found.len()) as i32).max(1);
+            request.page_size = 1000.min(limit - found.len()) as i32;
             request.page_token = token;
             let page = $session.take($client.$method($session.request(request)).await)?;
             found.extend(page.$field);
             token = page.next_page_token;
-            if token.is_empty() || found.len() >= $limit {
+            if token.is_empty() || found.len() >= limit {
                 break;
             }
         }
-        found.truncate($limit);
+        if !token.is_empty() || found.len() > limit {
+            $crate::output::note(
+                $global,
+                &format!("note: there are more than {limit}; --limit sets how many are shown"),
+            );
+        }
+        found.truncate(limit);
         found
     }};
 }
@@ -77,8 +81,6 @@ mod tests {
 
     #[test]
     fn short_names_are_made_whole() {
-        assert_eq!(topic_name("prod/orders"), "namespaces/prod/topics/orders");
-        assert_eq!(topic_name("namespaces/prod/topics/orders"), "namespaces/prod/topics/orders");
         assert_eq!(full_name("namespaces", "prod"), "namespaces/prod");
         assert_eq!(full_name("namespaces", "namespaces/prod"), "namespaces/prod");
     }

@@ -4,18 +4,20 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use sluice_types::api_key::ApiKey;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Response, Status};
 
 use crate::args::Global;
+use crate::failure::{self, Usage};
 use crate::revision::Revisions;
 
 /// A connection with what every call carries.
 pub(crate) struct Session {
     pub(crate) channel: Channel,
+    url: String,
     authorization: MetadataValue<Ascii>,
     timeout: Duration,
     revisions: RefCell<Revisions>,
@@ -24,34 +26,49 @@ pub(crate) struct Session {
 impl Session {
     /// To the gateway, with the API key.
     pub(crate) fn tenant(global: &Global) -> Result<Self> {
-        let key = match (&global.key_file, &global.api_key) {
-            (Some(path), _) => secret_file(path)?,
-            (None, Some(key)) => key.trim().to_owned(),
-            (None, None) => bail!("no API key: set SLUICE_API_KEY, or --key-file to a file that holds it"),
+        let key_file = global.key_file.clone().or_else(|| variable("SLUICE_API_KEY_FILE").map(Into::into));
+        // A file that was asked for on the command line wins; the key itself wins over a file of the environment.
+        let key = match (&global.key_file, variable("SLUICE_API_KEY"), &key_file) {
+            (Some(path), _, _) | (None, None, Some(path)) => secret_file(path).context("the API key")?,
+            (None, Some(key), _) => key.trim().to_owned(),
+            (None, None, None) => {
+                bail!(Usage("no API key: set SLUICE_API_KEY, or --key-file to a file that holds it".into()))
+            }
         };
         if key.parse::<ApiKey>().is_err() {
-            bail!("the API key is not complete: it looks like sl_<env>_<id>_<secret>_<checksum>; copy it again");
+            bail!(Usage(
+                "the API key is not whole: it looks like sl_<env>_<id>_<secret>_<checksum>; copy it again".into()
+            ));
         }
-        Self::open(&global.url, &key, global)
+        let url = global.url.clone().or_else(|| variable("SLUICE_URL"));
+        Self::open(&url.unwrap_or_else(|| "http://127.0.0.1:8080".into()), &key, global)
     }
 
     /// To the operator listener, with the operator's token.
     pub(crate) fn operator(global: &Global) -> Result<Self> {
-        let token = secret_file(&global.operator_token_file)
+        let file = global.operator_token_file.clone();
+        let file = file.or_else(|| variable("SLUICE_OPERATOR_TOKEN_FILE").map(Into::into));
+        let token = secret_file(&file.unwrap_or_else(|| ".sluice/operator.token".into()))
             .context("the operator's token; name its file with --operator-token-file")?;
-        Self::open(&global.operator_url, &token, global)
+        let url = global.operator_url.clone().or_else(|| variable("SLUICE_OPERATOR_URL"));
+        Self::open(&url.unwrap_or_else(|| "http://127.0.0.1:8090".into()), &token, global)
     }
 
     fn open(url: &str, secret: &str, global: &Global) -> Result<Self> {
-        let mut endpoint = Endpoint::from_shared(url.to_owned())
-            .with_context(|| format!("{url:?} is not an address such as https://host:443"))?
+        let wrong = || Usage(format!("{url:?} is not an address such as https://host:443"));
+        let address: http::Uri = url.parse().map_err(|_| wrong())?;
+        if !matches!(address.scheme_str(), Some("http" | "https")) || address.host().is_none_or(str::is_empty) {
+            bail!(wrong());
+        }
+        let mut endpoint = Endpoint::from(address)
             .connect_timeout(Duration::from_secs(5))
             .user_agent(concat!("sluice-cli/", env!("CARGO_PKG_VERSION")))?;
         if url.starts_with("https:") {
             let mut tls = ClientTlsConfig::new();
-            tls = match &global.ca_file {
+            let ca_file = global.ca_file.clone().or_else(|| variable("SLUICE_CA_FILE").map(Into::into));
+            tls = match ca_file {
                 Some(path) => tls.ca_certificate(Certificate::from_pem(
-                    std::fs::read(path).with_context(|| format!("read {}", path.display()))?,
+                    std::fs::read(&path).with_context(|| format!("the CA certificates: read {}", path.display()))?,
                 )),
                 None => tls.with_native_roots(),
             };
@@ -62,6 +79,7 @@ impl Session {
         authorization.set_sensitive(true);
         Ok(Self {
             channel: endpoint.connect_lazy(),
+            url: url.to_owned(),
             authorization,
             timeout: global.timeout,
             revisions: RefCell::new(Revisions::load(url)),
@@ -86,12 +104,26 @@ impl Session {
 
     /// The answer, after its revision is noted.
     pub(crate) fn take<T>(&self, answer: Result<Response<T>, Status>) -> Result<T> {
-        let answer = answer?;
+        let answer = answer.map_err(|status| self.error(status))?;
         if let Some(revision) = answer.metadata().get("sluice-revision").and_then(|text| text.to_str().ok()) {
             self.revisions.borrow_mut().observe(revision);
         }
         Ok(answer.into_inner())
     }
+
+    /// The error of a call, with the address if Sluice itself did not answer.
+    pub(crate) fn error(&self, status: Status) -> anyhow::Error {
+        match failure::unanswered(&status, &self.url, self.timeout) {
+            Some(text) => anyhow!(text),
+            None => status.into(),
+        }
+    }
+}
+
+/// A variable of the environment; empty is absent.
+#[allow(clippy::disallowed_methods, reason = "a key must not stand in an argument, and no value in a help text")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
 }
 
 /// A new request id, which makes a retry of the same call harmless.

@@ -1,7 +1,70 @@
 //! Errors as a person at a terminal reads them: what failed, why, what to do.
 
+use std::error::Error as _;
+use std::time::Duration;
+
 use tonic::Status;
 use tonic_types::StatusExt;
+
+/// What the caller got wrong before anything was sent; exit code 2.
+#[derive(Debug)]
+pub(crate) struct Usage(pub(crate) String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// Ctrl-C, after what was begun has ended; exit code 130.
+#[derive(Debug)]
+pub(crate) struct Interrupted;
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("interrupted")
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+/// The exit code.
+pub(crate) fn code(error: &anyhow::Error) -> u8 {
+    if error.is::<Usage>() {
+        2
+    } else if error.is::<Interrupted>() {
+        130
+    } else {
+        1
+    }
+}
+
+/// The text of a call that got no answer from Sluice itself; `None` if it was Sluice that refused.
+pub(crate) fn unanswered(status: &Status, url: &str, timeout: Duration) -> Option<String> {
+    if status.get_details_error_info().is_some() || status.metadata().contains_key("x-request-id") {
+        return None;
+    }
+    if status.message() == "Timeout expired" {
+        return Some(format!("{url} did not answer within {timeout:?}; --timeout sets how long to wait"));
+    }
+    let mut cause: &dyn std::error::Error = status.source()?;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    let cause = cause.to_string();
+    let hint = if cause.contains("InvalidContentType") || cause.contains("corrupt message") {
+        "it does not speak TLS there: try http://"
+    } else if cause.contains("certificate") {
+        "--ca-file names the CA certificates to trust"
+    } else if url.starts_with("http:") && !cause.contains("refused") && !cause.contains("lookup") {
+        "if it speaks TLS there, the address begins with https://"
+    } else {
+        "is it running, and is the address right? (--url or SLUICE_URL; `tenants`: --operator-url)"
+    };
+    Some(format!("no connection to {url}: {cause}\n  {hint}"))
+}
 
 /// The text for standard error.
 pub(crate) fn text(error: &anyhow::Error) -> String {
@@ -24,8 +87,10 @@ fn status_text(status: &Status) -> String {
     let mut text = format!("error: {}", status.message());
     if let Some(info) = details.error_info() {
         text.push_str(&format!("\n  reason:     {} ({:?})", info.reason, status.code()));
-        for (key, value) in &info.metadata {
-            text.push_str(&format!("\n  {key}: {value}"));
+        let mut metadata: Vec<_> = info.metadata.iter().collect();
+        metadata.sort();
+        for (key, value) in metadata {
+            text.push_str(&format!("\n  {:<11} {value}", format!("{key}:")));
         }
     } else {
         text.push_str(&format!(" ({:?})", status.code()));

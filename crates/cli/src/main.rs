@@ -2,7 +2,7 @@
 //!
 //! A thin client of the public API over gRPC. Keys come from the environment or a file, never from an argument, where other
 //! users of the machine could read them. Output is a table for people, or `--output json` for scripts; progress and notes go
-//! to standard error. Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
+//! to standard error. Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
 #![allow(clippy::print_stdout, reason = "standard output is what this program is for")]
 
 mod args;
@@ -26,13 +26,16 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(commands::run(cli)) {
+    let outcome = runtime.block_on(commands::run(cli));
+    // A read of standard input that still waits must not hold up the end.
+    runtime.shutdown_background();
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         // A reader such as `head` that has seen enough is no failure.
         Err(error) if failure::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{}", failure::text(&error));
-            ExitCode::FAILURE
+            ExitCode::from(failure::code(&error))
         }
     }
 }

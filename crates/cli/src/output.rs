@@ -1,10 +1,11 @@
 //! Tables for people, JSON for scripts.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 
 use anyhow::Result;
 use comfy_table::{Attribute, Cell, ContentArrangement, Table, presets};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde::Serialize;
 
 use crate::args::{Global, Output};
@@ -24,14 +25,34 @@ pub(crate) fn print<T: Serialize>(
     Ok(())
 }
 
-/// A table without borders that fits the terminal.
-pub(crate) fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+/// Writes a list: as an object with the list under `field`, as the HTTP API answers it, or as a table.
+pub(crate) fn print_list<T: Serialize>(
+    global: &Global,
+    field: &str,
+    found: &[T],
+    columns: &[&str],
+    rows: impl IntoIterator<Item = Vec<String>>,
+) -> Result<()> {
+    print(global, &BTreeMap::from([(field, found)]), columns, rows)
+}
+
+/// A table without borders. Names and ids are there to be copied, so no cell is ever broken: where the terminal is too
+/// narrow, every row becomes a block of lines.
+fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let rows: Vec<Vec<String>> = rows.into_iter().map(|row| row.iter().map(|cell| printable(cell)).collect()).collect();
+    let terminal = std::io::stdout().is_terminal();
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    if !std::io::stdout().is_terminal() {
-        table.set_content_arrangement(ContentArrangement::Disabled);
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    let widest =
+        |i: usize| rows.iter().filter_map(|row| row.get(i)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let width: usize = columns.iter().enumerate().map(|(i, column)| widest(i).max(column.len()) + 2).sum();
+    if terminal && !rows.is_empty() && table.width().is_some_and(|room| width > usize::from(room) + 2) {
+        return blocks(columns, &rows);
     }
-    table.set_header(columns.iter().map(|column| Cell::new(column.to_uppercase()).add_attribute(Attribute::Bold)));
+    table.set_header(columns.iter().map(|column| {
+        let cell = Cell::new(column.to_uppercase());
+        if terminal { cell.add_attribute(Attribute::Bold) } else { cell }
+    }));
     for row in rows {
         table.add_row(row);
     }
@@ -41,6 +62,31 @@ pub(crate) fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>
     table.trim_fmt()
 }
 
+fn blocks(columns: &[&str], rows: &[Vec<String>]) -> String {
+    let widest = columns.iter().map(|column| column.len()).max().unwrap_or(0);
+    let block = |row: &Vec<String>| {
+        let lines = columns.iter().zip(row).map(|(column, cell)| format!("{:<widest$}  {cell}", column.to_uppercase()));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    rows.iter().map(block).collect::<Vec<_>>().join("\n\n")
+}
+
+/// Text with control characters escaped: what others wrote must neither break lines nor steer the terminal.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| {
+            let escaped = c.is_control().then(|| c.escape_default());
+            let plain = escaped.is_none().then_some(c);
+            escaped.into_iter().flatten().chain(plain)
+        })
+        .collect()
+}
+
+/// `1 record`, `2 records`.
+pub(crate) fn records(count: u64) -> String {
+    format!("{count} record{}", if count == 1 { "" } else { "s" })
+}
+
 /// A note for the person, on standard error.
 pub(crate) fn note(global: &Global, text: &str) {
     if !global.quiet {
@@ -48,13 +94,11 @@ pub(crate) fn note(global: &Global, text: &str) {
     }
 }
 
-/// Progress of a stream whose length may be unknown; drawn only on a terminal.
-pub(crate) fn progress(global: &Global, length: Option<u64>, what: &str) -> ProgressBar {
-    let bar = match length {
-        Some(length) => ProgressBar::new(length)
-            .with_style(style("{msg} [{bar:30}] {human_pos}/{human_len} ({per_sec}, {eta} left)")),
-        None => ProgressBar::new_spinner().with_style(style("{spinner} {msg} {human_pos} ({per_sec}, {elapsed})")),
-    };
+/// Progress of a stream of unknown length; drawn only on a terminal.
+pub(crate) fn progress(global: &Global, what: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{spinner} {msg} {human_pos} ({rate}/s, {elapsed})");
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_spinner()).with_key("rate", rate);
+    let bar = ProgressBar::new_spinner().with_style(style);
     if global.quiet || !std::io::stderr().is_terminal() {
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }
@@ -62,8 +106,9 @@ pub(crate) fn progress(global: &Global, length: Option<u64>, what: &str) -> Prog
     bar
 }
 
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
+fn rate(state: &ProgressState, out: &mut dyn std::fmt::Write) {
+    // A terminal that cannot be written to shows no rate.
+    let _ = write!(out, "{}", HumanCount(state.per_sec() as u64));
 }
 
 /// Bytes with a binary unit.

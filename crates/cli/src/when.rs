@@ -1,18 +1,18 @@
 //! Times as people give them and read them.
 
-use anyhow::{Context, Result};
 use jiff::Timestamp as Instant;
 use sluice_proto::wkt::Timestamp;
 
 /// RFC 3339, or an age such as `-1h`.
-pub(crate) fn parse(text: &str) -> Result<Timestamp> {
-    if let Some(age) = text.strip_prefix('-') {
-        let age = crate::args::parse_duration(age).map_err(anyhow::Error::msg)?;
-        let age_ms = i64::try_from(age.as_millis()).context("an age of that size")?;
-        return Ok(Timestamp::from_millis(Instant::now().as_millisecond().saturating_sub(age_ms)));
+pub(crate) fn parse(text: &str) -> Result<Timestamp, String> {
+    let wrong = || "give a time such as 2026-01-31T12:00:00Z, or an age such as -1h".to_owned();
+    // Without a unit it could be meant as an offset from the end.
+    if let Some(age) = text.strip_prefix('-').filter(|age| age.ends_with(|c: char| c.is_ascii_alphabetic())) {
+        let age = crate::args::parse_duration(age).map_err(|_| wrong())?;
+        let age_ms = i64::try_from(age.as_millis()).map_err(|_| wrong())?;
+        return Ok(Timestamp::from_millis(Instant::now().as_millisecond().saturating_sub(age_ms).max(0)));
     }
-    let time: Instant =
-        text.parse().with_context(|| format!("{text:?} is not a time such as 2026-01-31T12:00:00Z or -1h"))?;
+    let time: Instant = text.parse().map_err(|_| wrong())?;
     Ok(Timestamp::from_millis(time.as_millisecond()))
 }
 

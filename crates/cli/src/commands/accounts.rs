@@ -1,10 +1,10 @@
 //! `sluice service-accounts`.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use sluice_proto::admin::v1::service_account_service_client::ServiceAccountServiceClient;
 use sluice_proto::admin::v1::{
     CreateServiceAccountRequest, DeleteServiceAccountRequest, GetServiceAccountRequest, ListServiceAccountsRequest,
-    Role, RoleGrant, ServiceAccount, UpdateServiceAccountRequest,
+    ServiceAccount, UpdateServiceAccountRequest,
 };
 use sluice_proto::wkt::FieldMask;
 
@@ -24,11 +24,7 @@ pub(crate) async fn run(global: &Global, command: ServiceAccounts) -> Result<()>
         ServiceAccounts::Create { account, display_name, grants } => {
             let request = CreateServiceAccountRequest {
                 service_account_id: account,
-                service_account: Some(ServiceAccount {
-                    display_name,
-                    grants: parse_grants(&grants)?,
-                    ..Default::default()
-                }),
+                service_account: Some(ServiceAccount { display_name, grants, ..Default::default() }),
                 request_id: request_id(),
                 ..Default::default()
             };
@@ -39,6 +35,7 @@ pub(crate) async fn run(global: &Global, command: ServiceAccounts) -> Result<()>
         }
         ServiceAccounts::List(page) => {
             let found = pages!(
+                global,
                 session,
                 client,
                 list_service_accounts,
@@ -46,15 +43,11 @@ pub(crate) async fn run(global: &Global, command: ServiceAccounts) -> Result<()>
                 service_accounts,
                 ListServiceAccountsRequest::default()
             );
-            return output::print(global, &found, &COLUMNS, found.iter().map(row));
+            return output::print_list(global, "serviceAccounts", &found, &COLUMNS, found.iter().map(row));
         }
-        ServiceAccounts::SetGrants { account, grants } => {
+        ServiceAccounts::SetGrants { account, grants, none: _ } => {
             let request = UpdateServiceAccountRequest {
-                service_account: Some(ServiceAccount {
-                    name: name(&account),
-                    grants: parse_grants(&grants)?,
-                    ..Default::default()
-                }),
+                service_account: Some(ServiceAccount { name: name(&account), grants, ..Default::default() }),
                 update_mask: Some(FieldMask { paths: vec!["grants".into()] }),
                 request_id: request_id(),
                 ..Default::default()
@@ -70,19 +63,6 @@ pub(crate) async fn run(global: &Global, command: ServiceAccounts) -> Result<()>
     let account = session.take(answer)?;
     note_conditions(global, &account.conditions);
     output::print(global, &account, &COLUMNS, [row(&account)])
-}
-
-/// `role` or `role@resource`.
-fn parse_grants(texts: &[String]) -> Result<Vec<RoleGrant>> {
-    texts
-        .iter()
-        .map(|text| {
-            let (role, resource) = text.split_once('@').unwrap_or((text, "*"));
-            let role = Role::from_str_name(&format!("ROLE_{}", role.to_uppercase()))
-                .with_context(|| format!("{role:?} is no role: owner, developer, producer, consumer or viewer"))?;
-            Ok(RoleGrant { role: role.into(), resource: resource.into() })
-        })
-        .collect()
 }
 
 fn row(account: &ServiceAccount) -> Vec<String> {

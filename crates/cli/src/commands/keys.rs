@@ -1,5 +1,7 @@
 //! `sluice keys`.
 
+use std::io::Write;
+
 use anyhow::Result;
 use jiff::Timestamp as Instant;
 use sluice_proto::admin::v1::service_account_service_client::ServiceAccountServiceClient;
@@ -35,6 +37,7 @@ pub(crate) async fn run(global: &Global, command: Keys) -> Result<()> {
         Keys::List { account, page } => {
             let parent = full_name("serviceAccounts", &account);
             let found = pages!(
+                global,
                 session,
                 client,
                 list_api_keys,
@@ -42,7 +45,7 @@ pub(crate) async fn run(global: &Global, command: Keys) -> Result<()> {
                 api_keys,
                 ListApiKeysRequest { parent: parent.clone(), ..Default::default() }
             );
-            output::print(global, &found, &COLUMNS, found.iter().map(row))
+            output::print_list(global, "apiKeys", &found, &COLUMNS, found.iter().map(row))
         }
         Keys::Revoke { key } => {
             let request = RevokeApiKeyRequest { name: key, request_id: request_id(), ..Default::default() };
@@ -59,7 +62,7 @@ pub(crate) fn print_new(global: &Global, key: &ApiKey) -> Result<()> {
         return output::print(global, key, &COLUMNS, [row(key)]);
     }
     output::note(global, &format!("{}; its text is shown only now:", key.name));
-    println!("{}", key.key);
+    writeln!(std::io::stdout(), "{}", key.key)?;
     Ok(())
 }
 

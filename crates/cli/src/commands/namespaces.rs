@@ -4,8 +4,10 @@ use anyhow::{Context, Result};
 use sluice_proto::admin::v1::namespace_service_client::NamespaceServiceClient;
 use sluice_proto::admin::v1::{
     CreateNamespaceRequest, DeleteNamespaceRequest, GetNamespaceRequest, ListNamespacesRequest, Namespace,
+    UpdateNamespaceRequest,
 };
 use sluice_proto::google::longrunning::{Operation, operation};
+use sluice_proto::wkt::FieldMask;
 
 use super::operations::settle;
 use super::{full_name, last_part, pages};
@@ -34,9 +36,34 @@ pub(crate) async fn run(global: &Global, command: Namespaces) -> Result<()> {
             print(global, &session.take(client.get_namespace(session.request(request)).await)?)
         }
         Namespaces::List(page) => {
-            let found =
-                pages!(session, client, list_namespaces, page.limit, namespaces, ListNamespacesRequest::default());
-            output::print(global, &found, &COLUMNS, found.iter().map(row))
+            let found = pages!(
+                global,
+                session,
+                client,
+                list_namespaces,
+                page.limit,
+                namespaces,
+                ListNamespacesRequest::default()
+            );
+            output::print_list(global, "namespaces", &found, &COLUMNS, found.iter().map(row))
+        }
+        Namespaces::Update { namespace, display_name, deletion_protection } => {
+            let mut paths = Vec::new();
+            paths.extend(display_name.as_ref().map(|_| "display_name".to_owned()));
+            paths.extend(deletion_protection.map(|_| "deletion_protection".to_owned()));
+            let request = UpdateNamespaceRequest {
+                namespace: Some(Namespace {
+                    name: full_name("namespaces", &namespace),
+                    display_name: display_name.unwrap_or_default(),
+                    deletion_protection: deletion_protection.unwrap_or_default(),
+                    ..Default::default()
+                }),
+                update_mask: Some(FieldMask { paths }),
+                request_id: request_id(),
+                ..Default::default()
+            };
+            let operation = session.take(client.update_namespace(session.request(request)).await)?;
+            print_operation(global, settle(global, &session, operation).await?)
         }
         Namespaces::Delete { namespace } => {
             let request = DeleteNamespaceRequest {

@@ -24,9 +24,16 @@ pub(crate) async fn run(global: &Global, command: Operations) -> Result<()> {
             output::print(global, &found, &COLUMNS, [row(&found)])
         }
         Operations::List(page) => {
-            let found =
-                pages!(session, client, list_operations, page.limit, operations, ListOperationsRequest::default());
-            output::print(global, &found, &COLUMNS, found.iter().map(row))
+            let found = pages!(
+                global,
+                session,
+                client,
+                list_operations,
+                page.limit,
+                operations,
+                ListOperationsRequest::default()
+            );
+            output::print_list(global, "operations", &found, &COLUMNS, found.iter().map(row))
         }
         Operations::Wait { operation } => {
             let found = finished(&session, full_name("operations", &operation)).await?;

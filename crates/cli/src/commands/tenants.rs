@@ -16,6 +16,7 @@ use super::operations::note_conditions;
 use super::{full_name, keys, last_part, pages};
 use crate::args::{Global, Tenants};
 use crate::connect::{Session, request_id};
+use crate::failure::Usage;
 use crate::{output, when};
 
 const COLUMNS: [&str; 5] = ["tenant", "state", "display name", "created", "uid"];
@@ -36,8 +37,9 @@ pub(crate) async fn run(global: &Global, command: Tenants) -> Result<()> {
         }
         Tenants::Get { tenant } => client.get_tenant(session.request(GetTenantRequest { name: name(&tenant) })).await,
         Tenants::List(page) => {
-            let found = pages!(session, client, list_tenants, page.limit, tenants, ListTenantsRequest::default());
-            return output::print(global, &found, &COLUMNS, found.iter().map(row));
+            let found =
+                pages!(global, session, client, list_tenants, page.limit, tenants, ListTenantsRequest::default());
+            return output::print_list(global, "tenants", &found, &COLUMNS, found.iter().map(row));
         }
         Tenants::SetLimits {
             tenant,
@@ -63,9 +65,6 @@ pub(crate) async fn run(global: &Global, command: Tenants) -> Result<()> {
                 partitions: take("partitions", partitions),
                 namespaces: take("namespaces", namespaces),
             };
-            if paths.is_empty() {
-                bail!("nothing to change: give at least one limit");
-            }
             let request = UpdateTenantRequest {
                 tenant: Some(Tenant { name: name(&tenant), limits: Some(limits), ..Default::default() }),
                 update_mask: Some(FieldMask { paths }),
@@ -119,7 +118,7 @@ fn confirm(yes: bool, tenant: &str) -> Result<()> {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        bail!("deleting a tenant deletes all its data; give --yes");
+        bail!(Usage("deleting a tenant deletes all its data; give --yes".into()));
     }
     eprint!("This deletes tenant {tenant} with all its data. Type its id to go on: ");
     let mut answer = String::new();

@@ -1,6 +1,6 @@
 //! `sluice topics`.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use sluice_proto::admin::v1::topic_service_client::TopicServiceClient;
 use sluice_proto::admin::v1::{
     CreateTopicRequest, DeleteTopicRequest, GetTopicRequest, ListTopicsRequest, Topic, UpdateTopicRequest, topic,
@@ -11,8 +11,8 @@ use sluice_proto::stream::v1::{GetTopicMetadataRequest, TopicMetadata};
 use sluice_proto::wkt::FieldMask;
 
 use super::operations::{note_conditions, settle};
-use super::{full_name, last_part, pages, topic_name};
-use crate::args::{Global, Topics};
+use super::{full_name, last_part, pages};
+use crate::args::{Global, Output, Topics};
 use crate::connect::{Session, request_id};
 use crate::{output, when};
 
@@ -23,8 +23,7 @@ pub(crate) async fn run(global: &Global, command: Topics) -> Result<()> {
     let mut client = TopicServiceClient::new(session.channel.clone());
     match command {
         Topics::Create { topic, partitions, retention, compact, deletion_protection } => {
-            let name = topic_name(&topic);
-            let (parent, topic_id) = name.split_once("/topics/").context("name the topic as namespace/topic")?;
+            let (parent, topic_id) = topic.split_once("/topics/").context("name the topic as namespace/topic")?;
             let request = CreateTopicRequest {
                 parent: parent.into(),
                 topic_id: topic_id.into(),
@@ -42,17 +41,18 @@ pub(crate) async fn run(global: &Global, command: Topics) -> Result<()> {
             print_operation(global, settle(global, &session, operation).await?)
         }
         Topics::Get { topic } => {
-            let request = GetTopicRequest { name: topic_name(&topic) };
+            let request = GetTopicRequest { name: topic };
             print(global, &session.take(client.get_topic(session.request(request)).await)?)
         }
         Topics::Describe { topic } => {
-            let request = GetTopicMetadataRequest { topic: topic_name(&topic) };
+            let request = GetTopicMetadataRequest { topic: topic };
             let mut stream = StreamServiceClient::new(session.channel.clone());
             print_metadata(global, &session.take(stream.get_topic_metadata(session.request(request)).await)?)
         }
         Topics::List { namespace, page } => {
             let parent = full_name("namespaces", &namespace);
             let found = pages!(
+                global,
                 session,
                 client,
                 list_topics,
@@ -60,20 +60,19 @@ pub(crate) async fn run(global: &Global, command: Topics) -> Result<()> {
                 topics,
                 ListTopicsRequest { parent: parent.clone(), ..Default::default() }
             );
-            output::print(global, &found, &COLUMNS, found.iter().map(row))
+            output::print_list(global, "topics", &found, &COLUMNS, found.iter().map(row))
         }
-        Topics::Update { topic, partitions, retention } => {
+        Topics::Update { topic, partitions, retention, deletion_protection } => {
             let mut paths = Vec::new();
             paths.extend(partitions.map(|_| "partition_count".to_owned()));
             paths.extend(retention.map(|_| "retention".to_owned()));
-            if paths.is_empty() {
-                bail!("nothing to change: give --partitions or --retention");
-            }
+            paths.extend(deletion_protection.map(|_| "deletion_protection".to_owned()));
             let request = UpdateTopicRequest {
                 topic: Some(Topic {
-                    name: topic_name(&topic),
+                    name: topic,
                     partition_count: partitions,
                     retention: retention.map(Into::into),
+                    deletion_protection: deletion_protection.unwrap_or_default(),
                     ..Default::default()
                 }),
                 update_mask: Some(FieldMask { paths }),
@@ -84,12 +83,8 @@ pub(crate) async fn run(global: &Global, command: Topics) -> Result<()> {
             print_operation(global, settle(global, &session, operation).await?)
         }
         Topics::Delete { topic, allow_missing } => {
-            let request = DeleteTopicRequest {
-                name: topic_name(&topic),
-                allow_missing,
-                request_id: request_id(),
-                ..Default::default()
-            };
+            let request =
+                DeleteTopicRequest { name: topic, allow_missing, request_id: request_id(), ..Default::default() };
             let operation = session.take(client.delete_topic(session.request(request)).await)?;
             print_operation(global, settle(global, &session, operation).await?)
         }
@@ -103,7 +98,13 @@ fn print_operation(global: &Global, operation: Operation) -> Result<()> {
     let Some(topic) = any.unpack::<Topic>() else {
         return Ok(());
     };
-    print(global, &topic.context("read the operation's response")?)
+    let topic = topic.context("read the operation's response")?;
+    // What was absent, and was allowed to be, has nothing to show.
+    if topic.uid.is_empty() && global.output == Output::Table {
+        output::note(global, &format!("{} does not exist", topic.name));
+        return Ok(());
+    }
+    print(global, &topic)
 }
 
 fn print(global: &Global, topic: &Topic) -> Result<()> {

@@ -4,7 +4,7 @@ use anyhow::Result;
 use sluice_proto::billing::v1::usage_service_client::UsageServiceClient;
 use sluice_proto::billing::v1::{GetUsageRequest, OffsetRange, TopicUsage, UsageTotals};
 
-use super::{pages, topic_name};
+use super::{pages, short_topic};
 use crate::args::{Global, Usage};
 use crate::connect::Session;
 use crate::{output, when};
@@ -12,22 +12,29 @@ use crate::{output, when};
 pub(crate) async fn run(global: &Global, command: Usage) -> Result<()> {
     let session = Session::tenant(global)?;
     let mut client = UsageServiceClient::new(session.channel.clone());
-    let topic = command.topic.as_deref().map(topic_name).unwrap_or_default();
-    let start_time = command.since.as_deref().map(when::parse).transpose()?;
+    let topic = command.topic.unwrap_or_default();
+    let start_time = command.since;
     let found = pages!(
+        global,
         session,
         client,
         get_usage,
-        10_000_usize,
+        10_000,
         topics,
         GetUsageRequest { topic: topic.clone(), start_time, ..Default::default() }
     );
     if command.coverage {
         let columns = ["topic", "uid", "partition", "end", "counted", "not yet counted", "counted bytes"];
-        return output::print(global, &found, &columns, found.iter().flat_map(coverage_rows));
+        return output::print_list(global, "topics", &found, &columns, found.iter().flat_map(coverage_rows));
     }
     let columns = ["topic", "uid", "hour", "in bytes", "in records", "out bytes", "out records"];
-    output::print(global, &found, &columns, found.iter().flat_map(|topic| total_rows(topic, command.hours)))
+    output::print_list(
+        global,
+        "topics",
+        &found,
+        &columns,
+        found.iter().flat_map(|topic| total_rows(topic, command.hours)),
+    )
 }
 
 fn total_rows(topic: &TopicUsage, hours: bool) -> Vec<Vec<String>> {
@@ -71,7 +78,8 @@ fn coverage_rows(topic: &TopicUsage) -> Vec<Vec<String>> {
 }
 
 fn shown(topic: &TopicUsage) -> String {
-    if topic.deleted { format!("{} (deleted)", topic.topic) } else { topic.topic.clone() }
+    let name = short_topic(&topic.topic);
+    if topic.deleted { format!("{name} (deleted)") } else { name }
 }
 
 fn ranges(ranges: &[OffsetRange]) -> String {

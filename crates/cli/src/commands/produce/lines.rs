@@ -1,15 +1,31 @@
 //! Lines of standard input as records.
 
-use anyhow::{Context, Result, bail};
+use std::time::Duration;
+
+use anyhow::{Context, Error, Result, bail};
 use bytes::Bytes;
 use serde_json::Value;
 use sluice_proto::stream::v1::{Header, ProduceRecord, header, produce_record};
 use tokio::io::{AsyncBufReadExt, BufReader, Stdin};
 
 use crate::args::{InputFormat, Produce};
+use crate::failure::Usage;
 
 /// Longest line: a record's limit with room for JSON around it.
 const LINE_BYTES_MAX: usize = 2 << 20;
+
+/// How long a pause of the input is waited out before a batch goes as it is.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Where a batch ended.
+pub(super) enum End {
+    /// There is more.
+    NotYet,
+    /// At the end of the input.
+    OfInput,
+    /// At a line that is no record.
+    Wrong(Error),
+}
 
 /// The reader of lines.
 pub(super) struct Lines {
@@ -24,10 +40,10 @@ pub(super) struct Lines {
 impl Lines {
     pub(super) fn new(command: &Produce) -> Result<Self> {
         if command.key_separator.is_some() && command.format != InputFormat::Lines {
-            bail!("--key-separator goes with --format lines");
+            bail!(Usage("--key-separator goes with --format lines".into()));
         }
         if command.key_field.is_some() && command.format != InputFormat::Json {
-            bail!("--key-field goes with --format json");
+            bail!(Usage("--key-field goes with --format json".into()));
         }
         Ok(Self {
             input: BufReader::with_capacity(1 << 16, tokio::io::stdin()),
@@ -39,25 +55,30 @@ impl Lines {
         })
     }
 
-    /// Up to `count` records or about `bytes` of payload; empty at the end. Does not wait for a whole batch when input
-    /// pauses: what is buffered goes out.
-    pub(super) async fn batch(&mut self, count: usize, bytes: usize) -> Result<Vec<ProduceRecord>> {
+    /// Up to `count` records or about `bytes` of payload, and whether there is more. Does not wait for a whole batch when
+    /// input pauses: what is there goes out.
+    pub(super) async fn batch(&mut self, count: usize, bytes: usize) -> (Vec<ProduceRecord>, End) {
         let mut records = Vec::new();
         let mut size = 0;
         while records.len() < count && size < bytes {
             if !records.is_empty() && self.input.buffer().is_empty() {
-                let more = tokio::time::timeout(std::time::Duration::from_millis(5), self.input.fill_buf()).await;
+                let more = tokio::time::timeout(PAUSE, self.input.fill_buf()).await;
                 if more.is_err() {
                     break;
                 }
             }
-            let Some(line) = self.line().await? else { break };
+            let line = match self.line().await {
+                Ok(Some(line)) => line,
+                Ok(None) => return (records, End::OfInput),
+                Err(error) => return (records, End::Wrong(error)),
+            };
             size += line.len();
-            let mut record = self.record(line).with_context(|| format!("line {}", self.number))?;
-            record.partition = record.partition.or(self.partition);
-            records.push(record);
+            match self.record(line).with_context(|| format!("line {}", self.number)) {
+                Ok(record) => records.push(ProduceRecord { partition: record.partition.or(self.partition), ..record }),
+                Err(error) => return (records, End::Wrong(error)),
+            }
         }
-        Ok(records)
+        (records, End::NotYet)
     }
 
     async fn line(&mut self) -> Result<Option<Vec<u8>>> {
@@ -149,7 +170,8 @@ fn object(line: &[u8]) -> Result<ProduceRecord> {
                 record.partition = Some(number.context("partition: give a number")?);
             }
             ("timestamp", time) => record.timestamp = Some(super::timestamp(&time)?),
-            (other, _) => bail!("{other}: no such field, or not of its form"),
+            ("headers", _) => bail!("headers: give an object of names and values"),
+            (other, _) => bail!("{other:?} is no field; there are key, value, headers, partition, timestamp"),
         }
     }
     Ok(record)
