@@ -1,7 +1,9 @@
 //! `sluiced up`: everything on this machine, in one process or, with `--separate`, one per role.
 
 mod demo_tenant;
+mod greeting;
 mod logs;
+mod preconditions;
 mod roles;
 
 use std::path::{Path, PathBuf};
@@ -9,7 +11,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use sluice_devstack::{DataDir, Stack};
+use sluice_devstack::{DataDir, Stack, preflight};
 use sluice_runtime::shutdown::shutdown_signal;
 use tokio_util::sync::CancellationToken;
 
@@ -48,24 +50,65 @@ pub fn main(args: Args) -> ExitCode {
     match runtime.block_on(run(args)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            if !error.is::<Told>() {
+                eprintln!("error: {error:#}");
+            }
             ExitCode::FAILURE
         }
     }
 }
 
+/// A failure that the person has read already.
+#[derive(Debug)]
+struct Told;
+
+impl std::fmt::Display for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("told already")
+    }
+}
+
+impl std::error::Error for Told {}
+
 async fn run(args: Args) -> Result<()> {
     let started = Instant::now();
     let shutdown = shutdown_signal().context("listen for signals")?;
     let dir = data_dir(&args.data_dir)?;
-    logs::to_file(&dir.join("logs"))?;
+    preconditions::check(&args, &dir).await?;
+    let _logs = logs::to_file(&dir.join("logs"))?;
     let step = |what: &str| eprintln!("{:>6.1} s  {what}", started.elapsed().as_secs_f64());
 
-    step("starting Kafka 4.3.1 and PostgreSQL");
+    let needs = preflight::Needs { kafka: true, postgres: true };
+    // Maven is looked for only when it is needed.
+    if preflight::check(needs)?.mvn.is_some() {
+        step("fetching Kafka's jars with Maven (44 MB, only this once), then starting Kafka 4.3.1 and PostgreSQL");
+    } else {
+        step("starting Kafka 4.3.1 and PostgreSQL");
+    }
     let stack = tokio::select! {
         stack = Stack::builder().data_dir(DataDir::Persistent(dir.join("stack"))).build() => stack?,
-        () = shutdown.cancelled() => return Ok(()),
+        () = tell_of_waiting(&step) => return Ok(()),
+        () = shutdown.cancelled() => {
+            eprintln!("stopping");
+            return Ok(());
+        }
     };
+    let outcome = with_stack(&args, &dir, &stack, &shutdown, &step).await;
+    stack.stop().await;
+    if outcome.is_ok() {
+        step("stopped");
+    }
+    outcome
+}
+
+/// Runs the roles beside the stack until a signal; they have ended when this returns.
+async fn with_stack(
+    args: &Args,
+    dir: &Path,
+    stack: &Stack,
+    shutdown: &CancellationToken,
+    step: &impl Fn(&str),
+) -> Result<()> {
     let layout = Layout {
         gateways: args.gateways.into(),
         public_port: Some(args.port),
@@ -73,16 +116,18 @@ async fn run(args: Args) -> Result<()> {
         ..Layout::default()
     };
     step("starting control plane, provisioning, billing and gateway");
-    let local = Local::prepare(&stack, &dir, &layout).await?;
+    let local = Local::prepare(stack, dir, &layout).await?;
     let stop_roles = CancellationToken::new();
-    let mut running = roles::start(&local, args.separate, &stack, stop_roles.clone())?;
-    let outcome = serve(&local, &mut running, &shutdown, step).await;
+    let mut running = roles::start(&local, args.separate, stack, stop_roles.clone())?;
+    let outcome = serve(&local, &mut running, shutdown, step).await;
 
-    eprintln!("stopping");
+    match &outcome {
+        Ok(()) => eprintln!("stopping"),
+        Err(error) => eprintln!("error: {error:#}\nstopping everything"),
+    }
     stop_roles.cancel();
     running.stopped(Duration::from_secs(40)).await;
-    stack.stop().await;
-    outcome
+    outcome.map_err(|_| Told.into())
 }
 
 /// Until a signal, or until something ends that must not.
@@ -90,7 +135,7 @@ async fn serve(
     local: &Local,
     running: &mut roles::Running,
     shutdown: &CancellationToken,
-    step: impl Fn(&str),
+    step: &impl Fn(&str),
 ) -> Result<()> {
     let ready = async {
         roles::ready(local, Duration::from_secs(60)).await?;
@@ -102,10 +147,20 @@ async fn serve(
         () = shutdown.cancelled() => return Ok(()),
     };
     step("ready");
-    eprintln!("{}", tenant.greeting(local));
+    eprintln!("{}", greeting::text(local, &tenant));
     tokio::select! {
         failure = running.ended() => Err(failure),
         () = shutdown.cancelled() => Ok(()),
+    }
+}
+
+/// A line now and then, so that a slow start does not look like a stuck one. Never returns.
+async fn tell_of_waiting(step: &impl Fn(&str)) {
+    let mut every = tokio::time::interval(Duration::from_secs(10));
+    every.reset();
+    loop {
+        every.tick().await;
+        step("still starting");
     }
 }
 

@@ -16,13 +16,14 @@ use tonic::{Code, Request, Status};
 use crate::local::Local;
 
 const TENANT: &str = "demo";
-const NAMESPACE: &str = "demo";
-const TOPIC: &str = "events";
+pub(super) const NAMESPACE: &str = "demo";
+pub(super) const TOPIC: &str = "events";
 
 /// The tenant with a key that works.
 pub(super) struct DemoTenant {
     key: String,
-    env_file: PathBuf,
+    /// The address and the key as variables of a shell, mode 0600.
+    pub(super) env_file: PathBuf,
 }
 
 impl DemoTenant {
@@ -64,35 +65,6 @@ impl DemoTenant {
             local.operator_token_file.display(),
         );
         crate::local::write_secret(&self.env_file, &text)
-    }
-
-    /// What to do next.
-    pub(super) fn greeting(&self, local: &Local) -> String {
-        let topic = format!("namespaces/{NAMESPACE}/topics/{TOPIC}");
-        let others: String = local.public.iter().skip(1).map(|other| format!(", http://{other}")).collect();
-        format!(
-            "
-  gateway    http://{gateway}{others}   (gRPC and HTTP)
-  operator   http://{operator}   (token in {token})
-  data       {dir}   (logs in logs/)
-
-  In another terminal, from here:
-
-  . {env}
-  curl -sS -H \"Authorization: Bearer $SLUICE_API_KEY\" -H 'Content-Type: application/json' \\
-       -d '{{\"records\":[{{\"keyText\":\"N14228\",\"valueJson\":{{\"delay\":11}}}}]}}' $SLUICE_URL/v1/{topic}/records
-  curl -sS -H \"Authorization: Bearer $SLUICE_API_KEY\" \"$SLUICE_URL/v1/{topic}/records?offset=earliest&encoding=JSON&wait_ms=5000\"
-  target/debug/sluice topics create {NAMESPACE}/orders --partitions 3
-  seq 1000 | target/debug/sluice produce {NAMESPACE}/orders && target/debug/sluice fetch {NAMESPACE}/orders --max 5
-  target/debug/sluice usage
-
-  Ctrl-C stops everything; the data stays.",
-            gateway = local.public[0],
-            operator = local.operator,
-            token = local.operator_token_file.display(),
-            dir = local.dir.display(),
-            env = self.env_file.display(),
-        )
     }
 }
 

@@ -1,10 +1,12 @@
 //! The roles of `up`: tasks of this process, or processes of their own.
 
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Error, Result, anyhow};
 use sluice_devstack::{ProcessHandle, ProcessSpec, Ready, Stack};
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::local::{Instance, Local};
@@ -15,11 +17,14 @@ const GRACE: Duration = Duration::from_secs(35);
 /// Everything that was started. The gateways end before what they need.
 pub(super) struct Running {
     tasks: JoinSet<Result<()>>,
+    names: HashMap<Id, String>,
+    logs: PathBuf,
 }
 
 /// Starts every instance; `stop` ends them all, in order.
 pub(super) fn start(local: &Local, separate: bool, stack: &Stack, stop: CancellationToken) -> Result<Running> {
     let mut tasks = JoinSet::new();
+    let mut names = HashMap::new();
     let stop_others = CancellationToken::new();
     let gateways_left = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(
         local.instances.iter().filter(|instance| instance.role == Role::Gateway).count(),
@@ -29,8 +34,8 @@ pub(super) fn start(local: &Local, separate: bool, stack: &Stack, stop: Cancella
         let own_stop = if is_gateway { stop.clone() } else { stop_others.clone() };
         let (stop_others, gateways_left) = (stop_others.clone(), gateways_left.clone());
         let process = if separate { Some(spawn(local, &instance, stack)?) } else { None };
-        tasks.spawn(async move {
-            let name = instance.name.clone();
+        let name = instance.name.clone();
+        let task = tasks.spawn(async move {
             let outcome = match process {
                 Some(process) => watch(process, own_stop).await,
                 None => role::run(instance.role, &instance.config, own_stop, Logs::Already).await,
@@ -38,10 +43,12 @@ pub(super) fn start(local: &Local, separate: bool, stack: &Stack, stop: Cancella
             if is_gateway && gateways_left.fetch_sub(1, std::sync::atomic::Ordering::AcqRel) == 1 {
                 stop_others.cancel();
             }
-            outcome.with_context(|| name)
+            outcome
         });
+        names.insert(task.id(), name);
     }
-    Ok(Running { tasks })
+    let logs = local.dir.join("logs");
+    Ok(Running { tasks, names, logs })
 }
 
 fn spawn(local: &Local, instance: &Instance, stack: &Stack) -> Result<ProcessHandle> {
@@ -85,25 +92,33 @@ pub(super) async fn ready(local: &Local, within: Duration) -> Result<()> {
 
 impl Running {
     /// The failure of the first instance that ends.
-    pub(super) async fn ended(&mut self) -> anyhow::Error {
-        match self.tasks.join_next().await {
-            Some(Ok(Err(error))) => error,
-            Some(Err(error)) => anyhow!("a role ended: {error}"),
-            _ => anyhow!("a role ended"),
+    pub(super) async fn ended(&mut self) -> Error {
+        let (name, outcome) = self.next().await.unwrap_or_else(|| ("a role".into(), Ok(())));
+        match outcome {
+            Ok(()) => anyhow!("{name} ended, though nobody told it to; the logs are in {}", self.logs.display()),
+            Err(error) => error.context(format!("{name} failed; the logs are in {}", self.logs.display())),
         }
     }
 
     /// Waits for all of them to end.
     pub(super) async fn stopped(&mut self, within: Duration) {
         let all = async {
-            while let Some(ended) = self.tasks.join_next().await {
-                if let Ok(Err(error)) = ended {
-                    tracing::warn!(error = format!("{error:#}"), "a role ended with an error");
+            while let Some((name, outcome)) = self.next().await {
+                if let Err(error) = outcome {
+                    tracing::warn!(name, error = format!("{error:#}"), "ended with an error");
                 }
             }
         };
         if tokio::time::timeout(within, all).await.is_err() {
             tracing::warn!("roles were still running after {within:?}");
         }
+    }
+
+    async fn next(&mut self) -> Option<(String, Result<()>)> {
+        let (id, outcome) = match self.tasks.join_next_with_id().await? {
+            Ok((id, outcome)) => (id, outcome),
+            Err(panic) => (panic.id(), Err(panic.into())),
+        };
+        Some((self.names.remove(&id).unwrap_or_default(), outcome))
     }
 }
