@@ -4,7 +4,7 @@
 //! After a stop of the process the view catches up first ([`Freshness`]), or a revoked key would still work.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, header};
 
@@ -14,6 +14,7 @@ use sluice_types::{ErrorKind, Reason};
 
 use crate::auth::{Failures, KeyLookup, Verdict, Verified, verify};
 use crate::layers::call::{Target, nowhere};
+use crate::layers::deadline::Deadline;
 use crate::layers::{Answer, Inner, Middleware, Next, Request, call_of};
 use crate::view::View;
 use crate::view::freshness::Freshness;
@@ -51,7 +52,8 @@ impl Middleware for Authenticate {
             Target::Open => return next.run(request).await,
             Target::Grpc(_) | Target::Http(_) => {}
         }
-        self.freshness.ensure().await?;
+        let deadline = request.extensions().get::<Deadline>();
+        self.freshness.ensure(deadline.map_or(Duration::MAX, Deadline::patience)).await?;
         let verified = match bearer(request.headers()) {
             Ok(key) => self.check(&key, call.peer).await.map(|verified| Authenticated { key, verified }),
             Err(error) => Err(error),

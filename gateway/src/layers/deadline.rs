@@ -1,7 +1,8 @@
 //! Layer 6: when the caller stops waiting.
 //!
 //! From `grpc-timeout`, or `x-request-timeout-ms` over HTTP; 30 s if none is sent, never more than 60 s. Everything below
-//! waits within it; whatever is still running at the deadline is dropped and answered DEADLINE_EXCEEDED.
+//! waits within it. Handlers stop 100 ms earlier and say what they know; whatever is still running [`MARGIN`] before the
+//! deadline is dropped and answered DEADLINE_EXCEEDED, so that an answer arrives while the caller still waits for it.
 
 use std::time::{Duration, Instant};
 
@@ -20,12 +21,22 @@ pub const DEFAULT: Duration = Duration::from_secs(30);
 /// Longer ones are cut.
 pub const MAX: Duration = Duration::from_secs(60);
 
+/// An answer leaves so long before the deadline, or a tenth of a short timeout before it.
+pub const MARGIN: Duration = Duration::from_millis(50);
+
 /// The layer.
 pub struct Deadlines;
 
 /// When the caller stops waiting; in the request's extensions.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadline(pub Instant);
+
+impl Deadline {
+    /// How long a layer may wait and still say itself what it waited for.
+    pub fn patience(&self) -> Duration {
+        self.0.saturating_duration_since(Instant::now()).saturating_sub(2 * MARGIN)
+    }
+}
 
 impl Middleware for Deadlines {
     const NAME: &'static str = "deadline";
@@ -35,7 +46,7 @@ impl Middleware for Deadlines {
         let timeout = timeout(call.protocol, request.headers())?.unwrap_or(DEFAULT).min(MAX);
         let deadline = call.started + timeout;
         request.extensions_mut().insert(Deadline(deadline));
-        match tokio::time::timeout_at(deadline.into(), next.run(request)).await {
+        match tokio::time::timeout_at(answer_by(call.started, timeout).into(), next.run(request)).await {
             Ok(answer) => answer,
             Err(_) => Err(Error::new(
                 ErrorKind::DeadlineExceeded,
@@ -44,6 +55,11 @@ impl Middleware for Deadlines {
             )),
         }
     }
+}
+
+/// When this layer answers in the place of those below.
+fn answer_by(started: Instant, timeout: Duration) -> Instant {
+    started + (timeout - MARGIN.min(timeout / 10))
 }
 
 fn timeout(protocol: Protocol, headers: &HeaderMap) -> Result<Option<Duration>, Error> {
@@ -82,6 +98,13 @@ fn grpc_timeout(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_leaves_before_its_caller_stops_waiting() {
+        let started = Instant::now();
+        assert_eq!(answer_by(started, Duration::from_millis(700)), started + Duration::from_millis(650));
+        assert_eq!(answer_by(started, Duration::from_millis(10)), started + Duration::from_millis(9));
+    }
 
     #[test]
     fn timeouts_of_both_protocols_are_read_strictly() {

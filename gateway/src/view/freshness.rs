@@ -93,9 +93,10 @@ impl Freshness {
     }
 
     /// Returns at once, save after a stop of the process: then when the view has caught up, or after 2 s. UNAVAILABLE while
-    /// the view is not loaded.
-    pub async fn ensure(&self) -> Result<(), Error> {
-        if !*self.0.servable.borrow() && tokio::time::timeout(CATCH_UP_MAX, self.servable()).await.is_err() {
+    /// the view is not loaded, after at most `patience`.
+    pub async fn ensure(&self, patience: Duration) -> Result<(), Error> {
+        let wait = CATCH_UP_MAX.min(patience);
+        if !*self.0.servable.borrow() && tokio::time::timeout(wait, self.servable()).await.is_err() {
             return Err(Error::unavailable(Reason::RevisionBehind, "this gateway is starting; try again"));
         }
         let Some(woke) = self.0.notice() else { return Ok(()) };
@@ -139,9 +140,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nothing_is_served_before_the_view_was_loaded() {
         let freshness = Freshness::default();
-        assert_eq!(freshness.ensure().await.expect_err("starting").kind, sluice_types::ErrorKind::Unavailable);
+        assert_eq!(
+            freshness.ensure(CATCH_UP_MAX).await.expect_err("starting").kind,
+            sluice_types::ErrorKind::Unavailable
+        );
+        let before = Instant::now();
+        assert!(freshness.ensure(Duration::from_millis(300)).await.is_err());
+        assert!(before.elapsed() < Duration::from_millis(310), "its caller would not have waited longer");
         freshness.set_servable();
-        freshness.ensure().await.expect("loaded");
+        freshness.ensure(CATCH_UP_MAX).await.expect("loaded");
     }
 
     #[tokio::test(start_paused = true)]
@@ -151,7 +158,7 @@ mod tests {
         freshness.seen(Instant::now());
         tokio::time::sleep(Duration::from_secs(60)).await;
         let before = Instant::now();
-        freshness.ensure().await.expect("servable");
+        freshness.ensure(CATCH_UP_MAX).await.expect("servable");
         assert_eq!(before.elapsed(), Duration::ZERO, "Kafka is away, the process was not");
         ticking.abort();
     }
@@ -165,7 +172,7 @@ mod tests {
         let before = Instant::now();
         let call = tokio::spawn({
             let freshness = freshness.clone();
-            async move { freshness.ensure().await.expect("servable") }
+            async move { freshness.ensure(CATCH_UP_MAX).await.expect("servable") }
         });
         tokio::task::yield_now().await;
         freshness.seen(before - Duration::from_secs(19));
@@ -185,9 +192,9 @@ mod tests {
         freshness.0.notice();
         let ticking = tokio::spawn(freshness.clone().tick());
         let tolerance = Duration::from_millis(5);
-        freshness.ensure().await.expect("servable");
+        freshness.ensure(CATCH_UP_MAX).await.expect("servable");
         assert!((CATCH_UP_MAX..CATCH_UP_MAX + tolerance).contains(&before.elapsed()), "{:?}", before.elapsed());
-        freshness.ensure().await.expect("servable");
+        freshness.ensure(CATCH_UP_MAX).await.expect("servable");
         assert!(before.elapsed() < CATCH_UP_MAX + tolerance, "and does not begin again");
         ticking.abort();
     }
