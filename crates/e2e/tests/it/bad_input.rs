@@ -372,6 +372,20 @@ async fn records_over_http(cases: &mut Cases) {
     cases
         .http("an unknown query parameter", ("POST", &query), &headers, b"x", (400, "INVALID_FIELD"), &["colour"])
         .await;
+    let reserved = [("content-type", "text/plain"), ("x-record-header-sluice-x", "1")];
+    cases
+        .http(
+            "a raw record with header sluice-x",
+            ("POST", &path),
+            &reserved,
+            b"x",
+            (400, "INVALID_FIELD"),
+            &["records[0].headers[0]", "sluice-", "reserved"],
+        )
+        .await;
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let says = ["content-type", "application/json"];
+    cases.http("a form", ("POST", &path), &form, b"records=1", (400, "INVALID_FIELD"), &says).await;
     let query = format!("{path}?partition=4");
     cases
         .http(

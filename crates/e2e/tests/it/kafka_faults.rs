@@ -21,6 +21,8 @@ const PARTITIONS: i32 = 4;
 const STOPPED_FOR: Duration = Duration::from_secs(20);
 const DOWN_FOR: Duration = Duration::from_secs(6);
 const BACK_WITHIN: Duration = Duration::from_secs(5);
+/// A gateway looks for Kafka for 5 s before it serves what it has on disk.
+const READY_WITHIN: Duration = Duration::from_secs(10);
 const BATCH: usize = 10;
 
 /// What goes on with Kafka.
@@ -324,6 +326,27 @@ async fn every_call_is_answered_in_time_and_truly_while_kafka_stands_still_dies_
     it.stop().await
 }
 
+/// Calls with a short deadline while the second gateway is starting: each is answered in time, with nothing taken.
+async fn takes_nothing_until_ready(it: &Installation, key: &str, topic: &str) -> Result<()> {
+    let admin = Http::new(&it.instance("gateway-2")?.admin, None);
+    let mut api = it.api(1, key)?;
+    api.timeout = Duration::from_millis(700);
+    let started = Instant::now();
+    let mut calls = 0;
+    while admin.get("/readyz").await?.status != 200 {
+        let began = Instant::now();
+        let answer = api.produce(topic, vec![record(None, b"while starting")]).await;
+        ensure!(began.elapsed() < api.timeout, "{:?}: {answer:?}", began.elapsed());
+        match answer {
+            Ok(results) => ensure!(results[0].outcome() == Outcome::NotPersisted, "{results:?}"),
+            Err(status) => ensure!(status.code() == tonic::Code::Unavailable, "{status:?}"),
+        }
+        calls += 1;
+    }
+    println!("ready after {:?} without Kafka; {calls} calls before", started.elapsed());
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_starts_without_kafka_answers_in_time_and_serves_when_kafka_comes() -> Result<()> {
     let it = Installation::start(Options::default()).await?;
@@ -343,6 +366,9 @@ async fn a_gateway_that_starts_without_kafka_answers_in_time_and_serves_when_kaf
         Ok(TcpStream::connect(it.gateway(1)).await.is_ok().then_some(()))
     })
     .await?;
+    // Until it says that it is ready it takes nothing, and says so in time.
+    let unready = takes_nothing_until_ready(&it, &tenant.key, &topic.name);
+    tokio::time::timeout(READY_WITHIN, unready).await.context("not ready without Kafka")??;
     let shared = Arc::new(Shared::default());
     shared.set(Phase::Down);
     let mut tasks = Vec::new();
