@@ -14,6 +14,7 @@ use crate::conn::Connection;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::fetch::FetchGates;
+use crate::group::coordinator::Coordinators;
 use crate::metadata::{self, Cache, ClusterMetadata, Topic};
 use crate::pool::{Lane, Node, Pool};
 use crate::transport::Address;
@@ -34,6 +35,7 @@ pub(crate) struct Inner {
     pub(crate) pool: Pool,
     pub(crate) next_own_lane: AtomicU32,
     pub(crate) gates: FetchGates,
+    pub(crate) coordinators: Coordinators,
     /// Topics somebody waits to know; whoever holds `refreshing` asks for all of them at once.
     wanted: Mutex<HashSet<String>>,
     refreshing: tokio::sync::Mutex<()>,
@@ -53,6 +55,7 @@ impl Client {
             pool: Pool::default(),
             next_own_lane: AtomicU32::new(0),
             gates: FetchGates::default(),
+            coordinators: Coordinators::default(),
             wanted: Mutex::default(),
             refreshing: tokio::sync::Mutex::default(),
         };

@@ -11,9 +11,10 @@ use kacrab_protocol::frame::{RequestFrameSpec, encode_request_frame};
 use kacrab_protocol::generated::{ApiKey, ErrorCode};
 
 pub(crate) use kacrab_protocol::generated::{
-    create_acls_request, create_partitions_request, create_topics_request, delete_acls_request, delete_topics_request,
-    describe_configs_request, fetch_request, fetch_response, incremental_alter_configs_request, list_offsets_request,
-    metadata_request, produce_request,
+    consumer_group_describe_response, consumer_group_heartbeat_request, create_acls_request, create_partitions_request,
+    create_topics_request, delete_acls_request, delete_topics_request, describe_configs_request, fetch_request,
+    fetch_response, incremental_alter_configs_request, list_offsets_request, metadata_request, offset_commit_request,
+    offset_delete_request, offset_fetch_request, produce_request,
 };
 pub(crate) use messages::*;
 
@@ -71,11 +72,13 @@ pub(crate) fn correlation_id(payload: &[u8]) -> Option<i32> {
 /// Kafka's name of an error code and whether it is retriable.
 pub(crate) fn describe_error(code: i16) -> (String, bool) {
     use crate::error::code::{
-        FENCED_LEADER_EPOCH, KAFKA_STORAGE_ERROR, THROTTLING_QUOTA_EXCEEDED, UNKNOWN_LEADER_EPOCH,
+        FENCED_LEADER_EPOCH, FENCED_MEMBER_EPOCH, KAFKA_STORAGE_ERROR, STALE_MEMBER_EPOCH, THROTTLING_QUOTA_EXCEEDED,
+        UNKNOWN_LEADER_EPOCH,
     };
     let known = ErrorCode::from(code);
     // The codec's list lacks these, and Kafka's own clients do retry them.
-    let retriable = known.is_retriable()
+    // It also calls a member's outdated epoch retriable: the same request would be refused for ever.
+    let retriable = (known.is_retriable() && !matches!(code, FENCED_MEMBER_EPOCH | STALE_MEMBER_EPOCH))
         || matches!(code, FENCED_LEADER_EPOCH | UNKNOWN_LEADER_EPOCH | KAFKA_STORAGE_ERROR | THROTTLING_QUOTA_EXCEEDED);
     (upper_snake(&format!("{known:?}")), retriable)
 }
@@ -153,6 +156,14 @@ mod tests {
             try_all::<DescribeConfigsRequestData>(&bytes);
             try_all::<DescribeAclsRequestData>(&bytes);
             try_all::<DescribeClusterRequestData>(&bytes);
+            try_all::<FindCoordinatorRequestData>(&bytes);
+            try_all::<ConsumerGroupHeartbeatRequestData>(&bytes);
+            try_all::<ConsumerGroupDescribeRequestData>(&bytes);
+            try_all::<OffsetCommitRequestData>(&bytes);
+            try_all::<OffsetFetchRequestData>(&bytes);
+            try_all::<OffsetDeleteRequestData>(&bytes);
+            try_all::<ListGroupsRequestData>(&bytes);
+            try_all::<DeleteGroupsRequestData>(&bytes);
         }
     }
 }

@@ -139,6 +139,16 @@ impl Error {
         }
     }
 
+    /// If the group no longer takes the caller for the member it was: what it holds against it.
+    pub fn membership(&self) -> Option<MembershipRefusal> {
+        match self.kafka_code()? {
+            code::UNKNOWN_MEMBER_ID => Some(MembershipRefusal::UnknownMember),
+            code::FENCED_MEMBER_EPOCH => Some(MembershipRefusal::Fenced),
+            code::STALE_MEMBER_EPOCH => Some(MembershipRefusal::StaleEpoch),
+            _ => None,
+        }
+    }
+
     /// The broker's error code, if it was the broker who refused.
     pub fn kafka_code(&self) -> Option<i16> {
         match self {
@@ -148,6 +158,17 @@ impl Error {
             _ => None,
         }
     }
+}
+
+/// Why a group refuses what a member sent. Nothing of the request took effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MembershipRefusal {
+    /// The member left, was made to leave, or its session ended.
+    UnknownMember,
+    /// The member is known, but in another epoch than it believes; it must give up its partitions and join again.
+    Fenced,
+    /// The epoch is not the member's current one: a new one is on its way, or the member was replaced.
+    StaleEpoch,
 }
 
 /// An error code of the Kafka protocol with its meaning.
@@ -197,10 +218,17 @@ pub mod code {
     pub const REQUEST_TIMED_OUT: i16 = 7;
     pub const REPLICA_NOT_AVAILABLE: i16 = 9;
     pub const MESSAGE_TOO_LARGE: i16 = 10;
+    pub const OFFSET_METADATA_TOO_LARGE: i16 = 12;
+    pub const COORDINATOR_LOAD_IN_PROGRESS: i16 = 14;
+    pub const COORDINATOR_NOT_AVAILABLE: i16 = 15;
+    pub const NOT_COORDINATOR: i16 = 16;
     pub const INVALID_TOPIC: i16 = 17;
     pub const NOT_ENOUGH_REPLICAS: i16 = 19;
     pub const NOT_ENOUGH_REPLICAS_AFTER_APPEND: i16 = 20;
+    pub const INVALID_GROUP_ID: i16 = 24;
+    pub const UNKNOWN_MEMBER_ID: i16 = 25;
     pub const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
+    pub const GROUP_AUTHORIZATION_FAILED: i16 = 30;
     pub const CLUSTER_AUTHORIZATION_FAILED: i16 = 31;
     pub const UNSUPPORTED_VERSION: i16 = 35;
     pub const TOPIC_ALREADY_EXISTS: i16 = 36;
@@ -212,13 +240,21 @@ pub mod code {
     pub const POLICY_VIOLATION: i16 = 44;
     pub const KAFKA_STORAGE_ERROR: i16 = 56;
     pub const SASL_AUTHENTICATION_FAILED: i16 = 58;
+    pub const NON_EMPTY_GROUP: i16 = 68;
+    pub const GROUP_ID_NOT_FOUND: i16 = 69;
     pub const FETCH_SESSION_ID_NOT_FOUND: i16 = 70;
     pub const INVALID_FETCH_SESSION_EPOCH: i16 = 71;
     pub const FENCED_LEADER_EPOCH: i16 = 74;
     pub const UNKNOWN_LEADER_EPOCH: i16 = 75;
     pub const OFFSET_NOT_AVAILABLE: i16 = 78;
+    pub const GROUP_MAX_SIZE_REACHED: i16 = 81;
+    pub const GROUP_SUBSCRIBED_TO_TOPIC: i16 = 86;
+    pub const UNSTABLE_OFFSET_COMMIT: i16 = 88;
     pub const THROTTLING_QUOTA_EXCEEDED: i16 = 89;
     pub const UNKNOWN_TOPIC_ID: i16 = 100;
     pub const INCONSISTENT_TOPIC_ID: i16 = 103;
     pub const FETCH_SESSION_TOPIC_ID_ERROR: i16 = 106;
+    pub const FENCED_MEMBER_EPOCH: i16 = 110;
+    pub const UNRELEASED_INSTANCE_ID: i16 = 111;
+    pub const STALE_MEMBER_EPOCH: i16 = 113;
 }

@@ -1,4 +1,4 @@
-//! A small Kafka client of our own: reading, admin calls, and a single-shot produce for low-rate internal logs.
+//! A small Kafka client of our own: reading, groups, admin calls, and a single-shot produce for low-rate internal logs.
 //!
 //! What it promises:
 //! - every call ends by the deadline its caller gave, and a failed connection fails its requests at once;
@@ -19,6 +19,7 @@ mod deadline;
 mod error;
 mod fetch;
 mod gate;
+mod group;
 mod handshake;
 mod metadata;
 mod offsets;
@@ -42,8 +43,12 @@ pub use batch::header::{BATCH_HEADER_BYTES, BatchHeader, Compression};
 pub use batch::record::{Record, TimestampType};
 pub use client::Client;
 pub use config::{ClientConfig, ScramSha512, Security};
-pub use error::{Error, KafkaError, Result, code};
+pub use error::{Error, KafkaError, MembershipRefusal, Result, code};
 pub use fetch::{FetchRequest, Fetched};
+pub use group::committed::{CommitOffset, CommittedOffset, Committer, PartitionResults};
+pub use group::describe::{GroupDescription, GroupMemberDescription, ListedGroup};
+pub use group::driver::Groups;
+pub use group::member::{GroupMember, MemberEvent, MemberOptions, OnFenced, TopicPartition};
 pub use metadata::{Broker, ClusterMetadata, Partition, Topic};
 pub use offsets::{ListedOffset, OffsetAt};
 pub use produce::Produced;

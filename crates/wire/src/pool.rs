@@ -27,6 +27,10 @@ pub(crate) enum Lane {
     Control,
     /// Admin calls, which may take seconds.
     Admin,
+    /// Heartbeats of groups, spread by group.
+    Heartbeat(u32),
+    /// Offset commits and fetches of groups, which wait for replication; spread by group.
+    Committed(u32),
     /// Single-shot produces.
     Produce,
     /// Fetches of everybody; one long poll at a time each.

@@ -1,4 +1,4 @@
-//! Reading and changing topics' configs.
+//! Reading and changing the configs of topics and groups.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,15 +14,16 @@ use crate::error::{Error, KafkaError, Result};
 use crate::pool::Lane;
 
 const RESOURCE_TOPIC: i8 = 2;
-/// Where a value comes from: set on the topic itself.
-const SOURCE_TOPIC: i8 = 1;
+const RESOURCE_GROUP: i8 = 32;
+/// Where a value comes from: set on the topic itself, on the group itself.
+const SOURCES_SET: [i8; 2] = [1, 8];
 
 /// A config as the broker applies it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigEntry {
     /// Value; `None` if it is secret.
     pub value: Option<String>,
-    /// True if set on the topic itself, false if it is a default.
+    /// True if set on the topic or group itself, false if it is a default.
     pub is_set: bool,
 }
 
@@ -43,10 +44,30 @@ impl Client {
         names: Option<&[&str]>,
         timeout: Duration,
     ) -> Result<BTreeMap<String, ConfigEntry>> {
+        self.describe_configs(RESOURCE_TOPIC, topic, names, timeout).await
+    }
+
+    /// All configs of a group by name, or only those named. A group that does not exist has the defaults.
+    pub async fn describe_group_configs(
+        &self,
+        group: &str,
+        names: Option<&[&str]>,
+        timeout: Duration,
+    ) -> Result<BTreeMap<String, ConfigEntry>> {
+        self.describe_configs(RESOURCE_GROUP, group, names, timeout).await
+    }
+
+    async fn describe_configs(
+        &self,
+        resource_type: i8,
+        name: &str,
+        names: Option<&[&str]>,
+        timeout: Duration,
+    ) -> Result<BTreeMap<String, ConfigEntry>> {
         let request = DescribeConfigsRequestData {
             resources: vec![describe_configs_request::DescribeConfigsResource {
-                resource_type: RESOURCE_TOPIC,
-                resource_name: text(topic),
+                resource_type,
+                resource_name: text(name),
                 configuration_keys: names.map(|names| names.iter().map(|name| text(*name)).collect()),
                 ..Default::default()
             }],
@@ -54,10 +75,10 @@ impl Client {
         };
         let response = self.call_any(&request, Lane::Admin, Deadline::after(timeout)).await?;
         let answer = response.results.into_iter().next();
-        let answer = answer.ok_or_else(|| Error::Protocol("answer lacks the topic".to_owned()))?;
+        let answer = answer.ok_or_else(|| Error::Protocol("answer lacks the resource".to_owned()))?;
         KafkaError::check(answer.error_code, message(answer.error_message))?;
         let entry = |config: crate::codec::DescribedConfig| {
-            let is_set = config.config_source == SOURCE_TOPIC;
+            let is_set = SOURCES_SET.contains(&config.config_source);
             (config.name.to_string(), ConfigEntry { value: message(config.value), is_set })
         };
         Ok(answer.configs.into_iter().map(entry).collect())
@@ -67,6 +88,28 @@ impl Client {
     pub async fn incremental_alter_configs(
         &self,
         topic: &str,
+        changes: &BTreeMap<String, ConfigChange>,
+        validate_only: bool,
+        timeout: Duration,
+    ) -> Result<()> {
+        self.alter_configs(RESOURCE_TOPIC, topic, changes, validate_only, timeout).await
+    }
+
+    /// Changes a group's configs (`consumer.session.timeout.ms`, `consumer.heartbeat.interval.ms`); the group need not
+    /// exist yet. Values outside the broker's bounds are `INVALID_CONFIG`.
+    pub async fn alter_group_configs(
+        &self,
+        group: &str,
+        changes: &BTreeMap<String, ConfigChange>,
+        timeout: Duration,
+    ) -> Result<()> {
+        self.alter_configs(RESOURCE_GROUP, group, changes, false, timeout).await
+    }
+
+    async fn alter_configs(
+        &self,
+        resource_type: i8,
+        name: &str,
         changes: &BTreeMap<String, ConfigChange>,
         validate_only: bool,
         timeout: Duration,
@@ -85,8 +128,8 @@ impl Client {
         };
         let request = IncrementalAlterConfigsRequestData {
             resources: vec![incremental_alter_configs_request::AlterConfigsResource {
-                resource_type: RESOURCE_TOPIC,
-                resource_name: text(topic),
+                resource_type,
+                resource_name: text(name),
                 configs: changes.iter().map(change).collect(),
                 ..Default::default()
             }],
@@ -96,12 +139,12 @@ impl Client {
         let response = self
             .call_controller(
                 &request,
-                |answer| answer.responses.iter().map(|topic| topic.error_code).collect(),
+                |answer| answer.responses.iter().map(|resource| resource.error_code).collect(),
                 Deadline::after(timeout),
             )
             .await?;
         let answer = response.responses.into_iter().next();
-        let answer = answer.ok_or_else(|| Error::Protocol("answer lacks the topic".to_owned()))?;
+        let answer = answer.ok_or_else(|| Error::Protocol("answer lacks the resource".to_owned()))?;
         Ok(KafkaError::check(answer.error_code, message(answer.error_message))?)
     }
 }

@@ -4,15 +4,19 @@ use bytes::{Bytes, BytesMut};
 pub(crate) use kacrab_protocol::generated::describe_configs_response::DescribeConfigsResourceResult as DescribedConfig;
 pub(crate) use kacrab_protocol::generated::{
     AlterUserScramCredentialsRequestData, AlterUserScramCredentialsResponseData, ApiVersionsRequestData,
-    ApiVersionsResponseData, CreateAclsRequestData, CreateAclsResponseData, CreatePartitionsRequestData,
-    CreatePartitionsResponseData, CreateTopicsRequestData, CreateTopicsResponseData, DeleteAclsRequestData,
-    DeleteAclsResponseData, DeleteTopicsRequestData, DeleteTopicsResponseData, DescribeAclsRequestData,
+    ApiVersionsResponseData, ConsumerGroupDescribeRequestData, ConsumerGroupDescribeResponseData,
+    ConsumerGroupHeartbeatRequestData, ConsumerGroupHeartbeatResponseData, CreateAclsRequestData,
+    CreateAclsResponseData, CreatePartitionsRequestData, CreatePartitionsResponseData, CreateTopicsRequestData,
+    CreateTopicsResponseData, DeleteAclsRequestData, DeleteAclsResponseData, DeleteGroupsRequestData,
+    DeleteGroupsResponseData, DeleteTopicsRequestData, DeleteTopicsResponseData, DescribeAclsRequestData,
     DescribeAclsResponseData, DescribeClusterRequestData, DescribeClusterResponseData, DescribeConfigsRequestData,
-    DescribeConfigsResponseData, FetchRequestData, FetchResponseData, IncrementalAlterConfigsRequestData,
-    IncrementalAlterConfigsResponseData, ListOffsetsRequestData, ListOffsetsResponseData, MetadataRequestData,
-    MetadataResponseData, ProduceRequestData, ProduceResponseData, SaslAuthenticateRequestData,
-    SaslAuthenticateResponseData, SaslHandshakeRequestData, SaslHandshakeResponseData, ScramCredentialDeletion,
-    ScramCredentialUpsertion,
+    DescribeConfigsResponseData, FetchRequestData, FetchResponseData, FindCoordinatorRequestData,
+    FindCoordinatorResponseData, IncrementalAlterConfigsRequestData, IncrementalAlterConfigsResponseData,
+    ListGroupsRequestData, ListGroupsResponseData, ListOffsetsRequestData, ListOffsetsResponseData,
+    MetadataRequestData, MetadataResponseData, OffsetCommitRequestData, OffsetCommitResponseData,
+    OffsetDeleteRequestData, OffsetDeleteResponseData, OffsetFetchRequestData, OffsetFetchResponseData,
+    ProduceRequestData, ProduceResponseData, SaslAuthenticateRequestData, SaslAuthenticateResponseData,
+    SaslHandshakeRequestData, SaslHandshakeResponseData, ScramCredentialDeletion, ScramCredentialUpsertion,
 };
 pub(crate) use kacrab_protocol::{KafkaString as Text, KafkaUuid as Uuid};
 
@@ -42,12 +46,17 @@ macro_rules! requests {
 }
 
 // Produce stops at 12 because 13 names topics by id only. Fetch starts at 13 for the opposite reason: a read must
-// notice that a name was given to another topic.
+// notice that a name was given to another topic. Offsets stop at 9: from 10 on they name topics by id only, and a
+// position must be readable for a topic that is gone. Heartbeats begin where members choose their own ids.
 requests! {
     "Produce" 0 v 9..12: ProduceRequestData => ProduceResponseData throttle_time_ms;
     "Fetch" 1 v 13..17: FetchRequestData => FetchResponseData throttle_time_ms;
     "ListOffsets" 2 v 6..10: ListOffsetsRequestData => ListOffsetsResponseData throttle_time_ms;
     "Metadata" 3 v 12..13: MetadataRequestData => MetadataResponseData throttle_time_ms;
+    "OffsetCommit" 8 v 9..9: OffsetCommitRequestData => OffsetCommitResponseData throttle_time_ms;
+    "OffsetFetch" 9 v 9..9: OffsetFetchRequestData => OffsetFetchResponseData throttle_time_ms;
+    "FindCoordinator" 10 v 4..6: FindCoordinatorRequestData => FindCoordinatorResponseData throttle_time_ms;
+    "ListGroups" 16 v 5..5: ListGroupsRequestData => ListGroupsResponseData throttle_time_ms;
     "SaslHandshake" 17 v 1..1: SaslHandshakeRequestData => SaslHandshakeResponseData;
     "ApiVersions" 18 v 0..4: ApiVersionsRequestData => ApiVersionsResponseData throttle_time_ms;
     "CreateTopics" 19 v 7..7: CreateTopicsRequestData => CreateTopicsResponseData throttle_time_ms;
@@ -58,9 +67,15 @@ requests! {
     "DescribeConfigs" 32 v 4..4: DescribeConfigsRequestData => DescribeConfigsResponseData throttle_time_ms;
     "SaslAuthenticate" 36 v 2..2: SaslAuthenticateRequestData => SaslAuthenticateResponseData;
     "CreatePartitions" 37 v 2..3: CreatePartitionsRequestData => CreatePartitionsResponseData throttle_time_ms;
+    "DeleteGroups" 42 v 2..2: DeleteGroupsRequestData => DeleteGroupsResponseData throttle_time_ms;
     "IncrementalAlterConfigs" 44 v 1..1:
         IncrementalAlterConfigsRequestData => IncrementalAlterConfigsResponseData throttle_time_ms;
+    "OffsetDelete" 47 v 0..0: OffsetDeleteRequestData => OffsetDeleteResponseData throttle_time_ms;
     "AlterUserScramCredentials" 51 v 0..0:
         AlterUserScramCredentialsRequestData => AlterUserScramCredentialsResponseData throttle_time_ms;
     "DescribeCluster" 60 v 0..2: DescribeClusterRequestData => DescribeClusterResponseData throttle_time_ms;
+    "ConsumerGroupHeartbeat" 68 v 1..1:
+        ConsumerGroupHeartbeatRequestData => ConsumerGroupHeartbeatResponseData throttle_time_ms;
+    "ConsumerGroupDescribe" 69 v 0..1:
+        ConsumerGroupDescribeRequestData => ConsumerGroupDescribeResponseData throttle_time_ms;
 }

@@ -3,6 +3,9 @@
 mod admin;
 mod faults;
 mod fixture;
+mod group_faults;
+mod group_offsets;
+mod groups;
 mod reader;
 mod reading;
 mod security;
