@@ -34,7 +34,7 @@ pub(crate) fn commit_of(topic: &str, partition: i32, offset: i64, metadata: &str
 }
 
 async fn members(client: &Client, group: &str) -> Vec<String> {
-    let described = client.describe_group(group, TIMEOUT).await.unwrap();
+    let described = client.describe_group(group, TIMEOUT).await.expect("describe the group");
     described.members.into_iter().map(|member| member.member_id).collect()
 }
 
