@@ -75,7 +75,7 @@ async fn run(args: Args) -> Result<()> {
     let shutdown = shutdown_signal().context("listen for signals")?;
     let dir = data_dir(&args.data_dir)?;
     preconditions::check(&args, &dir).await?;
-    let _logs = logs::to_file(&dir.join("logs"))?;
+    logs::to_file(&dir.join("logs"))?;
     let step = |what: &str| eprintln!("{:>6.1} s  {what}", started.elapsed().as_secs_f64());
 
     let needs = preflight::Needs { kafka: true, postgres: true };

@@ -45,7 +45,7 @@ pub(crate) async fn run(global: &Global, command: Topics) -> Result<()> {
             print(global, &session.take(client.get_topic(session.request(request)).await)?)
         }
         Topics::Describe { topic } => {
-            let request = GetTopicMetadataRequest { topic: topic };
+            let request = GetTopicMetadataRequest { topic };
             let mut stream = StreamServiceClient::new(session.channel.clone());
             print_metadata(global, &session.take(stream.get_topic_metadata(session.request(request)).await)?)
         }
