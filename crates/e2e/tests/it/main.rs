@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, reason = "a failing test shows what it printed")]
 
 mod bad_input;
+mod cli;
 mod drain;
 mod isolation;
 mod kafka_faults;
@@ -12,6 +13,8 @@ mod kill_services;
 mod limits;
 mod names;
 mod postgres_down;
+mod program;
 mod propagation;
 mod read_your_writes;
 mod recreate;
+mod up;

@@ -34,11 +34,13 @@ pub(super) fn start(local: &Local, separate: bool, stack: &Stack, stop: Cancella
         let own_stop = if is_gateway { stop.clone() } else { stop_others.clone() };
         let (stop_others, gateways_left) = (stop_others.clone(), gateways_left.clone());
         let process = if separate { Some(spawn(local, &instance, stack)?) } else { None };
-        let name = instance.name.clone();
+        let (name, log) = (instance.name.clone(), local.dir.join("logs/sluiced.log"));
         let task = tasks.spawn(async move {
             let outcome = match process {
                 Some(process) => watch(process, own_stop).await,
-                None => role::run(instance.role, &instance.config, own_stop, Logs::Already).await,
+                None => role::run(instance.role, &instance.config, own_stop, Logs::Already)
+                    .await
+                    .map_err(|error| anyhow!("{error:#}; its log: {}", log.display())),
             };
             if is_gateway && gateways_left.fetch_sub(1, std::sync::atomic::Ordering::AcqRel) == 1 {
                 stop_others.cancel();
@@ -96,7 +98,7 @@ impl Running {
         let (name, outcome) = self.next().await.unwrap_or_else(|| ("a role".into(), Ok(())));
         match outcome {
             Ok(()) => anyhow!("{name} ended, though nobody told it to; the logs are in {}", self.logs.display()),
-            Err(error) => error.context(format!("{name} failed; the logs are in {}", self.logs.display())),
+            Err(error) => error.context(format!("{name} failed")),
         }
     }
 
