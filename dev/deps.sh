@@ -23,23 +23,29 @@ need python3 python3
 need setpriv util-linux
 need curl curl
 has_postgres || missing+=(postgresql)
-has_java || missing+=(openjdk-17-jre-headless)
+has_java || missing+=(default-jre-headless)
 [ -e /usr/include/openssl/ssl.h ] || missing+=(libssl-dev)
 [ -e /usr/include/zlib.h ] || missing+=(zlib1g-dev)
 python3 -c 'import ensurepip' >/dev/null 2>&1 || missing+=(python3-venv)
 
+rust=0
 if ! command -v cargo >/dev/null 2>&1; then
-    echo "missing: a Rust toolchain; install rustup (Debian: apt-get install rustup), the version is in rust-toolchain.toml" >&2
-    exit 69
+    rust=69
+    echo "missing: a Rust toolchain; install it with" >&2
+    echo "  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal && . ~/.cargo/env" >&2
 fi
-[ ${#missing[@]} -eq 0 ] && exit 0
+[ ${#missing[@]} -eq 0 ] && exit "$rust"
 
-command="apt-get install -y --no-install-recommends ${missing[*]}"
+install=(apt-get install -y --no-install-recommends "${missing[@]}")
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     echo "installing: ${missing[*]}" >&2
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive $command >/dev/null
+    export DEBIAN_FRONTEND=noninteractive
+    if ! { apt-get update -qq && "${install[@]}" >/dev/null; }; then
+        echo "could not install them; try: apt-get update && ${install[*]}" >&2
+        exit 69
+    fi
 else
-    echo "missing: ${missing[*]}; install with: sudo apt-get update && sudo $command" >&2
+    echo "missing: ${missing[*]}; install with: sudo apt-get update && sudo ${install[*]}" >&2
     exit 69
 fi
+exit "$rust"

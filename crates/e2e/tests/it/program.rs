@@ -26,11 +26,7 @@ pub(crate) struct Sluice {
 impl Sluice {
     pub(crate) fn new(dir: &Path) -> Result<Self> {
         let state = dir.join("state").to_string_lossy().into_owned();
-        Ok(Self {
-            program: binary("sluice")?,
-            dir: dir.to_path_buf(),
-            env: vec![("XDG_STATE_HOME".into(), state), ("PATH".into(), std::env::var("PATH")?)],
-        })
+        Ok(Self { program: binary("sluice")?, dir: dir.to_path_buf(), env: vec![("XDG_STATE_HOME".into(), state)] })
     }
 
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
