@@ -1,136 +1,30 @@
 //! Requests that are wrong: each is refused with the fitting code, naming the field, the limit and the remedy, and nothing
 //! is written. All cases run against one installation; all that fail are reported.
 
+mod cases;
+mod reading;
+mod records;
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use prost::Message;
 use serde_json::{Value, json};
-use sluice_e2e::raw::{self, RawAnswer};
+use sluice_e2e::raw;
 use sluice_e2e::tenant::record;
-use sluice_e2e::{Api, Installation, Options, kafka_reader};
-use sluice_proto::stream::v1::fetch_request::Start;
+use sluice_e2e::{Installation, Options, kafka_reader};
 use sluice_proto::stream::v1::stream_service_client::StreamServiceClient;
 use sluice_proto::stream::v1::{
-    FetchRequest, Header, ListOffsetsRequest, Position, ProduceRecord, ProduceRequest, header, list_offsets_request,
+    Header, ListOffsetsRequest, Position, ProduceRecord, ProduceRequest, header, list_offsets_request,
 };
-use sluice_proto::wkt::Timestamp;
-use tonic::{Code, Status};
-use tonic_types::StatusExt;
+
+use self::cases::Cases;
 
 const TOPIC: &str = "namespaces/prod/topics/orders";
 const PARTITIONS: i32 = 4;
 const WITHIN: Duration = Duration::from_secs(20);
 const MIB: usize = 1 << 20;
-/// One of these is in every refusal: what to do.
-const REMEDIES: &[&str] = &[
-    "send",
-    "must",
-    "at most",
-    "split",
-    "remove",
-    "choose",
-    "takes",
-    "lists",
-    "has the partitions",
-    // Of what cannot be parsed, the place is what helps.
-    "at line",
-];
-
-struct Cases {
-    address: String,
-    key: String,
-    api: Api,
-    faults: Vec<String>,
-    run: usize,
-}
-
-impl Cases {
-    /// An HTTP call that must be refused with this status and reason; the answer must name all of `says`.
-    async fn http(
-        &mut self,
-        name: &str,
-        (method, path): (&str, &str),
-        headers: &[(&str, &str)],
-        body: &[u8],
-        (status, reason): (u16, &str),
-        says: &[&str],
-    ) -> Option<RawAnswer> {
-        self.run += 1;
-        let authorization = format!("Bearer {}", self.key);
-        let mut all = vec![("authorization", authorization.as_str())];
-        all.extend_from_slice(headers);
-        let answer = match raw::http(&self.address, method, path, &all, body, WITHIN).await {
-            Ok(answer) => answer,
-            Err(error) => {
-                self.faults.push(format!("{name}: {error:#}"));
-                return None;
-            }
-        };
-        let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        let message = json["error"]["message"].as_str().unwrap_or_default();
-        let details = json["error"]["details"].to_string();
-        let found =
-            json["error"]["details"].as_array().and_then(|all| all.iter().find_map(|one| one["reason"].as_str()));
-        let fits = answer.status == status && found == Some(reason) && answer.header("x-request-id").is_some();
-        if !fits || !names(message, &details, says) {
-            self.faults.push(format!("{name}: wanted {status} {reason} naming {says:?}, got {}", answer.shown()));
-        }
-        Some(answer)
-    }
-
-    async fn json(&mut self, name: &str, body: &Value, reason: &str, says: &[&str]) {
-        let path = format!("/v1/{TOPIC}/records");
-        let body = body.to_string();
-        self.http(name, ("POST", &path), &[("content-type", "application/json")], body.as_bytes(), (400, reason), says)
-            .await;
-    }
-
-    async fn text(&mut self, name: &str, body: &[u8], reason: &str, says: &[&str]) {
-        let path = format!("/v1/{TOPIC}/records");
-        self.http(name, ("POST", &path), &[("content-type", "application/json")], body, (400, reason), says).await;
-    }
-
-    /// A gRPC call that must have been refused.
-    fn grpc<T: std::fmt::Debug>(&mut self, name: &str, answer: Result<T, Status>, code: Code, says: &[&str]) {
-        self.run += 1;
-        match answer {
-            Ok(taken) => {
-                let mut text = format!("{taken:?}");
-                text.truncate(300);
-                self.faults.push(format!("{name}: was taken: {text}"));
-            }
-            Err(status) => {
-                let details = format!("{:?}", status.get_error_details());
-                if status.code() != code || !names(status.message(), &details, says) {
-                    self.faults.push(format!("{name}: wanted {code:?} naming {says:?}, got {status:?}"));
-                }
-            }
-        }
-    }
-
-    async fn produce(&mut self, name: &str, records: Vec<ProduceRecord>, says: &[&str]) {
-        let answer = self.api.produce(TOPIC, records).await;
-        self.grpc(name, answer, Code::InvalidArgument, says);
-    }
-
-    async fn fetch(&mut self, name: &str, request: FetchRequest, code: Code, says: &[&str]) {
-        let request = FetchRequest { topic: TOPIC.into(), ..request };
-        let mut client = StreamServiceClient::new(self.api.channel.clone());
-        let answer = client.fetch(self.api.request(request)).await.map(tonic::Response::into_inner);
-        self.grpc(name, answer, code, says);
-    }
-}
-
-/// Whether the message names it all, and a remedy. Separators within numbers do not matter.
-fn names(message: &str, details: &str, says: &[&str]) -> bool {
-    let plain = |text: &str| text.replace([',', '_'], "").to_lowercase();
-    let (message, details) = (plain(message), plain(details));
-    let named = says.iter().all(|word| message.contains(&plain(word)) || details.contains(&plain(word)));
-    named && REMEDIES.iter().any(|remedy| message.contains(remedy))
-}
-
 fn value(bytes: usize) -> ProduceRecord {
     record(None, &vec![b'v'; bytes])
 }
@@ -148,12 +42,12 @@ async fn what_is_wrong_is_refused_by_name_and_nothing_is_written() -> Result<()>
 
     what_is_right_is_taken(&mut cases).await?;
     sizes(&mut cases).await?;
-    records_over_grpc(&mut cases).await;
-    records_over_http(&mut cases).await;
+    records::records_over_grpc(&mut cases).await;
+    records::records_over_http(&mut cases).await;
     encodings(&mut cases).await?;
     bodies_that_never_come(&mut cases).await?;
     routes(&mut cases).await;
-    reading(&mut cases).await;
+    reading::reading(&mut cases).await;
     println!("{} cases", cases.run);
 
     let mut client = StreamServiceClient::new(api.channel.clone());
@@ -254,149 +148,6 @@ async fn sizes(cases: &mut Cases) -> Result<()> {
     let many = vec![json!({}); 10_001];
     cases.json("10,001 JSON records", &json!({ "records": many }), "INVALID_FIELD", &["records", "10000"]).await;
     Ok(())
-}
-
-async fn records_over_grpc(cases: &mut Cases) {
-    let with_header = |name: &str| {
-        let mut one = value(1);
-        one.headers = vec![header("fine"), header(name)];
-        vec![value(1), one]
-    };
-    for name in ["sluice-x", "Sluice-X", "sluice-tp", "sluice-"] {
-        let what = format!("header {name}");
-        cases.produce(&what, with_header(name), &["records[1].headers[1]", "sluice-", "reserved"]).await;
-    }
-    cases.produce("header without a name", with_header(""), &["records[1].headers[1]", "255"]).await;
-    cases.produce("header name of 256 bytes", with_header(&"n".repeat(256)), &["records[1].headers[1]", "255"]).await;
-    let mut many = value(1);
-    many.headers = (0..101).map(|i| header(&format!("h{i}"))).collect();
-    cases.produce("101 headers", vec![many], &["records[0].headers", "100"]).await;
-    for partition in [-1, PARTITIONS, i32::MAX] {
-        let mut one = value(1);
-        one.partition = Some(partition);
-        let what = format!("partition {partition}");
-        // One below the count, so the last partition, is what is left to say.
-        cases.produce(&what, vec![value(1), one], &["records[1].partition", "3"]).await;
-    }
-    let mut old = value(1);
-    old.timestamp = Some(Timestamp { seconds: i64::MAX, nanos: 0 });
-    cases.produce("a time far away", vec![old], &["records[0].timestamp"]).await;
-    let mut odd = value(1);
-    odd.timestamp = Some(Timestamp { seconds: 0, nanos: -1 });
-    cases.produce("a time that is none", vec![odd], &["records[0].timestamp"]).await;
-    let channel = cases.api.channel.clone();
-    let authorization = format!("Bearer {}", cases.key);
-    let metadata = [("authorization", authorization.as_str())];
-    let path = "/sluice.stream.v1.StreamService/Produce";
-    for (what, message) in [
-        ("random bytes", vec![0xff; 64]),
-        ("a cut message", {
-            let mut whole = ProduceRequest { topic: TOPIC.into(), records: vec![value(100)] }.encode_to_vec();
-            whole.truncate(60);
-            whole
-        }),
-    ] {
-        let answer = raw::grpc(&channel, path, &metadata, &message, false).await;
-        cases.run += 1;
-        match answer {
-            Ok(answer) if answer.grpc_code() == Some(3) => {}
-            Ok(answer) => cases.faults.push(format!("{what}: {}", answer.shown())),
-            Err(error) => cases.faults.push(format!("{what}: {error:#}")),
-        }
-    }
-}
-
-async fn records_over_http(cases: &mut Cases) {
-    cases.json("no JSON records", &json!({"records": []}), "INVALID_FIELD", &["records"]).await;
-    cases.json("an empty object", &json!({}), "INVALID_FIELD", &["records"]).await;
-    cases.text("an empty body", b"", "INVALID_FIELD", &["records"]).await;
-    for (what, text) in
-        [("no base64 at all", "%%%"), ("a character outside of base64", "aGVsbG8$"), ("base64 cut off", "aGVsbG8=a")]
-    {
-        cases
-            .json(what, &json!({"records": [{"value": text}]}), "INVALID_FIELD", &["records[0].value", "base64"])
-            .await;
-    }
-    cases
-        .json("a bad key", &json!({"records": [{}, {"key": "%%%"}]}), "INVALID_FIELD", &["records[1].key", "base64"])
-        .await;
-    let bad = json!({"records": [{"headers": [{"name": "a", "bytes": "%%%"}]}]});
-    cases.json("a bad header value", &bad, "INVALID_FIELD", &["records[0].headers[0].bytes", "base64"]).await;
-    cases.json("an unknown field", &json!({"records": [], "recordz": 1}), "INVALID_FIELD", &["recordz"]).await;
-    let bad = json!({"records": [{"valeu": "x"}]});
-    cases.json("an unknown field of a record", &bad, "INVALID_FIELD", &["records[0].valeu"]).await;
-    let bad = json!({"records": [{"valueText": "a", "value": "YQ=="}]});
-    cases.json("two values", &bad, "INVALID_FIELD", &["records[0]", "value"]).await;
-    let bad = json!({"records": [{"headers": [{"name": "sluice-x", "text": "1"}]}]});
-    cases.json("header sluice-x", &bad, "INVALID_FIELD", &["records[0].headers[0]", "sluice-", "reserved"]).await;
-    for partition in [json!(4), json!(-1)] {
-        let bad = json!({"records": [{"valueText": "x"}, {"valueText": "x", "partition": partition}]});
-        cases.json("partition out of range", &bad, "INVALID_FIELD", &["records[1].partition", "3"]).await;
-    }
-    for partition in [json!("x"), json!(1.5), json!(4_294_967_296_u64), json!([1])] {
-        let bad = json!({"records": [{"partition": partition}]});
-        cases.json("partition that is none", &bad, "INVALID_FIELD", &["records[0].partition"]).await;
-    }
-    cases.json("records that are no list", &json!({"records": "x"}), "INVALID_FIELD", &["records"]).await;
-    cases.json("a record that is none", &json!({"records": ["x"]}), "INVALID_FIELD", &["records[0]"]).await;
-    for (what, text) in [
-        ("not JSON", "hello"),
-        ("JSON cut off", r#"{"records":[{"valueText":"x""#),
-        ("two documents", r#"{"records":[]} {}"#),
-        ("a list", "[]"),
-        ("a key twice", r#"{"records":[],"records":[]}"#),
-        ("not UTF-8 escaped", "{\"records\":[{\"valueText\":\"\\ud800\"}]}"),
-    ] {
-        cases.text(what, text.as_bytes(), "MALFORMED_BODY", &["JSON"]).await;
-    }
-    cases.text("not UTF-8", b"{\"records\":[{\"valueText\":\"\xff\xfe\"}]}", "MALFORMED_BODY", &["JSON"]).await;
-    for depth in [200, 100_000, 3_000_000] {
-        let text = format!(r#"{{"records":[{{"valueJson":{}{}}}]}}"#, "[".repeat(depth), "]".repeat(depth));
-        cases.text(&format!("JSON {depth} deep"), text.as_bytes(), "MALFORMED_BODY", &["deep", "127"]).await;
-    }
-    let text = format!(r#"{{"records":[{{"valueJson":{}"#, r#"{"a":"#.repeat(200_000));
-    cases.text("objects 200,000 deep, cut off", text.as_bytes(), "MALFORMED_BODY", &["deep", "127"]).await;
-    let path = format!("/v1/{TOPIC}/records");
-    let body = br#"{"records":[{"valueText":"x"}]}"#;
-    let with = |name, value| [("content-type", "application/json"), (name, value)];
-    for (what, headers, says) in [
-        ("a timeout that is none", with("x-request-timeout-ms", "soon"), ["x-request-timeout-ms"]),
-        ("a timeout of nothing", with("x-request-timeout-ms", "0"), ["x-request-timeout-ms"]),
-        ("a revision that is none", with("sluice-revision", "new"), ["sluice-revision"]),
-        ("an unknown encoding", with("content-encoding", "br"), ["content-encoding"]),
-    ] {
-        cases.http(what, ("POST", &path), &headers, body, (400, "INVALID_FIELD"), &says).await;
-    }
-    let query = format!("{path}?key=a&colour=red");
-    let headers = [("content-type", "text/plain")];
-    cases
-        .http("an unknown query parameter", ("POST", &query), &headers, b"x", (400, "INVALID_FIELD"), &["colour"])
-        .await;
-    let reserved = [("content-type", "text/plain"), ("x-record-header-sluice-x", "1")];
-    cases
-        .http(
-            "a raw record with header sluice-x",
-            ("POST", &path),
-            &reserved,
-            b"x",
-            (400, "INVALID_FIELD"),
-            &["records[0].headers[0]", "sluice-", "reserved"],
-        )
-        .await;
-    let form = [("content-type", "application/x-www-form-urlencoded")];
-    let says = ["content-type", "application/json"];
-    cases.http("a form", ("POST", &path), &form, b"records=1", (400, "INVALID_FIELD"), &says).await;
-    let query = format!("{path}?partition=4");
-    cases
-        .http(
-            "a raw record for no partition",
-            ("POST", &query),
-            &headers,
-            b"x",
-            (400, "INVALID_FIELD"),
-            &["partition", "3"],
-        )
-        .await;
 }
 
 async fn encodings(cases: &mut Cases) -> Result<()> {
@@ -517,55 +268,5 @@ async fn routes(cases: &mut Cases) {
             Ok(answer) => cases.faults.push(format!("gRPC {path}: {}", answer.shown())),
             Err(error) => cases.faults.push(format!("gRPC {path}: {error:#}")),
         }
-    }
-}
-
-async fn reading(cases: &mut Cases) {
-    let plain = FetchRequest::default;
-    for partition in [-1, PARTITIONS] {
-        let request = FetchRequest { partition, ..plain() };
-        cases
-            .fetch(&format!("fetch of partition {partition}"), request, Code::InvalidArgument, &["partition", "3"])
-            .await;
-    }
-    let request = FetchRequest { max_bytes: -1, ..plain() };
-    cases.fetch("a negative number of bytes", request, Code::InvalidArgument, &["max_bytes"]).await;
-    let request = FetchRequest { max_bytes: i32::MAX, ..plain() };
-    cases.fetch("too many bytes", request, Code::InvalidArgument, &["max_bytes", "8388608"]).await;
-    let request = FetchRequest { max_records: 10_001, ..plain() };
-    cases.fetch("too many records", request, Code::InvalidArgument, &["max_records", "10000"]).await;
-    let request = FetchRequest { wait: Some(Duration::from_secs(31).into()), ..plain() };
-    cases.fetch("too long a wait", request, Code::InvalidArgument, &["wait", "30"]).await;
-    let request = FetchRequest { start: Some(Start::Offset(-1)), ..plain() };
-    cases.fetch("a negative offset", request, Code::InvalidArgument, &["offset"]).await;
-    let request = FetchRequest { start: Some(Start::Position(7)), ..plain() };
-    cases.fetch("an unknown position", request, Code::InvalidArgument, &["position"]).await;
-    let request = FetchRequest { start: Some(Start::Offset(1)), ..plain() };
-    cases.run += 1;
-    let mut client = StreamServiceClient::new(cases.api.channel.clone());
-    let request = FetchRequest { topic: TOPIC.into(), ..request };
-    match client.fetch(cases.api.request(request)).await {
-        Err(status) if status.code() == Code::OutOfRange => {
-            let metadata =
-                status.get_error_details().error_info().map(|info| info.metadata.clone()).unwrap_or_default();
-            if metadata.len() < 2 {
-                cases.faults.push(format!("an offset behind the end: no positions: {status:?}"));
-            }
-        }
-        other => cases.faults.push(format!("an offset behind the end: {other:?}")),
-    }
-    let path = format!("/v1/{TOPIC}/records");
-    for (what, query, field) in [
-        ("a partition that is none", "partition=x", "partition"),
-        ("an offset that is none", "offset=now", "offset"),
-        ("a time that is none", "time=yesterday", "time"),
-        ("a wait that is none", "wait_ms=long", "wait"),
-        ("too long a wait", "wait_ms=30001", "wait"),
-        ("an unknown parameter", "colour=red", "colour"),
-        ("two starts", "offset=1&time=2026-01-01T00:00:00Z", "offset; send one"),
-        ("a parameter twice", "partition=1&partition=2", "partition"),
-    ] {
-        let what = format!("GET with {what}");
-        cases.http(&what, ("GET", &format!("{path}?{query}")), &[], b"", (400, "INVALID_FIELD"), &[field]).await;
     }
 }
