@@ -7,6 +7,7 @@ BUF := $(TOOLS)/venv/bin/buf
 CARGO_DENY := $(TOOLS)/bin/cargo-deny
 NEXTEST := $(TOOLS)/bin/cargo-nextest
 # One profile and one feature set for build, tests and `up`, so that nothing is compiled twice.
+BIN := $(or $(CARGO_TARGET_DIR),target)
 ALL := --workspace --all-targets --locked
 
 .PHONY: help deps tools up up-separate demo test check fmt clippy deny proto layers build units faults faults-long load api-baseline docs clean
@@ -27,13 +28,13 @@ $(NEXTEST): dev/tools.mk
 include dev/tools.mk
 
 up: deps ## Build and start everything on this machine: Kafka, PostgreSQL, all services, a demo tenant
-	@cargo build --quiet --locked -p sluiced -p sluice && target/debug/sluiced up $(UP_ARGS)
+	@cargo build --quiet --locked -p sluiced -p sluice && $(BIN)/debug/sluiced up $(UP_ARGS)
 
 up-separate: ## The same, with every role as a process of its own
 	@$(MAKE) --no-print-directory up UP_ARGS=--separate
 
 demo: deps ## Stream 336,776 real events of two tenants through two gateways and compare every count
-	@flights=$$(dev/flights.sh) && cargo build --quiet --locked -p sluiced -p sluice-loadtest && target/debug/sluice-loadtest demo --flights "$$flights" $(DEMO_ARGS)
+	@flights=$$(dev/flights.sh) && cargo build --quiet --locked -p sluiced -p sluice-loadtest && $(BIN)/debug/sluice-loadtest demo --flights "$$flights" $(DEMO_ARGS)
 
 test: tools check build units faults ## Everything that CI runs
 
@@ -60,17 +61,17 @@ build:
 	cargo build $(ALL)
 
 units: ## Tests of single crates, on one shared Kafka and PostgreSQL
-	target/debug/devstack run -- $(NEXTEST) nextest run $(ALL) -E 'not package(sluice-e2e)'
+	$(BIN)/debug/devstack run -- $(NEXTEST) nextest run $(ALL) -E 'not package(sluice-e2e)'
 
 faults: ## End-to-end and fault tests, short forms
-	target/debug/devstack run -- $(NEXTEST) nextest run $(ALL) -E 'package(sluice-e2e)'
+	$(BIN)/debug/devstack run -- $(NEXTEST) nextest run $(ALL) -E 'package(sluice-e2e)'
 
 faults-long: ## The same, with the counts of the long forms
 	SLUICE_TEST_LONG=1 $(MAKE) --no-print-directory faults
 
 load: ## Measure against a bare client in the same run; writes loadtest/results
 	cargo build --release --locked -p sluiced -p sluice-loadtest
-	target/release/sluice-loadtest measure
+	$(BIN)/release/sluice-loadtest measure
 
 api-baseline: $(BUF) ## At a release: make today's protos the ones that later changes must not break
 	$(BUF) build proto --exclude-source-info --output dev/api-baseline.binpb
