@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Result;
+use bytes::Bytes;
 use clap::Args as ClapArgs;
 use sluice_e2e::{Api, Installation, Options};
 use sluice_proto::admin::v1::TenantLimits;
@@ -24,6 +25,21 @@ use usage::Process;
 /// Bytes of a record's value.
 const VALUE_BYTES: usize = 1024;
 const PARTITIONS: i32 = 6;
+/// Different values: more than a compressor's window holds.
+const VALUES: usize = 256;
+
+/// Values: text that compresses to about half, and different enough that one batch does not compress away.
+fn values() -> Vec<Bytes> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut digit = || {
+        // xorshift64 (Marsaglia): the same bytes in every run.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        b"0123456789abcdef"[(state >> 60) as usize]
+    };
+    (0..VALUES).map(|_| (0..VALUE_BYTES).map(|_| digit()).collect::<Vec<u8>>().into()).collect()
+}
 
 /// Options of the measurement.
 #[derive(ClapArgs)]

@@ -9,7 +9,7 @@ use sluice_devstack::KafkaConnection;
 use sluice_e2e::kafka_reader::client_config;
 
 use super::usage::Process;
-use super::{PARTITIONS, VALUE_BYTES};
+use super::{PARTITIONS, values};
 use crate::measure::load::Throughput;
 
 /// Sends `records` as fast as it can; batches are librdkafka's own.
@@ -17,11 +17,13 @@ pub(super) async fn throughput(kafka: &KafkaConnection, topic: &str, records: us
     let producer: BaseProducer = config(kafka, "5")?.create()?;
     let topic = topic.to_owned();
     tokio::task::spawn_blocking(move || {
-        let payload = vec![b'x'; VALUE_BYTES];
+        let values = values();
         let own = Process::own();
         let (cpu, started) = (own.cpu_seconds()?, Instant::now());
         for i in 0..records {
-            let mut record = BaseRecord::<(), [u8]>::to(&topic).partition(i as i32 % PARTITIONS).payload(&payload[..]);
+            let mut record = BaseRecord::<(), [u8]>::to(&topic)
+                .partition(i as i32 % PARTITIONS)
+                .payload(&values[i % values.len()][..]);
             loop {
                 match producer.send(record) {
                     Ok(()) => break,
@@ -52,11 +54,13 @@ pub(super) async fn latency(kafka: &KafkaConnection, topic: &str, calls: usize) 
         config(kafka, "0")?.create_with_context(Reports { sender: parking_lot::Mutex::new(sender) })?;
     let topic = topic.to_owned();
     tokio::task::spawn_blocking(move || {
-        let payload = vec![b'x'; VALUE_BYTES];
+        let values = values();
         let mut took = Vec::with_capacity(calls);
         for i in 0..calls {
             let started = Instant::now();
-            let record = BaseRecord::<(), [u8]>::to(&topic).partition(i as i32 % PARTITIONS).payload(&payload[..]);
+            let record = BaseRecord::<(), [u8]>::to(&topic)
+                .partition(i as i32 % PARTITIONS)
+                .payload(&values[i % values.len()][..]);
             if let Err((error, _)) = producer.send(record) {
                 bail!("send: {error}");
             }
@@ -73,7 +77,12 @@ pub(super) async fn latency(kafka: &KafkaConnection, topic: &str, calls: usize) 
 
 fn config(kafka: &KafkaConnection, linger_ms: &str) -> Result<ClientConfig> {
     let mut config = client_config(kafka)?;
-    config.set("enable.idempotence", "true").set("acks", "all").set("linger.ms", linger_ms);
+    // The gateway's own settings, or the comparison would be of settings.
+    config
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("linger.ms", linger_ms)
+        .set("compression.type", "lz4");
     Ok(config)
 }
 

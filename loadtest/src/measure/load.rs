@@ -12,7 +12,7 @@ use sluice_proto::stream::v1::{ProduceRecord, produce_record};
 use tokio::task::JoinSet;
 
 use super::usage::Process;
-use super::{PARTITIONS, VALUE_BYTES};
+use super::{PARTITIONS, values};
 
 /// One throughput run. CPU is that of the process that speaks to Kafka: the gateway, or the bare client.
 #[derive(Debug, Clone, Copy)]
@@ -31,12 +31,12 @@ pub(super) async fn grpc(
     batch: usize,
     callers: usize,
 ) -> Result<Throughput> {
-    let value = Bytes::from(vec![b'x'; VALUE_BYTES]);
+    let values = Arc::new(values());
     let (api, topic) = (api.clone(), topic.to_owned());
     closed_loop(gateway, records, batch, callers, move |call| {
-        let (api, topic, value) = (api.clone(), topic.clone(), value.clone());
+        let (api, topic, values) = (api.clone(), topic.clone(), values.clone());
         async move {
-            let records = (0..batch).map(|i| one(&value, (call * batch + i) as i32 % PARTITIONS)).collect();
+            let records = (0..batch).map(|i| one(&values, call * batch + i)).collect();
             api.produce_all(&topic, records).await?;
             Ok(())
         }
@@ -53,9 +53,8 @@ pub(super) async fn http_batches(
     batch: usize,
     callers: usize,
 ) -> Result<Throughput> {
-    let value = base64::engine::general_purpose::STANDARD.encode([b'x'; VALUE_BYTES]);
-    let parts: Vec<String> =
-        (0..batch).map(|i| format!(r#"{{"value":"{value}","partition":{}}}"#, i as i32 % PARTITIONS)).collect();
+    let values = values();
+    let parts: Vec<String> = (0..batch).map(|i| json(&values[i % values.len()], i as i32 % PARTITIONS)).collect();
     let body = Bytes::from(format!(r#"{{"records":[{}]}}"#, parts.join(",")));
     let path = format!("/v1/{topic}/records");
     let http = http.clone();
@@ -73,33 +72,38 @@ pub(super) async fn http_singles(
     records: usize,
     callers: usize,
 ) -> Result<Throughput> {
-    let body = Bytes::from(vec![b'x'; VALUE_BYTES]);
+    let values = values();
     let (http, topic) = (http.clone(), topic.to_owned());
     closed_loop(gateway, records, 1, callers, move |call| {
         let path = format!("/v1/{topic}/records?partition={}", call as i32 % PARTITIONS);
-        post(http.clone(), path, "application/octet-stream", body.clone())
+        post(http.clone(), path, "application/octet-stream", values[call % values.len()].clone())
     })
     .await
 }
 
 /// Nanoseconds of each Produce of one record, one after the other.
 pub(super) async fn latency(api: &Api, topic: &str, calls: usize) -> Result<Vec<u64>> {
-    let value = Bytes::from(vec![b'x'; VALUE_BYTES]);
+    let values = values();
     let mut took = Vec::with_capacity(calls);
     for call in 0..calls {
         let started = Instant::now();
-        api.produce_all(topic, vec![one(&value, call as i32 % PARTITIONS)]).await?;
+        api.produce_all(topic, vec![one(&values, call)]).await?;
         took.push(started.elapsed().as_nanos() as u64);
     }
     Ok(took)
 }
 
-fn one(value: &Bytes, partition: i32) -> ProduceRecord {
+fn one(values: &[Bytes], i: usize) -> ProduceRecord {
     ProduceRecord {
-        value_kind: Some(produce_record::ValueKind::Value(value.clone())),
-        partition: Some(partition),
+        value_kind: Some(produce_record::ValueKind::Value(values[i % values.len()].clone())),
+        partition: Some(i as i32 % PARTITIONS),
         ..Default::default()
     }
+}
+
+fn json(value: &[u8], partition: i32) -> String {
+    let value = base64::engine::general_purpose::STANDARD.encode(value);
+    format!(r#"{{"value":"{value}","partition":{partition}}}"#)
 }
 
 async fn post(http: Http, path: String, content_type: &'static str, body: Bytes) -> Result<()> {
