@@ -75,7 +75,8 @@ fn rpc(pool: &DescriptorPool, method: MethodDescriptor) -> Result<Rpc, Box<dyn E
     let mut http = Vec::new();
     match extension(pool, &method, "google.api.http") {
         Some(rule) => rules(&rule, &mut http).map_err(|e| format!("{name}: {e}"))?,
-        None if audience == "Internal" => {}
+        // A client cannot stream over HTTP with JSON: such an RPC has a sibling that it can.
+        None if audience == "Internal" || method.is_client_streaming() => {}
         None => return Err(format!("{name} has no google.api.http rule").into()),
     }
     let rpc = Rpc {

@@ -179,6 +179,18 @@ reasons! {
     BillingUnavailable = "BILLING_UNAVAILABLE",
     /// This gateway has not yet applied the revision that the caller has seen.
     RevisionBehind = "REVISION_BEHIND",
+    /// The consumer group is moving to another gateway.
+    GroupMoving = "GROUP_MOVING",
+    /// The gateway that was asked does not dispatch the group; between gateways only.
+    NotDispatcher = "NOT_DISPATCHER",
+    /// Consumers of the group are connected.
+    ConsumersConnected = "CONSUMERS_CONNECTED",
+    /// The group has no dead-letter topic.
+    NoDeadLetterTopic = "NO_DEAD_LETTER_TOPIC",
+    /// The lease is over; the record comes again.
+    StaleLease = "STALE_LEASE",
+    /// Not an ack id of this group.
+    AckIdInvalid = "ACK_ID_INVALID",
     /// The process is shutting down.
     ShuttingDown = "SHUTTING_DOWN",
     /// Time was over.

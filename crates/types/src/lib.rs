@@ -19,7 +19,7 @@ pub mod uid;
 
 pub use context::{Credential, OpContext, Principal, TenantScope};
 pub use error::{Error, ErrorKind, Reason};
-pub use name::{AccountId, NamespaceId, ResourceName, TenantId, TopicId};
+pub use name::{AccountId, GroupId, NamespaceId, ResourceName, TenantId, TopicId};
 pub use revision::Revision;
 pub use role::{Grant, Role};
-pub use uid::{AccountUid, KeyUid, NamespaceUid, OperationUid, TenantUid, TopicUid, Uid};
+pub use uid::{AccountUid, GroupUid, KeyUid, NamespaceUid, OperationUid, TenantUid, TopicUid, Uid};

@@ -29,6 +29,37 @@ pub const PAGE_SIZE_MAX: i32 = 1_000;
 /// Page size of lists, when the caller names none.
 pub const PAGE_SIZE_DEFAULT: i32 = 100;
 
+/// Topics of one consumer group.
+pub const GROUP_TOPICS_MAX: usize = 16;
+/// Consumer groups of one namespace.
+pub const GROUPS_PER_NAMESPACE_MAX: i64 = 20_000;
+/// Consumers of one group.
+pub const GROUP_CONSUMERS_MAX: usize = 1_000;
+/// Records in one answer to a pull.
+pub const PULL_RECORDS_MAX: usize = 1_000;
+/// Records in one answer to a pull, when the caller names none.
+pub const PULL_RECORDS_DEFAULT: usize = 100;
+/// Ids of one acknowledging call.
+pub const ACK_IDS_MAX: usize = 10_000;
+/// Bytes of the reason of a nack.
+pub const NACK_REASON_BYTES_MAX: usize = 1_000;
+/// Milliseconds of an ack deadline, least and most.
+pub const ACK_DEADLINE_MS: std::ops::RangeInclusive<i64> = 10_000..=600_000;
+/// Milliseconds of an ack deadline, when the group names none.
+pub const ACK_DEADLINE_MS_DEFAULT: i64 = 30_000;
+/// Milliseconds before a record is delivered again, at most.
+pub const BACKOFF_MS_MAX: i64 = 60_000;
+/// Milliseconds before a record is delivered for the second time, when the group names none.
+pub const BACKOFF_MS_DEFAULT: i64 = 2_000;
+/// Deliveries before a record is dead, at most.
+pub const MAX_ATTEMPTS_MAX: i32 = 100;
+/// Deliveries before a record is dead, when the group has a dead-letter topic and names none.
+pub const MAX_ATTEMPTS_DEFAULT: i32 = 5;
+/// Offsets between the committed one and the next to be read, per partition of a group.
+pub const WINDOW_OFFSETS_MAX: i64 = 10_000;
+/// Bytes of records not acknowledged, per partition of a group.
+pub const WINDOW_BYTES_MAX: u64 = 32 << 20;
+
 /// Limits of a tenant at one gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TenantLimits {

@@ -90,6 +90,8 @@ user_id! {
     AccountId, "a service account id", is_id, ID_RULE;
     /// Id of a topic within its namespace.
     TopicId, "a topic id", is_topic_id, TOPIC_RULE;
+    /// Id of a consumer group within its namespace; the grammar is a topic's.
+    GroupId, "a group id", is_topic_id, TOPIC_RULE;
 }
 
 /// A parsed resource name in the tenants' form.
@@ -99,6 +101,8 @@ pub enum ResourceName {
     Namespace(NamespaceId),
     /// `namespaces/{namespace}/topics/{topic}`.
     Topic(NamespaceId, TopicId),
+    /// `namespaces/{namespace}/groups/{group}`.
+    Group(NamespaceId, GroupId),
     /// `serviceAccounts/{account}`.
     Account(AccountId),
     /// `serviceAccounts/{account}/apiKeys/{key}`; the key id is not checked here.
@@ -115,6 +119,14 @@ impl ResourceName {
         match text.parse()? {
             Self::Topic(namespace, topic) => Ok((namespace, topic)),
             _ => Err(NameError("must look like namespaces/{namespace}/topics/{topic}".into())),
+        }
+    }
+
+    /// Parses `namespaces/{namespace}/groups/{group}`.
+    pub fn parse_group(text: &str) -> Result<(NamespaceId, GroupId), NameError> {
+        match text.parse()? {
+            Self::Group(namespace, group) => Ok((namespace, group)),
+            _ => Err(NameError("must look like namespaces/{namespace}/groups/{group}".into())),
         }
     }
 
@@ -154,6 +166,7 @@ impl FromStr for ResourceName {
         match parts.as_slice() {
             ["namespaces", namespace] => Ok(Self::Namespace(namespace.parse()?)),
             ["namespaces", namespace, "topics", topic] => Ok(Self::Topic(namespace.parse()?, topic.parse()?)),
+            ["namespaces", namespace, "groups", group] => Ok(Self::Group(namespace.parse()?, group.parse()?)),
             ["serviceAccounts", account] => Ok(Self::Account(account.parse()?)),
             ["serviceAccounts", account, "apiKeys", key] => Ok(Self::ApiKey(account.parse()?, (*key).into())),
             ["operations", operation] => Ok(Self::Operation((*operation).into())),
@@ -168,6 +181,7 @@ impl fmt::Display for ResourceName {
         match self {
             Self::Namespace(namespace) => write!(f, "namespaces/{namespace}"),
             Self::Topic(namespace, topic) => write!(f, "namespaces/{namespace}/topics/{topic}"),
+            Self::Group(namespace, group) => write!(f, "namespaces/{namespace}/groups/{group}"),
             Self::Account(account) => write!(f, "serviceAccounts/{account}"),
             Self::ApiKey(account, key) => write!(f, "serviceAccounts/{account}/apiKeys/{key}"),
             Self::Operation(operation) => write!(f, "operations/{operation}"),
@@ -192,7 +206,7 @@ mod tests {
 
     #[test]
     fn names_come_back_as_they_were() {
-        for text in ["namespaces/prod", "namespaces/prod/topics/a.b", "serviceAccounts/x/apiKeys/k", "tenants/t"] {
+        for text in ["namespaces/prod", "namespaces/prod/topics/a.b", "namespaces/prod/groups/a", "serviceAccounts/x/apiKeys/k", "tenants/t"] {
             assert_eq!(text.parse::<ResourceName>().expect(text).to_string(), text);
         }
         for text in ["", "namespaces", "namespaces/", "namespaces/-a", "namespaces/a/topics/..", "/namespaces/a"] {

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use crate::uid::{NamespaceUid, TopicUid, UID_TEXT_LEN};
+use crate::uid::{GroupUid, NamespaceUid, TopicUid, UID_TEXT_LEN};
 
 /// The log of the control plane's state.
 pub const CONTROL_TOPIC: &str = "sluice.control";
@@ -43,6 +43,33 @@ impl TopicName {
 }
 
 impl fmt::Debug for TopicName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The id of a tenant's consumer group in Kafka: `{namespace uid}.{group uid}`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupName(Box<str>);
+
+impl GroupName {
+    /// The id of this group in this namespace.
+    pub fn new(namespace: NamespaceUid, group: GroupUid) -> Self {
+        Self(format!("{namespace}.{group}").into())
+    }
+
+    /// Under which it is kept which dead letters were redriven: offsets without members.
+    pub fn redrive(namespace: NamespaceUid, group: GroupUid) -> Self {
+        Self(format!("{namespace}.{group}.redrive").into())
+    }
+
+    /// As text, for Kafka only.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for GroupName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }

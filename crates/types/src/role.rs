@@ -11,11 +11,11 @@ use std::str::FromStr;
 pub enum Role {
     /// Everything.
     Owner,
-    /// Namespaces and topics, produce and fetch.
+    /// Namespaces, topics and groups; produce, fetch and consume.
     Developer,
     /// Produce.
     Producer,
-    /// Fetch.
+    /// Fetch, consume, make groups.
     Consumer,
     /// Look at resources and usage, not at records.
     Viewer,
@@ -48,7 +48,7 @@ impl Role {
         match self {
             Self::Owner => true,
             Self::Developer => match noun {
-                "namespaces" | "topics" | "records" => true,
+                "namespaces" | "topics" | "records" | "groups" => true,
                 "tenant" | "operations" | "usage" | "serviceAccounts" => looks,
                 _ => false,
             },
@@ -57,10 +57,12 @@ impl Role {
             }
             Self::Consumer => {
                 matches!(permission, "records.consume" | "records.describe" | "topics.get" | "tenant.get")
+                    || noun == "groups" && (looks || matches!(verb, "create" | "consume" | "describe"))
             }
             Self::Viewer => match noun {
                 "namespaces" | "topics" | "tenant" | "operations" | "usage" | "serviceAccounts" => looks,
                 "records" => verb == "describe",
+                "groups" => looks || verb == "describe",
                 _ => false,
             },
         }
@@ -86,7 +88,7 @@ impl FromStr for Role {
 pub struct Grant {
     /// The role.
     pub role: Role,
-    /// `*`, `namespaces/{ns}`, `namespaces/{ns}/topics/{topic}`, or one of them with `*` at its very end as a prefix.
+    /// `*`, `namespaces/{ns}`, `namespaces/{ns}/topics/{topic}`, `namespaces/{ns}/groups/{group}`, or one of them with `*` at its very end as a prefix.
     pub resource: String,
 }
 
@@ -146,5 +148,7 @@ mod tests {
         assert!(allows(&[grant(Role::Producer, "*")], "records.produce", "namespaces/a/topics/b"));
         assert!(!allows(&[grant(Role::Developer, "*")], "apiKeys.create", "serviceAccounts/a"));
         assert!(!allows(&[grant(Role::Viewer, "*")], "records.consume", "namespaces/a/topics/b"));
+        assert!(allows(&[grant(Role::Consumer, "*")], "groups.consume", "namespaces/a/groups/b"));
+        assert!(!allows(&[grant(Role::Consumer, "*")], "groups.reset", "namespaces/a/groups/b"));
     }
 }

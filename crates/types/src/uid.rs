@@ -144,6 +144,8 @@ typed_uid! {
     KeyUid;
     /// Uid of an operation.
     OperationUid;
+    /// Uid of one life of a consumer group.
+    GroupUid;
 }
 
 #[cfg(test)]
