@@ -4,7 +4,7 @@
 //! physical topic can only be reached through [`ports::DataCall::topic`], which looks a name up within that tenant.
 //!
 //! Map: [`config`] → [`app`] (build, run, ordered shutdown) → [`layers`] (the request path, outermost first) → [`routes`]
-//! (gRPC and HTTP onto the same services) → `data` (produce, fetch, offsets) or [`forward`] (admin and usage calls to their
+//! (gRPC and HTTP onto the same services) → `data` (produce, fetch, offsets), [`groups`] (consume) or [`forward`] (admin and usage calls to their
 //! services). [`view`] holds what the control plane published; [`members`] tells the others what this gateway has applied.
 
 pub mod app;
@@ -13,6 +13,7 @@ pub mod config;
 pub mod data;
 pub mod error;
 pub mod forward;
+pub mod groups;
 pub mod layers;
 pub mod members;
 pub mod metering;

@@ -18,9 +18,10 @@ use sluice_types::error::Error;
 use sluice_types::physical::TopicName;
 use sluice_types::role;
 use sluice_types::{
-    ErrorKind, NamespaceId, NamespaceUid, OpContext, Reason, ResourceName, TenantUid, TopicId, TopicUid,
+    ErrorKind, GroupId, NamespaceId, NamespaceUid, OpContext, Reason, ResourceName, TenantUid, TopicId, TopicUid,
 };
 
+use crate::groups::model::ResolvedGroup;
 use crate::quota::TenantLimiter;
 use crate::view::{TopicLookup, View};
 
@@ -140,6 +141,41 @@ impl DataCall {
             .with_retry_after(std::time::Duration::from_millis(500))),
             TopicLookup::Absent => Err(Error::not_found(name)),
         }
+    }
+
+    /// The group that `name` means to this caller, who must have the RPC's permission on it and `topic_permission` on each of
+    /// its topics.
+    ///
+    /// Errors as those of [`DataCall::topic`], without UNAVAILABLE.
+    pub fn group(&self, field: &str, name: &str, topic_permission: &str) -> Result<Arc<ResolvedGroup>, Error> {
+        let (namespace, id) = self.check_group(field, name)?;
+        let tenant = self.view.tenant(self.context.tenant.uid());
+        let group = tenant.and_then(|tenant| tenant.names().group(&namespace, &id));
+        let group = group.ok_or_else(|| Error::not_found(name))?;
+        for topic in &group.topics {
+            self.permit_other(topic_permission, &format!("namespaces/{namespace}/topics/{topic}"))?;
+        }
+        Ok(group)
+    }
+
+    /// The part of [`DataCall::group`] that needs no look-up: grammar and grants.
+    pub fn check_group(&self, field: &str, name: &str) -> Result<(NamespaceId, GroupId), Error> {
+        let ids = ResourceName::parse_group(name).map_err(|error| Error::invalid(field, error))?;
+        self.permit(name)?;
+        Ok(ids)
+    }
+
+    /// Whether the caller has another permission, on a resource that the call touches besides the one it names.
+    pub fn permit_other(&self, permission: &str, resource: &str) -> Result<(), Error> {
+        match role::allows(&self.context.principal.grants, permission, resource) {
+            true => Ok(()),
+            false => Err(permission_missing(permission, resource)),
+        }
+    }
+
+    /// The view, for look-ups of what the group names.
+    pub fn view(&self) -> &Arc<View> {
+        &self.view
     }
 
     /// The part of [`DataCall::topic`] that needs no look-up: grammar and grants.

@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::sync::watch;
 
 use sluice_proto::internal::control::v1 as control;
 use sluice_types::api_key::SecretHash;
@@ -75,6 +76,8 @@ pub struct TenantEntry {
     pub limiter: Arc<TenantLimiter>,
     state: ArcSwapOption<TenantState>,
     names: RwLock<Names>,
+    /// Counts changes of `names` and `state`.
+    changes: watch::Sender<u64>,
 }
 
 impl TenantEntry {
@@ -85,6 +88,7 @@ impl TenantEntry {
             limiter: Arc::new(TenantLimiter::new(defaults)),
             state: ArcSwapOption::empty(),
             names: RwLock::default(),
+            changes: watch::Sender::new(0),
         }
     }
 
@@ -97,6 +101,7 @@ impl TenantEntry {
     pub fn set_state(&self, state: Option<TenantState>, limits: TenantLimits) {
         self.limiter.set_limits(limits);
         self.state.store(state.map(Arc::new));
+        self.changed();
     }
 
     /// Its namespaces and topics.
@@ -104,7 +109,17 @@ impl TenantEntry {
         self.names.read()
     }
 
-    /// Its namespaces and topics, to change them.
+    /// Changes whenever anything published of this tenant may have changed: names, groups, accounts, keys, its state.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Something of it changed.
+    pub fn changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Its namespaces and topics, to change them; call [`TenantEntry::changed`] after.
     pub fn names_mut(&self) -> RwLockWriteGuard<'_, Names> {
         self.names.write()
     }

@@ -6,17 +6,20 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use sluice_proto::internal::control::v1::control_record::Resource;
+use sluice_proto::internal::control::v1::group_state::Start as GroupStart;
 use sluice_proto::internal::control::v1::{self as control, ControlRecord, Life};
 use sluice_types::api_key::SecretHash;
 use sluice_types::limits::TenantLimits;
-use sluice_types::physical::TopicName;
-use sluice_types::{AccountUid, Grant, KeyUid, NamespaceId, NamespaceUid, TenantUid, TopicId, TopicUid};
+use sluice_types::physical::{GroupName, TopicName};
+use sluice_types::{AccountUid, Grant, GroupId, GroupUid, KeyUid, NamespaceId, NamespaceUid, TenantUid, TopicId, TopicUid};
 
+use crate::groups::model::{ResolvedGroup, Start};
 use crate::ports::ResolvedTopic;
 use crate::view::entry::{AccountEntry, KeyEntry, TenantEntry, TenantState, limits_over};
 
@@ -113,6 +116,7 @@ impl Index {
             Some(Resource::Topic(topic)) => topic.life = Life::Gone.into(),
             Some(Resource::Account(account)) => account.life = Life::Gone.into(),
             Some(Resource::Key(key)) => key.life = Life::Gone.into(),
+            Some(Resource::Group(group)) => group.life = Life::Gone.into(),
             None => {}
         }
         let change = self.enter(&gone).unwrap_or(Change::None);
@@ -127,14 +131,40 @@ impl Index {
 
     fn enter(&self, record: &ControlRecord) -> Result<Change, &'static str> {
         let tenant_uid: TenantUid = record.tenant_uid.parse().map_err(|_| "tenant_uid is no uid")?;
+        let change = self.enter_resource(tenant_uid, record);
+        self.tenant_entry(tenant_uid).changed();
+        change
+    }
+
+    fn enter_resource(&self, tenant_uid: TenantUid, record: &ControlRecord) -> Result<Change, &'static str> {
         match &record.resource {
             Some(Resource::Tenant(tenant)) => self.enter_tenant(tenant_uid, tenant),
             Some(Resource::Namespace(namespace)) => self.enter_namespace(tenant_uid, record, namespace),
             Some(Resource::Topic(topic)) => self.enter_topic(tenant_uid, record, topic),
             Some(Resource::Account(account)) => self.enter_account(tenant_uid, account),
             Some(Resource::Key(key)) => self.enter_key(tenant_uid, key),
+            Some(Resource::Group(group)) => self.enter_group(tenant_uid, record, group),
             None => Err("holds no resource"),
         }
+    }
+
+    fn enter_group(
+        &self,
+        tenant_uid: TenantUid,
+        record: &ControlRecord,
+        group: &control::GroupState,
+    ) -> Result<Change, &'static str> {
+        let uid: GroupUid = group.uid.parse().map_err(|_| "group uid is no uid")?;
+        let id: GroupId = group.id.parse().map_err(|_| "group id breaks its grammar")?;
+        let namespace: NamespaceUid = group.namespace_uid.parse().map_err(|_| "namespace uid is no uid")?;
+        let tenant = self.tenant_entry(tenant_uid);
+        if group.life() == Life::Active {
+            let resolved = resolve_group(tenant_uid, namespace, uid, id, group)?;
+            tenant.names_mut().put_group(Arc::new(resolved), record.outbox_id);
+        } else {
+            tenant.names_mut().remove_group(namespace, &id, uid);
+        }
+        Ok(Change::None)
     }
 
     fn tenant_entry(&self, uid: TenantUid) -> Arc<TenantEntry> {
@@ -246,6 +276,40 @@ impl Index {
     }
 }
 
+fn resolve_group(
+    tenant_uid: TenantUid,
+    namespace_uid: NamespaceUid,
+    group_uid: GroupUid,
+    id: GroupId,
+    group: &control::GroupState,
+) -> Result<ResolvedGroup, &'static str> {
+    let topic = |text: &String| text.parse::<TopicId>().map_err(|_| "topic id breaks its grammar");
+    let millis = |value: i64| Duration::from_millis(u64::try_from(value).unwrap_or_default());
+    let dead_letter_topic = Some(&group.dead_letter_topic_id).filter(|id| !id.is_empty()).map(topic).transpose()?;
+    Ok(ResolvedGroup {
+        physical: GroupName::new(namespace_uid, group_uid),
+        tenant_uid,
+        namespace_uid,
+        namespace_id: group.namespace_id.parse().map_err(|_| "namespace id breaks its grammar")?,
+        group_uid,
+        name: format!("namespaces/{}/groups/{id}", group.namespace_id),
+        id,
+        topics: group.topic_ids.iter().map(topic).collect::<Result<_, _>>()?,
+        start: match group.start {
+            Some(GroupStart::StartTimeMs(time)) => Start::Time(time),
+            Some(GroupStart::StartEarliest(false)) => Start::Latest,
+            Some(GroupStart::StartEarliest(true)) | None => Start::Earliest,
+        },
+        key_ordered: group.key_ordered,
+        ack_deadline: millis(group.ack_deadline_ms),
+        max_attempts: u32::try_from(group.max_attempts).ok().filter(|most| *most > 0 && dead_letter_topic.is_some()),
+        minimum_backoff: millis(group.minimum_backoff_ms),
+        maximum_backoff: millis(group.maximum_backoff_ms),
+        dead_letter_topic,
+        create_time_ms: group.create_time_ms,
+    })
+}
+
 /// The uid of the resource in a record, which is the record's key in the log.
 pub fn resource_uid(record: &ControlRecord) -> Option<&str> {
     Some(match record.resource.as_ref()? {
@@ -254,6 +318,7 @@ pub fn resource_uid(record: &ControlRecord) -> Option<&str> {
         Resource::Topic(topic) => &topic.uid,
         Resource::Account(account) => &account.uid,
         Resource::Key(key) => &key.key_id,
+        Resource::Group(group) => &group.uid,
     })
 }
 

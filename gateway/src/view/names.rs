@@ -1,4 +1,4 @@
-//! The names of one tenant: namespaces by id, topics by id within a namespace.
+//! The names of one tenant: namespaces by id, topics and groups by id within a namespace.
 //!
 //! A name has lives: what was deleted and made again has another uid. Only lives that are not over are held here. Of two
 //! that claim one name the one changed last stands (by the order of commits), so a record that comes late or twice cannot
@@ -7,16 +7,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use sluice_types::{NamespaceId, NamespaceUid, TopicId, TopicUid};
+use sluice_types::{GroupId, GroupUid, NamespaceId, NamespaceUid, TopicId, TopicUid};
 
+use crate::groups::model::ResolvedGroup;
 use crate::ports::ResolvedTopic;
 use crate::view::TopicLookup;
 
-/// Namespaces and topics of one tenant.
+/// Namespaces, topics and groups of one tenant.
 #[derive(Debug, Default)]
 pub struct Names {
     namespaces: HashMap<NamespaceId, Vec<NamespaceLife>>,
     topics: HashMap<NamespaceUid, HashMap<TopicId, Vec<TopicLife>>>,
+    groups: HashMap<NamespaceUid, HashMap<GroupId, Vec<GroupLife>>>,
+    groups_by_uid: HashMap<GroupUid, Arc<ResolvedGroup>>,
 }
 
 /// A namespace that is in service.
@@ -33,6 +36,13 @@ struct TopicLife {
     order: i64,
     /// Absent while it is being made.
     resolved: Option<Arc<ResolvedTopic>>,
+}
+
+/// A group in service.
+#[derive(Debug, Clone)]
+struct GroupLife {
+    uid: GroupUid,
+    order: i64,
 }
 
 impl Names {
@@ -87,6 +97,49 @@ impl Names {
     /// The life of this topic that is in service, whatever its name means now.
     pub fn topic_of(&self, namespace: NamespaceUid, id: &TopicId, uid: TopicUid) -> Option<Arc<ResolvedTopic>> {
         self.topics.get(&namespace)?.get(id)?.iter().find(|life| life.uid == uid)?.resolved.clone()
+    }
+
+    /// The topic in service under an id, within a namespace's life.
+    pub fn topic_in(&self, namespace: NamespaceUid, id: &TopicId) -> Option<Arc<ResolvedTopic>> {
+        let lives = self.topics.get(&namespace)?.get(id)?;
+        let active = lives.iter().filter(|life| life.resolved.is_some()).max_by_key(|life| life.order);
+        active.and_then(|life| life.resolved.clone())
+    }
+
+    /// Enters a group in service.
+    pub fn put_group(&mut self, group: Arc<ResolvedGroup>, order: i64) {
+        let ids = self.groups.entry(group.namespace_uid).or_default();
+        let lives = ids.entry(group.id.clone()).or_default();
+        lives.retain(|life| life.uid != group.group_uid);
+        lives.push(GroupLife { uid: group.group_uid, order });
+        self.groups_by_uid.insert(group.group_uid, group);
+    }
+
+    /// Removes a life of a group.
+    pub fn remove_group(&mut self, namespace: NamespaceUid, id: &GroupId, uid: GroupUid) {
+        self.groups_by_uid.remove(&uid);
+        let Some(ids) = self.groups.get_mut(&namespace) else { return };
+        if let Some(lives) = ids.get_mut(id) {
+            lives.retain(|life| life.uid != uid);
+            if lives.is_empty() {
+                ids.remove(id);
+            }
+        }
+        if ids.is_empty() {
+            self.groups.remove(&namespace);
+        }
+    }
+
+    /// This life of a group, if it is in service.
+    pub fn group_of(&self, uid: GroupUid) -> Option<Arc<ResolvedGroup>> {
+        self.groups_by_uid.get(&uid).cloned()
+    }
+
+    /// The group in service under a name.
+    pub fn group(&self, namespace: &NamespaceId, group: &GroupId) -> Option<Arc<ResolvedGroup>> {
+        let namespace = self.namespaces.get(namespace)?.iter().max_by_key(|life| life.order)?;
+        let lives = self.groups.get(&namespace.uid)?.get(group)?;
+        self.group_of(lives.iter().max_by_key(|life| life.order)?.uid)
     }
 
     /// What a topic's name means.

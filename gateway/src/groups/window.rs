@@ -1,0 +1,1 @@
+//! The delivery window of one partition of a group.
