@@ -82,6 +82,7 @@ impl World {
             Resource::Topic(r) => &r.uid,
             Resource::Account(r) => &r.uid,
             Resource::Key(r) => &r.key_id,
+            Resource::Group(r) => &r.uid,
         };
         let record = OutRecord {
             key: Some(key.clone().into()),
