@@ -1,0 +1,116 @@
+//! Leases and what ends them: acks, refusals, deadlines, burials.
+
+use std::sync::Arc;
+
+use super::slots::State;
+use super::{Acked, Dead, DeathReason, Lease, Millis, Refused, Window};
+
+impl Window {
+    /// Hands a ready record out until the group's deadline; none if it is not ready.
+    pub fn lease(&mut self, offset: i64, now: Millis) -> Option<Lease> {
+        let slot = self.slots.get(offset).filter(|slot| slot.state == State::Ready)?;
+        let lease =
+            Lease { offset, attempt: slot.attempt(), end: now.saturating_add(self.policy.ack_deadline_ms.max(0)) };
+        self.slots.delivered(offset, now);
+        self.make_timed(offset, State::Out, lease.end);
+        Some(lease)
+    }
+
+    /// Takes a lease back whose record never left: the attempt does not count. The attempt's number comes again.
+    pub fn unlease(&mut self, offset: i64, attempt: u32) {
+        if self.is_out(offset, attempt) {
+            self.slots.undelivered(offset);
+            self.make_ready(offset);
+        }
+    }
+
+    /// The record is done.
+    pub fn ack(&mut self, offset: i64, attempt: u32) -> Acked {
+        if offset < self.base() || self.slots.get(offset).is_some_and(|slot| slot.state == State::Done) {
+            return Acked::AlreadyDone;
+        }
+        if !self.is_out(offset, attempt) {
+            return Acked::Stale;
+        }
+        self.finish(offset);
+        Acked::Done
+    }
+
+    /// The delivery failed: once more after the backoff, or after `delay` ms, unless it was the last. A record that is done
+    /// already is `Stale` here.
+    pub fn refuse(&mut self, offset: i64, attempt: u32, delay: Option<i64>, reason: Arc<str>, now: Millis) -> Refused {
+        if !self.is_out(offset, attempt) {
+            return Refused::Stale;
+        }
+        self.fail(offset, delay, DeathReason::Refused(reason), now)
+    }
+
+    /// Moves the end of a lease; false if it is not the current one.
+    pub fn extend(&mut self, offset: i64, attempt: u32, end: Millis) -> bool {
+        let current = self.is_out(offset, attempt);
+        if current {
+            self.make_timed(offset, State::Out, end);
+        }
+        current
+    }
+
+    /// Ends leases whose time is over, and makes ready what has waited long enough.
+    pub fn tick(&mut self, now: Millis) {
+        while let Some(offset) = self.schedule.pop(now) {
+            match self.slots.get(offset).map(|slot| slot.state) {
+                Some(State::Out) => {
+                    self.fail(offset, None, DeathReason::DeadlineExceeded, now);
+                }
+                Some(State::Waiting) => self.make_ready(offset),
+                _ => {}
+            }
+        }
+    }
+
+    /// Records that are dead and were not told yet, by offset.
+    pub fn dead(&mut self) -> Vec<Dead> {
+        let untold = std::mem::take(&mut self.untold);
+        let tell = |offset: i64| {
+            let slot = self.slots.get(offset)?;
+            let reason = self.graves.get(&offset)?.clone();
+            Some(Dead { offset, attempts: slot.failures, first_delivery: slot.first().unwrap_or_default(), reason })
+        };
+        untold.into_iter().filter_map(tell).collect()
+    }
+
+    /// The dead letter of a record is written: it is done, also if it has been revived by a change of the policy meanwhile.
+    pub fn bury(&mut self, offset: i64) {
+        self.finish(offset);
+    }
+
+    /// The dead letter of a record could not be written: [`Window::dead`] tells it again.
+    pub fn revive(&mut self, offset: i64) {
+        if self.graves.contains_key(&offset) {
+            self.untold.insert(offset);
+        }
+    }
+
+    fn is_out(&self, offset: i64, attempt: u32) -> bool {
+        self.slots.get(offset).is_some_and(|slot| slot.state == State::Out && slot.attempt() == attempt)
+    }
+
+    fn fail(&mut self, offset: i64, delay: Option<i64>, reason: DeathReason, now: Millis) -> Refused {
+        let failures = self.slots.get(offset).map_or(1, |slot| slot.attempt());
+        self.slots.set_failures(offset, failures);
+        self.sequence += 1;
+        if self.policy.is_over(failures) {
+            self.leave(offset);
+            self.slots.set_state(offset, State::Dead);
+            self.graves.insert(offset, reason);
+            self.untold.insert(offset);
+            return Refused::Dead;
+        }
+        let at = now.saturating_add(delay.unwrap_or_else(|| self.policy.backoff(failures)).max(0));
+        if at > now {
+            self.make_timed(offset, State::Waiting, at);
+        } else {
+            self.make_ready(offset);
+        }
+        Refused::Retry { at }
+    }
+}

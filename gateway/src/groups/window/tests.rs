@@ -1,0 +1,526 @@
+//! Each rule of the window, one at a time.
+
+use std::sync::Arc;
+
+use super::*;
+
+const POLICY: Policy = Policy {
+    key_ordered: true,
+    ack_deadline_ms: 30_000,
+    max_attempts: Some(3),
+    backoff_min_ms: 1_000,
+    backoff_max_ms: 3_000,
+};
+const UNORDERED: Policy = Policy { key_ordered: false, ..POLICY };
+const FOREVER: Policy = Policy { max_attempts: None, ..POLICY };
+
+fn window() -> Window {
+    Window::start_at(0, POLICY, Bounds::default())
+}
+
+/// A record of one byte.
+fn seen(offset: i64, key: impl Into<Option<u64>>) -> Seen {
+    Seen { offset, key: key.into(), bytes: 1 }
+}
+
+/// A window with records of these keys at 0, 1, 2, …
+fn reading(policy: Policy, keys: &[Option<u64>]) -> Window {
+    let mut window = Window::start_at(0, policy, Bounds::default());
+    let records: Vec<Seen> = (0..).zip(keys).map(|(offset, &key)| seen(offset, key)).collect();
+    window.read(&records, records.len() as i64);
+    window
+}
+
+fn ready(window: &Window) -> Vec<i64> {
+    window.ready().map(|record| record.offset).collect()
+}
+
+fn lease(window: &mut Window, offset: i64, now: Millis) -> u32 {
+    window.lease(offset, now).expect("ready").attempt
+}
+
+fn refuse(window: &mut Window, offset: i64, attempt: u32, delay: Option<i64>, now: Millis) -> Refused {
+    window.refuse(offset, attempt, delay, Arc::from("no"), now)
+}
+
+fn done(window: &mut Window, offset: i64) {
+    let attempt = lease(window, offset, 0);
+    assert_eq!(window.ack(offset, attempt), Acked::Done);
+}
+
+/// What a dispatcher that takes over finds.
+fn takeover(window: &Window) -> Window {
+    let Snapshot { offset, metadata, .. } = window.current();
+    Window::restore(offset, &metadata, window.policy, window.bounds).0
+}
+
+#[test]
+fn records_are_ready_in_order_and_leased_until_the_deadline() {
+    let mut window = reading(POLICY, &[None, None]);
+    let records: Vec<Ready> = window.ready().collect();
+    assert_eq!(records[0], Ready { offset: 0, attempt: 1, bytes: 1 });
+    assert_eq!(records.len(), 2);
+    assert_eq!(window.lease(0, 5), Some(Lease { offset: 0, attempt: 1, end: 30_005 }));
+    assert_eq!(ready(&window), [1]);
+    assert_eq!(window.lease(0, 5), None, "it is out");
+    assert_eq!(window.lease(2, 5), None, "it was not read");
+    assert_eq!(window.wake_at(), Some(30_005));
+}
+
+#[test]
+fn the_base_moves_only_over_what_is_done() {
+    let mut window = reading(POLICY, &[None; 3]);
+    done(&mut window, 1);
+    done(&mut window, 2);
+    assert_eq!(window.base(), 0);
+    assert_eq!(window.figures().acked_ahead, 2);
+    done(&mut window, 0);
+    assert_eq!((window.base(), window.next_read()), (3, 3));
+    assert_eq!(window.figures(), Figures::default());
+}
+
+#[test]
+fn offsets_that_a_read_did_not_show_are_done() {
+    let mut window = window();
+    assert_eq!(window.read(&[seen(3, 1), seen(7, 1)], 20), 20);
+    assert_eq!(window.base(), 3, "nothing is below the first record");
+    done(&mut window, 3);
+    assert_eq!(window.base(), 7);
+    done(&mut window, 7);
+    assert_eq!(window.base(), 20);
+    assert_eq!(window.read(&[], 25), 25);
+    assert_eq!(window.snapshot().map(|snapshot| snapshot.offset), Some(25));
+}
+
+#[test]
+fn records_read_twice_are_taken_once() {
+    let mut window = reading(POLICY, &[None, None]);
+    window.read(&[seen(0, 1), seen(1, 1), seen(2, 1)], 3);
+    assert_eq!(ready(&window), [0, 1, 2]);
+    assert_eq!(window.figures().bytes, 3);
+}
+
+#[test]
+fn only_the_attempt_of_the_current_lease_settles() {
+    let mut window = reading(POLICY, &[None]);
+    assert_eq!(window.ack(0, 1), Acked::Stale, "not out yet");
+    lease(&mut window, 0, 0);
+    assert_eq!(window.ack(0, 2), Acked::Stale);
+    assert_eq!(refuse(&mut window, 0, 2, None, 0), Refused::Stale);
+    assert!(!window.extend(0, 2, 90_000));
+    window.tick(30_000);
+    assert_eq!(window.ack(0, 1), Acked::Stale, "the lease ran out");
+    window.tick(31_000);
+    assert_eq!(lease(&mut window, 0, 31_000), 2);
+    assert_eq!(window.ack(0, 1), Acked::Stale);
+    assert_eq!(window.ack(0, 2), Acked::Done);
+    assert_eq!(window.ack(0, 2), Acked::AlreadyDone);
+    assert_eq!(window.ack(0, 1), Acked::AlreadyDone);
+    assert_eq!(window.ack(9, 1), Acked::Stale, "never read");
+    assert_eq!(refuse(&mut window, 0, 2, None, 0), Refused::Stale);
+}
+
+#[test]
+fn an_ack_above_the_base_can_come_twice() {
+    let mut window = reading(POLICY, &[None, None]);
+    done(&mut window, 1);
+    assert_eq!(window.ack(1, 1), Acked::AlreadyDone);
+}
+
+#[test]
+fn a_lease_that_runs_out_is_a_failure_and_waits_its_backoff() {
+    let mut window = reading(POLICY, &[None]);
+    lease(&mut window, 0, 0);
+    window.tick(29_999);
+    assert_eq!(window.figures().outstanding, 1);
+    window.tick(30_000);
+    assert_eq!((window.figures().outstanding, window.figures().delayed), (0, 1));
+    assert_eq!(window.wake_at(), Some(31_000));
+    window.tick(30_999);
+    assert_eq!(ready(&window), [] as [i64; 0]);
+    window.tick(31_000);
+    assert_eq!(window.ready().next().map(|record| record.attempt), Some(2));
+    assert_eq!(window.wake_at(), None);
+}
+
+#[test]
+fn the_backoff_doubles_up_to_its_most() {
+    let mut window = reading(FOREVER, &[None]);
+    let mut waits = Vec::new();
+    for attempt in 1..=40 {
+        assert_eq!(lease(&mut window, 0, 0), attempt);
+        let Refused::Retry { at } = refuse(&mut window, 0, attempt, None, 0) else { panic!("dead") };
+        waits.push(at);
+        window.tick(at);
+    }
+    assert_eq!(waits[..4], [1_000, 2_000, 3_000, 3_000]);
+    assert_eq!(waits[39], 3_000);
+    assert_eq!(Policy { backoff_max_ms: i64::MAX, ..POLICY }.backoff(u32::MAX), i64::MAX);
+}
+
+#[test]
+fn a_delay_that_is_asked_for_replaces_the_backoff() {
+    let mut window = reading(POLICY, &[None]);
+    lease(&mut window, 0, 0);
+    assert_eq!(refuse(&mut window, 0, 1, Some(50_000), 10), Refused::Retry { at: 50_010 });
+    window.tick(50_010);
+    lease(&mut window, 0, 50_010);
+    assert_eq!(refuse(&mut window, 0, 2, Some(0), 50_020), Refused::Retry { at: 50_020 });
+    assert_eq!(ready(&window), [0], "at once, without a tick");
+}
+
+#[test]
+fn retries_that_are_due_come_before_new_records() {
+    let mut window = reading(POLICY, &[None; 4]);
+    for offset in [2, 1] {
+        lease(&mut window, offset, 0);
+        refuse(&mut window, offset, 1, Some(0), 0);
+    }
+    assert_eq!(ready(&window), [1, 2, 0, 3]);
+}
+
+#[test]
+fn an_extended_lease_ends_later() {
+    let mut window = reading(POLICY, &[None]);
+    lease(&mut window, 0, 0);
+    assert!(window.extend(0, 1, 60_000));
+    window.tick(30_000);
+    assert_eq!(window.wake_at(), Some(60_000));
+    assert_eq!(window.ack(0, 1), Acked::Done);
+}
+
+#[test]
+fn a_lease_that_never_reached_its_client_does_not_count() {
+    let mut window = reading(POLICY, &[Some(1), Some(1)]);
+    lease(&mut window, 0, 7);
+    window.unlease(0, 2);
+    assert_eq!(window.figures().outstanding, 1, "another attempt");
+    window.unlease(0, 1);
+    assert_eq!(window.figures().oldest_unacked, None);
+    assert_eq!((ready(&window), window.wake_at()), (vec![0], None));
+    assert_eq!(lease(&mut window, 0, 9), 1);
+    refuse(&mut window, 0, 1, Some(0), 9);
+    lease(&mut window, 0, 9);
+    window.unlease(0, 2);
+    assert_eq!(window.ready().next().map(|record| record.attempt), Some(2));
+}
+
+#[test]
+fn a_key_has_one_record_out_and_others_go_on() {
+    let mut window = reading(POLICY, &[Some(1), Some(1), Some(2), None, Some(1)]);
+    assert_eq!(ready(&window), [0, 2, 3]);
+    assert_eq!(window.figures().blocked, 2);
+    lease(&mut window, 0, 0);
+    assert_eq!(window.lease(1, 0), None);
+    refuse(&mut window, 0, 1, None, 0);
+    assert_eq!(ready(&window), [2, 3], "a retry holds its key back");
+    window.tick(1_000);
+    done(&mut window, 0);
+    assert_eq!(ready(&window), [1, 2, 3]);
+    done(&mut window, 1);
+    assert_eq!(ready(&window), [2, 3, 4]);
+}
+
+#[test]
+fn a_key_is_free_again_once_all_its_records_are_done() {
+    let mut window = reading(POLICY, &[Some(1)]);
+    done(&mut window, 0);
+    window.read(&[seen(1, 1), seen(2, 1)], 3);
+    assert_eq!(ready(&window), [1]);
+}
+
+#[test]
+fn a_dead_record_holds_its_key_until_it_is_buried() {
+    let mut window = reading(Policy { max_attempts: Some(1), ..POLICY }, &[Some(1), Some(1)]);
+    lease(&mut window, 0, 0);
+    assert_eq!(refuse(&mut window, 0, 1, Some(0), 0), Refused::Dead);
+    assert_eq!(ready(&window), [] as [i64; 0]);
+    window.bury(0);
+    assert_eq!((ready(&window), window.base()), (vec![1], 1));
+}
+
+#[test]
+fn records_without_a_key_wait_for_nobody() {
+    let window = reading(POLICY, &[None, None, Some(1), None]);
+    assert_eq!(ready(&window), [0, 1, 2, 3]);
+}
+
+#[test]
+fn an_unordered_group_waits_for_nothing() {
+    let window = reading(UNORDERED, &[Some(1), Some(1), Some(1)]);
+    assert_eq!(ready(&window), [0, 1, 2]);
+}
+
+#[test]
+fn the_last_failure_kills_and_is_told_once() {
+    let mut window = reading(POLICY, &[None]);
+    for (attempt, now) in [(1, 100), (2, 10_000)] {
+        assert_eq!(lease(&mut window, 0, now), attempt);
+        assert!(matches!(refuse(&mut window, 0, attempt, Some(0), now), Refused::Retry { .. }));
+    }
+    lease(&mut window, 0, 20_000);
+    window.tick(50_000);
+    let dead = Dead { offset: 0, attempts: 3, first_delivery: 100, reason: DeathReason::DeadlineExceeded };
+    assert_eq!(window.dead(), std::slice::from_ref(&dead));
+    assert_eq!(window.dead(), []);
+    assert_eq!((window.base(), window.figures().dead), (0, 1), "not done before it is buried");
+    window.revive(0);
+    assert_eq!(window.dead(), [dead], "its letter could not be written");
+    window.bury(0);
+    window.revive(0);
+    assert_eq!((window.base(), window.dead()), (1, vec![]));
+}
+
+#[test]
+fn a_refusal_that_kills_tells_its_reason() {
+    let mut window = reading(Policy { max_attempts: Some(1), ..POLICY }, &[None]);
+    lease(&mut window, 0, 0);
+    window.refuse(0, 1, None, Arc::from("bad amount"), 0);
+    assert_eq!(window.dead()[0].reason, DeathReason::Refused(Arc::from("bad amount")));
+}
+
+#[test]
+fn dead_records_come_back_when_the_policy_gives_them_attempts() {
+    let mut window = reading(Policy { max_attempts: Some(1), ..POLICY }, &[None, None]);
+    for offset in [0, 1] {
+        lease(&mut window, offset, 0);
+        refuse(&mut window, offset, 1, None, 0);
+    }
+    assert_eq!(window.dead().len(), 2);
+    window.set_policy(FOREVER);
+    assert_eq!((ready(&window), window.figures().dead), (vec![0, 1], 0));
+    assert_eq!(lease(&mut window, 0, 0), 2);
+    window.bury(0);
+    assert_eq!(window.base(), 1, "its letter was written all the same");
+    assert_eq!(window.ack(0, 2), Acked::AlreadyDone);
+}
+
+#[test]
+fn a_lower_limit_of_attempts_kills_at_the_next_failure() {
+    let mut window = reading(POLICY, &[None]);
+    for attempt in [1, 2] {
+        lease(&mut window, 0, 0);
+        refuse(&mut window, 0, attempt, Some(0), 0);
+    }
+    window.set_policy(Policy { max_attempts: Some(1), ..POLICY });
+    assert_eq!(lease(&mut window, 0, 0), 3);
+    assert_eq!(refuse(&mut window, 0, 3, None, 0), Refused::Dead);
+}
+
+#[test]
+fn the_ordering_of_a_window_does_not_change() {
+    let mut window = reading(POLICY, &[Some(1)]);
+    window.set_policy(UNORDERED);
+    window.read(&[seen(1, 1)], 2);
+    assert_eq!(ready(&window), [0]);
+}
+
+#[test]
+fn records_of_another_group_are_done_without_a_delivery() {
+    let mut window = reading(POLICY, &[Some(1), Some(1), Some(1), Some(2)]);
+    window.pass(1);
+    window.pass(3);
+    assert_eq!(ready(&window), [0]);
+    done(&mut window, 0);
+    assert_eq!((ready(&window), window.base()), (vec![2], 2));
+    window.pass(2);
+    assert_eq!(window.base(), 4);
+}
+
+#[test]
+fn a_chain_goes_on_behind_a_passed_end() {
+    let mut window = reading(POLICY, &[Some(1), Some(1)]);
+    window.pass(1);
+    window.read(&[seen(2, 1)], 3);
+    assert_eq!(ready(&window), [0]);
+    done(&mut window, 0);
+    assert_eq!(ready(&window), [2]);
+}
+
+#[test]
+fn the_start_is_to_be_committed_before_anything_else() {
+    let mut window = Window::start_at(42, POLICY, Bounds::default());
+    let snapshot = window.snapshot().expect("the position itself");
+    assert_eq!((snapshot.offset, snapshot.metadata.as_str()), (42, ""));
+    window.committed(snapshot.sequence);
+    assert_eq!(window.snapshot(), None);
+    assert_eq!(window.current().offset, 42);
+}
+
+#[test]
+fn there_is_something_to_commit_exactly_after_a_change() {
+    let mut window = reading(POLICY, &[None, None]);
+    window.committed(window.sequence());
+    lease(&mut window, 0, 0);
+    lease(&mut window, 1, 0);
+    assert_eq!(window.snapshot(), None, "a lease is no change");
+    window.ack(0, 1);
+    let first = window.snapshot().expect("an ack");
+    assert_eq!(first.sequence, window.sequence());
+    refuse(&mut window, 1, 1, None, 0);
+    window.committed(first.sequence);
+    let second = window.snapshot().expect("a failure after the snapshot");
+    assert!(second.sequence > first.sequence);
+    window.committed(second.sequence);
+    window.committed(first.sequence);
+    assert_eq!(window.snapshot(), None);
+    window.ack(0, 1);
+    assert_eq!(window.snapshot(), None, "the second of an ack changes nothing");
+}
+
+#[test]
+fn a_takeover_delivers_only_what_is_not_done_and_counts_on() {
+    let mut window = reading(FOREVER, &[None; 5]);
+    done(&mut window, 1);
+    done(&mut window, 3);
+    lease(&mut window, 2, 0);
+    refuse(&mut window, 2, 1, None, 0);
+    lease(&mut window, 4, 0);
+    let mut heir = takeover(&window);
+    assert_eq!((heir.base(), heir.next_read(), heir.figures().acked_ahead), (0, 0, 2));
+    assert_eq!(heir.snapshot(), None);
+    heir.read(&[seen(0, None), seen(1, None), seen(2, None), seen(3, None), seen(4, None), seen(5, None)], 6);
+    let records: Vec<(i64, u32)> = heir.ready().map(|record| (record.offset, record.attempt)).collect();
+    assert_eq!(records, [(2, 2), (0, 1), (4, 1), (5, 1)], "a lease that nobody ended is no failure");
+    assert_eq!(heir.ack(1, 1), Acked::AlreadyDone);
+}
+
+#[test]
+fn a_second_takeover_before_reading_loses_nothing() {
+    let mut window = reading(FOREVER, &[None; 3]);
+    done(&mut window, 2);
+    lease(&mut window, 1, 0);
+    refuse(&mut window, 1, 1, None, 0);
+    let heir = takeover(&takeover(&window));
+    assert_eq!(heir.current().metadata, window.current().metadata);
+}
+
+#[test]
+fn what_is_done_ahead_is_not_read_again_when_the_base_comes_to_it() {
+    let mut window = reading(POLICY, &[None; 4]);
+    for offset in 1..4 {
+        done(&mut window, offset);
+    }
+    let mut heir = takeover(&window);
+    assert_eq!(heir.read(&[seen(0, None)], 1), 1);
+    done(&mut heir, 0);
+    assert_eq!((heir.base(), heir.next_read()), (4, 4));
+    assert_eq!(heir.read(&[seen(2, None), seen(3, None), seen(4, None)], 5), 5);
+    assert_eq!(ready(&heir), [4]);
+}
+
+#[test]
+fn a_record_out_of_attempts_before_a_takeover_has_one_more() {
+    let mut window = reading(Policy { max_attempts: Some(1), ..POLICY }, &[None]);
+    lease(&mut window, 0, 0);
+    refuse(&mut window, 0, 1, None, 0);
+    let mut heir = takeover(&window);
+    heir.read(&[seen(0, None)], 1);
+    assert_eq!(heir.dead(), []);
+    assert_eq!(lease(&mut heir, 0, 500), 2);
+    assert_eq!(refuse(&mut heir, 0, 2, None, 600), Refused::Dead);
+    let dead = &heir.dead()[0];
+    assert_eq!((dead.attempts, dead.first_delivery), (2, 500));
+}
+
+#[test]
+fn records_compacted_away_before_a_takeover_reads_them_are_done() {
+    let mut window = reading(FOREVER, &[None; 4]);
+    done(&mut window, 3);
+    lease(&mut window, 1, 0);
+    refuse(&mut window, 1, 1, None, 0);
+    let mut heir = takeover(&window);
+    heir.read(&[seen(2, None)], 3);
+    assert_eq!((heir.base(), ready(&heir)), (2, vec![2]));
+    done(&mut heir, 2);
+    assert_eq!((heir.base(), heir.current().metadata.as_str()), (4, ""));
+}
+
+#[test]
+fn metadata_that_is_not_ours_is_told_and_ignored() {
+    let (window, restored) = Window::restore(10, "written by a tool", POLICY, Bounds::default());
+    assert_eq!((window.base(), restored), (10, Restored::Unreadable));
+    let mut other = reading(POLICY, &[None; 3]);
+    done(&mut other, 2);
+    let text = other.current().metadata;
+    assert_eq!(Window::restore(1, &text, POLICY, Bounds::default()).1, Restored::Unreadable);
+    assert_eq!(Window::restore(0, &text, POLICY, Bounds::default()).1, Restored::Read { acks: 1, attempts: 0 });
+    Window::restore(i64::MAX, &text, POLICY, Bounds::default());
+    Window::restore(i64::MIN, &text, POLICY, Bounds::default());
+}
+
+#[test]
+fn a_full_window_takes_no_more_offsets_and_goes_on_once_an_eighth_is_free() {
+    let bounds = Bounds { offsets_max: 16, bytes_max: u64::MAX };
+    let mut window = Window::start_at(0, POLICY, bounds);
+    let records: Vec<Seen> = (0..40).map(|offset| seen(offset, None)).collect();
+    assert!(window.has_room());
+    assert_eq!(window.read(&records, 40), 16);
+    assert!(!window.has_room());
+    done(&mut window, 0);
+    assert!(!window.has_room(), "one is too few to read for");
+    done(&mut window, 1);
+    assert!(window.has_room());
+    assert_eq!(window.read(&records[16..], 40), 18);
+}
+
+#[test]
+fn a_full_window_takes_no_more_bytes() {
+    let bounds = Bounds { offsets_max: 100, bytes_max: 100 };
+    let mut window = Window::start_at(0, POLICY, bounds);
+    let records: Vec<Seen> = (0..9).map(|offset| Seen { offset, key: None, bytes: 40 }).collect();
+    assert_eq!(window.read(&records, 9), 3, "the record that crosses the bound is taken");
+    assert!(!window.has_room());
+    done(&mut window, 2);
+    assert_eq!((window.has_room(), window.figures().bytes), (true, 80));
+    let huge = Seen { offset: 3, key: None, bytes: 1_000 };
+    assert_eq!(window.read(&[huge], 4), 4);
+}
+
+#[test]
+fn a_gap_wider_than_the_window_waits_for_the_base() {
+    let bounds = Bounds { offsets_max: 10, bytes_max: u64::MAX };
+    let mut window = Window::start_at(0, POLICY, bounds);
+    assert_eq!(window.read(&[seen(0, None), seen(1_000_000, None)], 1_000_001), 10);
+    assert!(!window.has_room());
+    done(&mut window, 0);
+    assert_eq!((window.base(), window.has_room()), (10, true));
+    assert_eq!(window.read(&[seen(1_000_000, None)], 1_000_001), 1_000_001);
+    assert_eq!(window.base(), 1_000_000);
+}
+
+#[test]
+fn figures_tell_where_records_stand() {
+    let mut window = reading(Policy { max_attempts: Some(1), ..POLICY }, &[Some(1), Some(1), None, None, None, None]);
+    done(&mut window, 3);
+    lease(&mut window, 2, 70);
+    lease(&mut window, 4, 50);
+    refuse(&mut window, 4, 1, None, 60);
+    window.set_policy(POLICY);
+    lease(&mut window, 4, 80);
+    refuse(&mut window, 4, 2, None, 80);
+    let expected = Figures {
+        window_offsets: 6,
+        outstanding: 1,
+        delayed: 1,
+        blocked: 1,
+        acked_ahead: 1,
+        ready: 2,
+        dead: 0,
+        bytes: 5,
+        oldest_unacked: Some((2, 70)),
+    };
+    assert_eq!(window.figures(), expected);
+}
+
+#[test]
+fn an_idle_window_is_tiny() {
+    assert!(size_of::<Window>() <= 512, "{}", size_of::<Window>());
+    assert!(size_of::<slots::Slot>() <= 40);
+    let keys: Vec<Option<u64>> = (0..1_000).map(|offset| Some(offset % 500)).collect();
+    let mut window = reading(POLICY, &keys);
+    for offset in 0..1_000 {
+        done(&mut window, offset);
+    }
+    assert_eq!((window.slots.capacity(), window.keys.capacity()), (0, 0));
+}
