@@ -49,9 +49,11 @@ fn rules() -> Vec<AclBinding> {
     use PatternType::{Literal, Prefixed};
     use ResourceType::{Cluster, Group, Topic};
 
-    // Read and Write bring Describe; Alter brings Describe; AlterConfigs brings DescribeConfigs.
+    // Read, Write, Delete and Alter bring Describe; AlterConfigs brings DescribeConfigs.
     allow(GATEWAY, Topic, Prefixed, &tenants, &[Read, Write]);
-    allow(GATEWAY, Group, Prefixed, &tenants, &[Read]);
+    // Read: be a member, make another one leave, commit. Delete: forget groups and offsets. AlterConfigs: a group's own
+    // session timeout. Tenants' groups are named like their topics.
+    allow(GATEWAY, Group, Prefixed, &tenants, &[Read, Delete, AlterConfigs]);
     allow(GATEWAY, Topic, Literal, &topic("control"), &[Read]);
     allow(GATEWAY, Topic, Literal, &topic("members"), &[Read, Write]);
     allow(GATEWAY, Topic, Literal, &topic("usage"), &[Write]);

@@ -19,6 +19,13 @@ pub(super) const NODE_PRINCIPAL: &str = "kafka-node";
 /// Records of 1 MiB and batches of 4 MiB are the product's limits; envelope and headers come on top.
 const MESSAGE_BYTES_MAX: u32 = 8 * 1024 * 1024;
 
+/// A group has one member, and for a moment its successors and those that died: far beyond what is ever right.
+const GROUP_MEMBERS_MAX: u32 = 64;
+
+/// Incremental fetch sessions of a broker: one for each reading lane of each gateway and service, and one for each
+/// fetching follower. When all are taken, readers fall back to naming every partition in every poll.
+const FETCH_SESSIONS_MAX: u32 = 2_000;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Ports {
     pub(super) client: u16,
@@ -111,6 +118,12 @@ impl Cluster {
         set("group.consumer.session.timeout.ms", &6_000);
         set("group.consumer.min.heartbeat.interval.ms", &1_000);
         set("group.consumer.heartbeat.interval.ms", &1_000);
+        set("group.consumer.max.size", &GROUP_MEMBERS_MAX);
+        // By default a group gets a new assignment once a second at most, made aside and told with a later heartbeat.
+        // Ours have one member, which waits for it.
+        set("group.consumer.assignment.interval.ms", &0);
+        set("group.consumer.assignor.offload.enable", &false);
+        set("max.incremental.fetch.session.cache.slots", &FETCH_SESSIONS_MAX);
 
         // A broker that was killed is fenced, and may come back, after its session: 9 s by default. Alone it competes
         // with nobody for the machine; several may be starved for seconds, and must not be fenced for that.

@@ -3,6 +3,7 @@
 
 mod access;
 mod cleanup;
+mod group_access;
 mod kafka_faults;
 mod persistence;
 mod postgres;
