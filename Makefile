@@ -4,13 +4,14 @@ SHELL := /bin/bash
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice
 TOOLS := $(CACHE)/tools
 BUF := $(TOOLS)/venv/bin/buf
+EXAMPLE := $(TOOLS)/property-events
 CARGO_DENY := $(TOOLS)/bin/cargo-deny
 NEXTEST := $(TOOLS)/bin/cargo-nextest
 # One profile and one feature set for build, tests and `up`, so that nothing is compiled twice.
 BIN := $(or $(CARGO_TARGET_DIR),target)
 ALL := --workspace --all-targets --locked
 
-.PHONY: help deps tools up up-separate demo test check fmt clippy deny proto layers build units faults faults-long load api-baseline docs clean
+.PHONY: help deps tools up up-separate demo example test check fmt clippy deny proto layers build units faults faults-long load api-baseline docs clean
 
 help: ## List the doors
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +36,14 @@ up-separate: ## The same, with every role as a process of its own
 
 demo: deps ## Stream 336,776 real events of two tenants through two gateways and compare every count
 	@flights=$$(dev/flights.sh) && cargo build --quiet --locked -p sluiced -p sluice-loadtest && $(BIN)/debug/sluice-loadtest demo --flights "$$flights" $(DEMO_ARGS)
+
+# Within `make test` the programs are built already, with the features that the tests need.
+example: deps $(EXAMPLE)/installed ## Run an application with outbox, inbox, retries and dead letters, and compare its books
+	@$(if $(filter test,$(MAKECMDGOALS)),,cargo build --quiet --locked -p sluiced -p sluice)
+	@cd examples/property-events && $(EXAMPLE)/bin/python -m unittest && \
+		$(EXAMPLE)/bin/python -m property_events --sluiced "$(abspath $(BIN))/debug/sluiced" $(EXAMPLE_ARGS)
+$(EXAMPLE)/installed: examples/property-events/requirements.txt
+	@python3 -m venv $(EXAMPLE) && $(EXAMPLE)/bin/pip install --quiet --requirement $< && touch $@
 
 test: tools check build units faults ## Everything that CI runs
 

@@ -1,0 +1,1 @@
+"""What the run needs on this machine: processes, a PostgreSQL, and a Sluice if none is given."""
