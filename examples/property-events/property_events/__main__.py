@@ -82,16 +82,17 @@ def run(args: argparse.Namespace) -> int:
     def say(what: str) -> None:
         print(f"{time.monotonic() - began:>6.1f} s  {what}", flush=True)
 
-    signal.signal(signal.SIGTERM, interrupted)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupted)
     # PostgreSQL, which does not run as root, must be able to enter.
     folder = Path(tempfile.mkdtemp(prefix="property-events-"))
     folder.chmod(0o755)
     children = Children(folder)
-    ok = False
+    code = 1
     try:
-        ok = in_folder(args, folder, children, say)
+        code = 0 if in_folder(args, folder, children, say) else 1
     except KeyboardInterrupt:
-        say("interrupted")
+        code = 130
     except (ApiError, psycopg.Error, http.client.HTTPException, RuntimeError, OSError) as error:
         say(f"FAILED: {error}")
     finally:
@@ -99,12 +100,12 @@ def run(args: argparse.Namespace) -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         children.stop_all()
-        if args.keep or not ok:
+        if args.keep or code == 1:
             say(f"logs and data are in {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
-    say("ok" if ok else "not ok")
-    return 0 if ok else 1
+    say({0: "ok", 130: "interrupted"}.get(code, "not ok"))
+    return code
 
 
 def in_folder(args: argparse.Namespace, folder: Path, children: Children, say: Callable[[str], None]) -> bool:
@@ -136,7 +137,7 @@ def in_folder(args: argparse.Namespace, folder: Path, children: Children, say: C
 
 
 def interrupted(_number: int, _frame: FrameType | None) -> None:
-    """SIGTERM ends the run as Ctrl-C does."""
+    """Ctrl-C and SIGTERM end the run the same way."""
     raise KeyboardInterrupt
 
 
