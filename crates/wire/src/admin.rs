@@ -1,4 +1,4 @@
-//! Admin calls: topics, configs, ACLs, users, the cluster itself.
+//! Admin calls: topics, records, configs, ACLs, users, the cluster itself.
 //!
 //! Calls that change the cluster go to the controller; if it moved, they follow once the cluster tells where.
 
@@ -6,6 +6,7 @@ pub(crate) mod acls;
 pub(crate) mod broker_view;
 pub(crate) mod cluster;
 pub(crate) mod configs;
+pub(crate) mod records;
 pub(crate) mod topics;
 pub(crate) mod users;
 

@@ -8,15 +8,16 @@ pub(crate) use kacrab_protocol::generated::{
     ConsumerGroupHeartbeatRequestData, ConsumerGroupHeartbeatResponseData, CreateAclsRequestData,
     CreateAclsResponseData, CreatePartitionsRequestData, CreatePartitionsResponseData, CreateTopicsRequestData,
     CreateTopicsResponseData, DeleteAclsRequestData, DeleteAclsResponseData, DeleteGroupsRequestData,
-    DeleteGroupsResponseData, DeleteTopicsRequestData, DeleteTopicsResponseData, DescribeAclsRequestData,
-    DescribeAclsResponseData, DescribeClusterRequestData, DescribeClusterResponseData, DescribeConfigsRequestData,
-    DescribeConfigsResponseData, FetchRequestData, FetchResponseData, FindCoordinatorRequestData,
-    FindCoordinatorResponseData, IncrementalAlterConfigsRequestData, IncrementalAlterConfigsResponseData,
-    ListGroupsRequestData, ListGroupsResponseData, ListOffsetsRequestData, ListOffsetsResponseData,
-    MetadataRequestData, MetadataResponseData, OffsetCommitRequestData, OffsetCommitResponseData,
-    OffsetDeleteRequestData, OffsetDeleteResponseData, OffsetFetchRequestData, OffsetFetchResponseData,
-    ProduceRequestData, ProduceResponseData, SaslAuthenticateRequestData, SaslAuthenticateResponseData,
-    SaslHandshakeRequestData, SaslHandshakeResponseData, ScramCredentialDeletion, ScramCredentialUpsertion,
+    DeleteGroupsResponseData, DeleteRecordsRequestData, DeleteRecordsResponseData, DeleteTopicsRequestData,
+    DeleteTopicsResponseData, DescribeAclsRequestData, DescribeAclsResponseData, DescribeClusterRequestData,
+    DescribeClusterResponseData, DescribeConfigsRequestData, DescribeConfigsResponseData, FetchRequestData,
+    FetchResponseData, FindCoordinatorRequestData, FindCoordinatorResponseData, IncrementalAlterConfigsRequestData,
+    IncrementalAlterConfigsResponseData, ListGroupsRequestData, ListGroupsResponseData, ListOffsetsRequestData,
+    ListOffsetsResponseData, MetadataRequestData, MetadataResponseData, OffsetCommitRequestData,
+    OffsetCommitResponseData, OffsetDeleteRequestData, OffsetDeleteResponseData, OffsetFetchRequestData,
+    OffsetFetchResponseData, ProduceRequestData, ProduceResponseData, SaslAuthenticateRequestData,
+    SaslAuthenticateResponseData, SaslHandshakeRequestData, SaslHandshakeResponseData, ScramCredentialDeletion,
+    ScramCredentialUpsertion,
 };
 pub(crate) use kacrab_protocol::{KafkaString as Text, KafkaUuid as Uuid};
 
@@ -61,6 +62,7 @@ requests! {
     "ApiVersions" 18 v 0..4: ApiVersionsRequestData => ApiVersionsResponseData throttle_time_ms;
     "CreateTopics" 19 v 7..7: CreateTopicsRequestData => CreateTopicsResponseData throttle_time_ms;
     "DeleteTopics" 20 v 6..6: DeleteTopicsRequestData => DeleteTopicsResponseData throttle_time_ms;
+    "DeleteRecords" 21 v 2..2: DeleteRecordsRequestData => DeleteRecordsResponseData throttle_time_ms;
     "DescribeAcls" 29 v 2..3: DescribeAclsRequestData => DescribeAclsResponseData throttle_time_ms;
     "CreateAcls" 30 v 2..3: CreateAclsRequestData => CreateAclsResponseData throttle_time_ms;
     "DeleteAcls" 31 v 2..3: DeleteAclsRequestData => DeleteAclsResponseData throttle_time_ms;

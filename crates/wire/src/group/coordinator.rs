@@ -37,6 +37,11 @@ pub(crate) fn lane_of(group: &str) -> u32 {
 }
 
 impl Client {
+    /// The broker that coordinates a group now, or did when it was last asked.
+    pub async fn group_coordinator(&self, group: &str, timeout: Duration) -> Result<i32> {
+        self.coordinator(group, Deadline::after(timeout)).await
+    }
+
     /// Sends to the group's coordinator, again if it moved or cannot be reached, until the deadline. `errors` lists the
     /// answer's error codes. Requests must be safe to repeat.
     pub(crate) async fn call_coordinator<R: Request>(

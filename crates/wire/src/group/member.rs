@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::committed::{CommitOffset, CommittedOffset, Committer, PartitionResults};
-use super::driver::Command;
+use super::memberships::Command;
 use crate::client::Client;
 use crate::deadline::Deadline;
 use crate::error::{Error, KafkaError, MembershipRefusal, Result, code};
@@ -136,6 +136,26 @@ impl GroupMember {
     /// Gives revoked partitions back, so that others get them. Those that were not revoked stay.
     pub fn release(&self, partitions: &[TopicPartition]) {
         let _ended = self.commands.send(Command::Release { key: self.key, partitions: partitions.to_vec() });
+    }
+
+    /// Wants these topics from now on, instead of those before, without leaving. `Assigned` follows for partitions of
+    /// topics that were added, `Revoked` for those of topics that were left out (release them as always), and nothing
+    /// if no partition changes. Topics that do not exist count for nothing until they are made. The group's epoch
+    /// grows, so a commit at that moment may be sent twice (see [`GroupMember::commit`]).
+    pub fn subscribe(&self, topics: &[&str]) -> Result<()> {
+        if topics.is_empty() {
+            return Err(Error::InvalidRequest("a member needs topics".to_owned()));
+        }
+        let topics = topics.iter().map(|topic| Arc::from(*topic)).collect();
+        let _ended = self.commands.send(Command::Subscribe { key: self.key, topics });
+        Ok(())
+    }
+
+    /// Sends the next heartbeat now, and a few more within the next second until an assignment comes: after
+    /// [`Client::leave_group_for`] the partitions arrive at once instead of when the interval is over. Joining and
+    /// [`GroupMember::subscribe`] do so by themselves.
+    pub fn beat_now(&self) {
+        let _ended = self.commands.send(Command::Beat { key: self.key });
     }
 
     /// Commits as this member. Refused (see [`Error::membership`]) once the group does not take us for one. A commit

@@ -34,6 +34,12 @@ pub(super) struct Answer {
     pub(super) assignment: Option<BTreeSet<PartitionKey>>,
 }
 
+/// What a coordinator is told.
+struct Report {
+    topics: Arc<[Arc<str>]>,
+    owned: BTreeSet<PartitionKey>,
+}
+
 /// One membership.
 pub(super) struct MemberState {
     pub(super) group: Arc<str>,
@@ -47,9 +53,9 @@ pub(super) struct MemberState {
     releasing: BTreeSet<PartitionKey>,
     target: Option<BTreeSet<PartitionKey>>,
     names: HashMap<TopicId, Arc<str>>,
-    /// What the coordinator knows that we own; `None` makes the next heartbeat complete.
-    reported: Option<BTreeSet<PartitionKey>>,
-    in_flight: BTreeSet<PartitionKey>,
+    /// What the coordinator knows of us; `None` makes the next heartbeat complete.
+    reported: Option<Report>,
+    in_flight: Option<Report>,
     /// Whether the member heard of an assignment since it joined, be it empty.
     announced: bool,
 }
@@ -67,7 +73,7 @@ impl MemberState {
             target: None,
             names: HashMap::new(),
             reported: None,
-            in_flight: BTreeSet::new(),
+            in_flight: None,
             announced: false,
         }
     }
@@ -79,28 +85,33 @@ impl MemberState {
 
     /// The heartbeat to send now.
     pub(super) fn beat(&mut self) -> Beat {
-        let complete = self.reported.is_none();
-        let changed = self.reported.as_ref() != Some(&self.owned);
-        self.in_flight = self.owned.clone();
-        Beat {
+        let told = self.reported.as_ref();
+        let beat = Beat {
             group: Arc::clone(&self.group),
             member_id: Arc::clone(&self.member_id),
             epoch: self.epoch,
-            rebalance_timeout_ms: complete.then_some(self.rebalance_timeout_ms),
-            topics: complete.then(|| Arc::clone(&self.topics)),
-            owned: changed.then(|| self.owned.clone()),
-        }
+            rebalance_timeout_ms: told.is_none().then_some(self.rebalance_timeout_ms),
+            topics: told.is_none_or(|told| told.topics != self.topics).then(|| Arc::clone(&self.topics)),
+            owned: told.is_none_or(|told| told.owned != self.owned).then(|| self.owned.clone()),
+        };
+        self.in_flight = Some(Report { topics: Arc::clone(&self.topics), owned: self.owned.clone() });
+        beat
     }
 
-    /// True if the coordinator should hear of what is owned now.
+    /// True if the coordinator should hear of what changed here.
     pub(super) fn owes_report(&self) -> bool {
-        self.reported.as_ref().is_some_and(|reported| *reported != self.owned)
+        self.reported.as_ref().is_some_and(|told| told.topics != self.topics || told.owned != self.owned)
+    }
+
+    /// Wants other topics from now on.
+    pub(super) fn subscribe(&mut self, topics: Arc<[Arc<str>]>) {
+        self.topics = topics;
     }
 
     /// Takes the answer to the last heartbeat; [`MemberState::reconcile`] acts on it.
     pub(super) fn answered(&mut self, epoch: i32, assignment: Option<BTreeSet<PartitionKey>>) {
         self.epoch = epoch;
-        self.reported = Some(std::mem::take(&mut self.in_flight));
+        self.reported = self.in_flight.take();
         if assignment.is_some() {
             self.target = assignment;
         }

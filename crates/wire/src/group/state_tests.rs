@@ -104,3 +104,21 @@ fn an_empty_first_assignment_is_told_too() {
     state.answered(3, Some(keys(&[])));
     assert!(matches!(&state.reconcile()[..], [MemberEvent::Assigned(told)] if told.is_empty()));
 }
+
+#[test]
+fn another_subscription_is_said_once_and_what_it_takes_away_is_released_first() {
+    let mut state = joined(&[0]);
+    state.reconcile();
+    state.beat();
+    state.answered(1, None);
+    let other: Arc<[Arc<str>]> = Arc::from([Arc::from("u")]);
+    state.beat();
+    state.subscribe(Arc::clone(&other));
+    state.answered(1, None);
+    assert!(state.owes_report(), "the heartbeat under way said the old one");
+    let beat = state.beat();
+    assert_eq!((beat.epoch, beat.topics, beat.owned), (1, Some(other), None));
+    state.answered(2, Some([].into()));
+    assert!(matches!(&state.reconcile()[..], [MemberEvent::Revoked(told)] if *told == parts(&[0])));
+    assert!(state.beat().topics.is_none());
+}

@@ -3,9 +3,11 @@
 mod admin;
 mod faults;
 mod fixture;
+mod group_changes;
 mod group_faults;
 mod group_offsets;
 mod groups;
 mod reader;
+mod reader_faults;
 mod reading;
 mod security;

@@ -152,3 +152,26 @@ async fn a_topic_deleted_under_a_waiter_is_a_typed_error() {
     let out = reader.fetch(read(&topic, 9), 0, TIMEOUT).await.unwrap_err();
     assert!(matches!(out, Error::OffsetOutOfRange { offset: 9, .. }), "{out:?}");
 }
+
+#[tokio::test]
+async fn a_position_that_the_log_left_behind_is_out_of_range_also_for_who_would_wait() {
+    let client = client().await;
+    let topic = unique("retained");
+    make_topic(&client, &topic, 1, &[]).await;
+    client.produce_batch(&topic, 0, &vec![record("a", "1"); 10], TIMEOUT).await.unwrap();
+    let reader = Reader::new(client.clone());
+    let at_the_end = tokio::spawn({
+        let (reader, request) = (reader.clone(), long(&topic, 0, 10));
+        async move { reader.fetch(request, 0, Duration::from_secs(90)).await }
+    });
+    assert_eq!(client.delete_records_before(&topic, 0, 10, TIMEOUT).await.unwrap(), 10);
+    let started = Instant::now();
+    let out = reader.fetch(long(&topic, 0, 5), 0, Duration::from_secs(90)).await.unwrap_err();
+    assert!(matches!(out, Error::OffsetOutOfRange { offset: 5, .. }), "{out:?}");
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    client.produce_batch(&topic, 0, &[record("b", "2")], TIMEOUT).await.unwrap();
+    let fetched = tokio::time::timeout(TIMEOUT, at_the_end).await.expect("is served").unwrap().unwrap();
+    assert_eq!(decode(&fetched.batches, 10, &[]).unwrap().next_offset, 11);
+    let beyond = client.delete_records_before(&topic, 0, 99, TIMEOUT).await.unwrap_err();
+    assert_eq!(beyond.kafka_code(), Some(sluice_wire::code::OFFSET_OUT_OF_RANGE), "{beyond:?}");
+}
