@@ -27,6 +27,12 @@ mod slots;
 mod verdict;
 
 #[cfg(test)]
+mod history;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -60,7 +60,7 @@ pub(super) fn encode(offset: i64, contents: &Contents) -> String {
     if contents.bitmap.is_empty() && contents.failures.is_empty() {
         return String::new();
     }
-    let mut bytes = vec![VERSION, 0, 0, 0, 0];
+    let mut bytes = Vec::new();
     put(&mut bytes, u32::try_from(contents.bitmap.len()).unwrap_or(u32::MAX));
     bytes.extend_from_slice(&contents.bitmap);
     let mut before = 0;
@@ -68,15 +68,18 @@ pub(super) fn encode(offset: i64, contents: &Contents) -> String {
         let end = bytes.len();
         put(&mut bytes, distance - before);
         put(&mut bytes, failures);
-        if bytes.len() > BYTES_MAX {
+        if bytes.len() > BYTES_MAX - HEAD {
             bytes.truncate(end);
             break;
         }
         before = distance;
     }
-    let sum = checksum(offset, &bytes[HEAD..]);
-    bytes[1..HEAD].copy_from_slice(&sum);
-    URL_SAFE_NO_PAD.encode(bytes)
+    seal(offset, &bytes)
+}
+
+/// The text of a body.
+pub(super) fn seal(offset: i64, body: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode([&[VERSION], &checksum(offset, body)[..], body].concat())
 }
 
 /// What a text committed with this offset tells; none if it is not such a text.
