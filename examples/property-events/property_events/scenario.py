@@ -153,6 +153,6 @@ def letter_differences(letters: list[dict[str, Any]], expected: set[str]) -> lis
         if "the geocoder does not find" not in letter.get("reason", ""):
             found.append(f"dead letter {letter['id']} has the reason {letter.get('reason')!r}")
         took = report.seconds_to_death(letter)
-        if not 14 * proof.EARLY <= took <= 14 * proof.LATE + 2:
+        if not 14 * proof.EARLY <= took <= 14 * proof.LATE + 3 * proof.LATE_MORE_S:
             found.append(f"dead letter {letter['id']} was given up {took:.1f} s after its first delivery, not after about 14 s")
     return found
