@@ -1,6 +1,7 @@
 //! The services: decode, call, encode. A file per resource; what is common stands here.
 
 mod accounts;
+mod groups;
 pub(crate) mod intent;
 pub(crate) mod lookup;
 mod namespaces;

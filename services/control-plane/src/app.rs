@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use sluice_db::{Database, DbConfig};
+use sluice_proto::admin::v1::group_service_server::GroupServiceServer;
 use sluice_proto::admin::v1::namespace_service_server::NamespaceServiceServer;
 use sluice_proto::admin::v1::operation_service_server::OperationServiceServer;
 use sluice_proto::admin::v1::service_account_service_server::ServiceAccountServiceServer;
@@ -90,6 +91,7 @@ impl App {
             ("sluice.admin.v1.TenantService", Audience::Tenant),
             ("sluice.admin.v1.NamespaceService", Audience::Tenant),
             ("sluice.admin.v1.TopicService", Audience::Tenant),
+            ("sluice.admin.v1.GroupService", Audience::Tenant),
             ("sluice.admin.v1.ServiceAccountService", Audience::Tenant),
             ("sluice.admin.v1.OperationService", Audience::Tenant),
             ("sluice.internal.control.v1.KeyLookupService", Audience::Internal),
@@ -254,6 +256,7 @@ fn internal_routes(plane: &SharedPlane) -> Result<axum::Router, AppError> {
     let routes = Routes::new(caller.layer(TenantServiceServer::new(api.clone())))
         .add_service(caller.layer(NamespaceServiceServer::new(api.clone())))
         .add_service(caller.layer(TopicServiceServer::new(api.clone())))
+        .add_service(caller.layer(GroupServiceServer::new(api.clone())))
         .add_service(caller.layer(ServiceAccountServiceServer::new(api.clone())))
         .add_service(caller.layer(OperationServiceServer::new(api.clone())))
         .add_service(RequireRole::new(GATEWAY).layer(KeyLookupServiceServer::new(api.clone())))

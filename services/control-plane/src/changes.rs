@@ -4,6 +4,8 @@
 pub(crate) mod account;
 pub(crate) mod answer;
 pub(crate) mod cascade;
+mod finish;
+pub(crate) mod group;
 pub(crate) mod key;
 pub(crate) mod namespace;
 pub(crate) mod report;

@@ -7,7 +7,7 @@ use sluice_runtime::config::{
     ByteSize, Faults, HumanDuration, InternalTlsConfig, KafkaConfig, ListenAddr, SecretFile, Validate,
 };
 use sluice_runtime::telemetry::TelemetryConfig;
-use sluice_types::limits::TOPIC_PARTITIONS_MAX;
+use sluice_types::limits::{GROUPS_PER_NAMESPACE_MAX, TOPIC_PARTITIONS_MAX};
 
 use crate::crash::CrashPoint;
 
@@ -88,6 +88,8 @@ pub struct Limits {
     pub service_accounts: i64,
     /// Working keys of one service account.
     pub keys_per_account: i64,
+    /// Consumer groups of one namespace.
+    pub groups_per_namespace: i64,
 }
 
 /// For tests only; never set any of it in production.
@@ -112,7 +114,14 @@ impl Default for Defaults {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { topics: 1_000, partitions: 10_000, namespaces: 100, service_accounts: 1_000, keys_per_account: 100 }
+        Self {
+            topics: 1_000,
+            partitions: 10_000,
+            namespaces: 100,
+            service_accounts: 1_000,
+            keys_per_account: 100,
+            groups_per_namespace: GROUPS_PER_NAMESPACE_MAX,
+        }
     }
 }
 
@@ -153,6 +162,7 @@ partitions = 10000
 namespaces = 100
 service_accounts = 1000
 keys_per_account = 100
+groups_per_namespace = 20000
 
 [telemetry]
 level = "info"
@@ -196,6 +206,7 @@ impl Validate for Limits {
             ("namespaces", self.namespaces),
             ("service_accounts", self.service_accounts),
             ("keys_per_account", self.keys_per_account),
+            ("groups_per_namespace", self.groups_per_namespace),
         ] {
             faults.require(value > 0, key, "must be 1 or more");
         }

@@ -4,6 +4,7 @@ pub(crate) mod access;
 pub(crate) mod escalation;
 pub(crate) mod etag;
 pub(crate) mod fields;
+pub(crate) mod group;
 pub(crate) mod intent;
 pub(crate) mod mask;
 pub(crate) mod page;

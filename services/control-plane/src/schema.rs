@@ -21,6 +21,7 @@ pub static MIGRATIONS: Migrations = Migrations {
         },
         Migration { version: 3, name: "changes", sql: include_str!("../../../migrations/control/0003_changes.sql") },
         Migration { version: 4, name: "fences", sql: include_str!("../../../migrations/control/0004_fences.sql") },
+        Migration { version: 5, name: "groups", sql: include_str!("../../../migrations/control/0005_groups.sql") },
     ],
 };
 

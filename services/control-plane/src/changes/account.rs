@@ -7,8 +7,8 @@ use sluice_proto::admin::v1::{
 };
 use sluice_types::{AccountUid, Error, ErrorKind, Grant, Reason, ResourceName};
 
+use super::finish::exists;
 use super::key::revoke_some;
-use super::namespace::exists;
 use super::transaction::fields_changed;
 use super::{Call, Committed, Envelope, Txn, change};
 use crate::domain::topic::check_quota;

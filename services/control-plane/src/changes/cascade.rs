@@ -1,4 +1,4 @@
-//! What a deleted tenant leaves: keys, topics, accounts, namespaces, taken out of service in bounded steps.
+//! What a deleted tenant leaves: keys, groups, topics, accounts, namespaces, taken out of service in bounded steps.
 //!
 //! Nothing of it is reachable meanwhile: gateways refuse a tenant that is gone whatever its parts say, and so does every
 //! transaction here.
@@ -12,6 +12,7 @@ use crate::domain::record;
 use crate::error::Fault;
 use crate::plane::SharedPlane;
 use crate::store::account::{AccountState, account_list, account_update};
+use crate::store::group::{GroupState, group_list_some, group_update};
 use crate::store::namespace::{NamespaceState, namespace_list, namespace_update};
 use crate::store::topic::topic_list_some;
 
@@ -29,6 +30,11 @@ pub(crate) async fn empty(plane: &SharedPlane, tenant: TenantUid) -> Result<(), 
 pub(super) async fn empty_some(txn: &mut Txn) -> Result<(), Fault> {
     let tenant = txn.tenant();
     revoke_some(txn, None, STEP).await?;
+    for mut group in group_list_some(txn.tx(), STEP).await? {
+        group.state = GroupState::Deleted;
+        let group = group_update(txn.tx(), &group).await?;
+        txn.publish(&record::group(tenant, &group)).await?;
+    }
     for topic in topic_list_some(txn.tx(), STEP).await? {
         begin_deletion(txn, topic).await?;
     }

@@ -3,19 +3,20 @@
 use crate::store::Json;
 use serde_json::json;
 use sluice_proto::admin::v1::{CreateNamespaceRequest, DeleteNamespaceRequest, Namespace, UpdateNamespaceRequest};
-use sluice_proto::wkt::Any;
 use sluice_types::{Error, ErrorKind, NamespaceUid, Reason, ResourceName};
 
+use super::finish::{exists, finish, missing};
 use super::transaction::fields_changed;
 use super::{Call, Committed, Envelope, Started, Txn, change};
 use crate::domain::topic::{check_deletable, check_quota};
 use crate::domain::{etag, fields, mask, present, record};
 use crate::error::Fault;
 use crate::plane::SharedPlane;
+use crate::store::group::group_count_in;
 use crate::store::namespace::{
     NamespaceRow, NamespaceState, namespace_by_id, namespace_count, namespace_insert, namespace_update,
 };
-use crate::store::operation::{Ending, Verb, operation_end, operation_insert};
+use crate::store::operation::Verb;
 use crate::store::tenant::tenant_get;
 use crate::store::topic::topic_count_in;
 
@@ -57,7 +58,7 @@ pub(crate) async fn create(
                 update_us: 0,
             };
             let row = namespace_insert(txn.tx(), &row).await?;
-            finish(txn, &row, Verb::Create, json!({})).await
+            written(txn, &row, Verb::Create, json!({})).await
         })
     })
     .await
@@ -93,7 +94,7 @@ pub(crate) async fn update(
                 }
             }
             let row = namespace_update(txn.tx(), &row).await?;
-            finish(txn, &row, Verb::Update, fields_changed(&paths)).await
+            written(txn, &row, Verb::Update, fields_changed(&paths)).await
         })
     })
     .await
@@ -111,65 +112,38 @@ pub(crate) async fn delete(
         Box::pin(async move {
             txn.authorize(&request)?;
             let Some(mut row) = namespace_by_id(txn.tx(), &id).await? else {
-                return missing(
-                    txn,
-                    &request.name,
-                    request.allow_missing,
-                    &Namespace { name: request.name.clone(), ..Namespace::default() },
-                )
-                .await;
+                let shown = Namespace { name: request.name.clone(), ..Namespace::default() };
+                return missing(txn, &request.name, request.allow_missing, &shown).await;
             };
             etag::check(&request.etag, row.uid().uid(), row.version)?;
             check_deletable(row.deletion_protection, &request.name)?;
-            if topic_count_in(txn.tx(), row.uid()).await? > 0 {
-                return Err(Error::new(
-                    ErrorKind::FailedPrecondition,
-                    Reason::ResourceNotEmpty,
-                    format!("{} still has topics; delete them first", request.name),
-                )
-                .into());
-            }
+            check_empty(txn, &row).await?;
             row.state = NamespaceState::Deleted;
             let row = namespace_update(txn.tx(), &row).await?;
-            finish(txn, &row, Verb::Delete, json!({})).await
+            written(txn, &row, Verb::Delete, json!({})).await
         })
     })
     .await
 }
 
-/// Publishes, audits, and writes an operation that is done.
-async fn finish(txn: &mut Txn, row: &NamespaceRow, verb: Verb, detail: serde_json::Value) -> Result<Started, Fault> {
-    let tenant = txn.tenant();
-    let outbox_id = txn.publish(&record::namespace(tenant, row)).await?;
-    let uid = row.uid().uid();
-    txn.audit(&row.name(), uid, detail).await?;
-    let shown = present::namespace(row);
-    let operation = operation_insert(txn.tx(), &row.name(), uid, verb, 0).await?;
-    let ending = Ending::Succeeded { response: present::packed(&shown), outbox_id: Some(outbox_id) };
-    operation_end(txn.tx(), uid, 0, &ending).await?;
-    Ok(Started { operation, resource: Any::pack(&shown) })
+async fn written(txn: &mut Txn, row: &NamespaceRow, verb: Verb, detail: serde_json::Value) -> Result<Started, Fault> {
+    let entry = record::namespace(txn.tenant(), row);
+    finish(txn, verb, &row.name(), &entry, &present::namespace(row), detail).await
 }
 
-/// The deletion of something absent: an operation that is done when the caller allowed it, NOT_FOUND otherwise.
-pub(super) async fn missing<M: prost::Message + prost::Name>(
-    txn: &mut Txn,
-    name: &str,
-    allowed: bool,
-    shown: &M,
-) -> Result<Started, Fault> {
-    if !allowed {
-        return Err(Error::not_found(name).into());
-    }
-    let nobody = sluice_types::Uid::random();
-    let operation = operation_insert(txn.tx(), name, nobody, Verb::Delete, 0).await?;
-    let ending = Ending::Succeeded { response: present::packed(shown), outbox_id: None };
-    operation_end(txn.tx(), nobody, 0, &ending).await?;
-    Ok(Started { operation, resource: Any::pack(shown) })
-}
-
-/// The name is taken.
-pub(super) fn exists(name: &str) -> Error {
-    Error::new(ErrorKind::AlreadyExists, Reason::ResourceExists, format!("{name} exists already; choose another id"))
+/// Refuses to leave something without its namespace.
+async fn check_empty(txn: &mut Txn, row: &NamespaceRow) -> Result<(), Fault> {
+    let topics = topic_count_in(txn.tx(), row.uid()).await?;
+    let groups = group_count_in(txn.tx(), row.uid()).await?;
+    let Some((_, what)) = [(topics, "topics"), (groups, "groups")].into_iter().find(|(count, _)| *count > 0) else {
+        return Ok(());
+    };
+    Err(Error::new(
+        ErrorKind::FailedPrecondition,
+        Reason::ResourceNotEmpty,
+        format!("{} still has {what}; delete them first", row.name()),
+    )
+    .into())
 }
 
 /// A tenant's own limit, or the installation's.

@@ -10,8 +10,8 @@ use sluice_proto::operator::v1::{
 use sluice_types::{AccountUid, Error, Grant, Role, TenantUid};
 
 use super::cascade::empty_some;
+use super::finish::exists;
 use super::key::issue;
-use super::namespace::exists;
 use super::transaction::fields_changed;
 use super::{Call, Committed, Envelope, Txn, change};
 use crate::domain::{etag, fields, mask, present, record};

@@ -5,7 +5,8 @@ use sluice_proto::admin::v1::{CreateTopicRequest, DeleteTopicRequest, Topic, Upd
 use sluice_proto::wkt::Any;
 use sluice_types::{Error, ResourceName};
 
-use super::namespace::{exists, missing, or_default};
+use super::finish::{exists, missing};
+use super::namespace::or_default;
 use super::transaction::fields_changed;
 use super::{Call, Committed, Envelope, Started, Txn, change};
 use crate::domain::topic::{self, Defaults, check_deletable, check_quota};

@@ -156,9 +156,14 @@ impl Txn {
 
     /// The same on another resource.
     pub(crate) fn authorize_on(&self, resource: &str) -> Result<(), Error> {
+        self.authorize_for(self.rpc.permission, resource)
+    }
+
+    /// Whether the caller has a permission besides that of the RPC.
+    pub(crate) fn authorize_for(&self, permission: &str, resource: &str) -> Result<(), Error> {
         match self.call {
             Call::Operator { .. } => Ok(()),
-            Call::Tenant(_) => access::authorize(&self.grants, self.rpc.permission, resource),
+            Call::Tenant(_) => access::authorize(&self.grants, permission, resource),
         }
     }
 

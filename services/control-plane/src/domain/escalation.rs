@@ -71,6 +71,10 @@ mod tests {
         assert!(within(&prefix, &[grant(Role::Producer, "namespaces/prod/topics/pay-i*")]));
         assert!(!within(&prefix, &[grant(Role::Producer, "namespaces/prod/topics/*")]));
         assert!(!within(&prefix, &[grant(Role::Consumer, "namespaces/prod/topics/pay-in")]));
+        let groups = [grant(Role::Consumer, "namespaces/prod/groups/*")];
+        assert!(within(&groups, &[grant(Role::Consumer, "namespaces/prod/groups/billing")]));
+        assert!(within(&developer, &[grant(Role::Consumer, "namespaces/prod/groups/*")]));
+        assert!(!within(&groups, &[grant(Role::Consumer, "namespaces/prod/topics/billing")]));
     }
 
     #[test]
@@ -85,6 +89,14 @@ mod tests {
             "records.produce",
             "records.consume",
             "records.describe",
+            "groups.create",
+            "groups.get",
+            "groups.list",
+            "groups.update",
+            "groups.delete",
+            "groups.consume",
+            "groups.describe",
+            "groups.reset",
             "tenant.get",
             "operations.get",
             "usage.get",

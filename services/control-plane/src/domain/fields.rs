@@ -1,11 +1,12 @@
 //! The rules of single fields. Each error names the field, the limit and the remedy.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use sluice_proto::admin::v1::RoleGrant;
 use sluice_proto::wkt::{Duration, Timestamp};
 use sluice_types::limits::{PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX, TOPIC_PARTITIONS_MAX};
-use sluice_types::{Error, Grant, NamespaceId, Role, TopicId};
+use sluice_types::{Error, Grant, GroupId, NamespaceId, Role, TopicId};
 use uuid::Uuid;
 
 const DISPLAY_NAME_CHARS_MAX: usize = 200;
@@ -65,30 +66,38 @@ pub(crate) fn partition_count(field: &str, count: i32) -> Result<(), Error> {
     Err(Error::invalid(field, format!("is {count}; it must be 1..{TOPIC_PARTITIONS_MAX}, or absent for the default")))
 }
 
-/// Retention in ms. Whole milliseconds only, so that it comes back as it was sent.
+/// Retention in ms.
 pub(crate) fn retention_ms(field: &str, retention: &Duration) -> Result<i64, Error> {
-    if retention.nanos % 1_000_000 != 0 {
-        return Err(Error::invalid(field, "must be whole milliseconds"));
-    }
-    let ms = retention.as_millis();
-    if !(RETENTION_MS_MIN..=RETENTION_MS_MAX).contains(&ms) {
-        return Err(Error::invalid(
-            field,
-            format!("is {retention}; it must be 3 h .. 10 years, or absent for the default"),
-        ));
-    }
-    Ok(ms)
+    millis(field, retention, RETENTION_MS_MIN..=RETENTION_MS_MAX, "3 h .. 10 years, or absent for the default")
 }
 
-/// When a key stops: in the future, kept to the microsecond.
-pub(crate) fn expire_micros(field: &str, time: &Timestamp, now_us: i64) -> Result<i64, Error> {
+/// A time span in ms within bounds, which `allowed` says in words. Whole milliseconds only, so that it comes back as it was
+/// sent.
+pub(crate) fn millis(field: &str, span: &Duration, bounds: RangeInclusive<i64>, allowed: &str) -> Result<i64, Error> {
+    if span.nanos % 1_000_000 != 0 {
+        return Err(Error::invalid(field, "must be whole milliseconds"));
+    }
+    let ms = span.as_millis();
+    match bounds.contains(&ms) {
+        true => Ok(ms),
+        false => Err(Error::invalid(field, format!("is {span}; it must be {allowed}"))),
+    }
+}
+
+/// A time in µs since 1970. Whole microseconds only, so that it comes back as it was sent.
+pub(crate) fn micros(field: &str, time: &Timestamp) -> Result<i64, Error> {
     if !time.is_valid() {
         return Err(Error::invalid(field, "is not a time in the years 1 to 9999"));
     }
     if time.nanos % 1_000 != 0 {
         return Err(Error::invalid(field, "must be whole microseconds"));
     }
-    let us = time.seconds * 1_000_000 + i64::from(time.nanos / 1_000);
+    Ok(time.seconds * 1_000_000 + i64::from(time.nanos / 1_000))
+}
+
+/// When a key stops: in the future.
+pub(crate) fn expire_micros(field: &str, time: &Timestamp, now_us: i64) -> Result<i64, Error> {
+    let us = micros(field, time)?;
     if us <= now_us {
         return Err(Error::invalid(field, "is in the past; name a later time, or none for a key that does not expire"));
     }
@@ -119,13 +128,14 @@ fn grant(field: &str, sent: &RoleGrant) -> Result<Grant, Error> {
     if !is_pattern(&sent.resource) {
         return Err(Error::invalid(
             format!("{field}.resource"),
-            "must be '*', namespaces/{namespace} or namespaces/{namespace}/topics/{topic}; '*' may end the last part",
+            "must be '*', namespaces/{namespace}, namespaces/{namespace}/topics/{topic} or \
+             namespaces/{namespace}/groups/{group}; '*' may end the last part",
         ));
     }
     Ok(Grant { role, resource: sent.resource.clone() })
 }
 
-/// `*`, empty, or a namespace's or topic's name whose last part may end in `*`.
+/// `*`, empty, or a namespace's, topic's or group's name whose last part may end in `*`.
 fn is_pattern(text: &str) -> bool {
     if text.is_empty() || text == "*" {
         return true;
@@ -135,6 +145,9 @@ fn is_pattern(text: &str) -> bool {
         ["namespaces", last] => fits_as_prefix::<NamespaceId>(last, "a"),
         ["namespaces", namespace, "topics", last] => {
             namespace.parse::<NamespaceId>().is_ok() && fits_as_prefix::<TopicId>(last, "a")
+        }
+        ["namespaces", namespace, "groups", last] => {
+            namespace.parse::<NamespaceId>().is_ok() && fits_as_prefix::<GroupId>(last, "a")
         }
         _ => false,
     }
@@ -223,6 +236,9 @@ mod tests {
             "namespaces/prod-*",
             "namespaces/a/topics/pay-*",
             "namespaces/a/topics/A.b_c",
+            "namespaces/a/groups/*",
+            "namespaces/a/groups/bill-*",
+            "namespaces/a/groups/A.b_c",
         ] {
             assert!(is_pattern(good), "{good}");
         }
@@ -236,6 +252,9 @@ mod tests {
             "namespaces/a/topics/b/c",
             "namespaces/A*",
             "namespaces/a/topics/..",
+            "namespaces/a/groups/..",
+            "namespaces/a*/groups/b",
+            "namespaces/a/groups/b/c",
             "tenants/a",
         ] {
             assert!(!is_pattern(bad), "{bad}");

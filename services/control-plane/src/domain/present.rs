@@ -8,6 +8,7 @@ use sluice_types::Role;
 
 use crate::domain::etag::etag;
 use crate::store::account::Account;
+use crate::store::group::GroupRow;
 use crate::store::key::{KeyRow, KeyState};
 use crate::store::namespace::{NamespaceRow, NamespaceState};
 use crate::store::tenant::{TenantRow, TenantState};
@@ -68,6 +69,34 @@ pub(crate) fn topic(row: &TopicRow) -> api::Topic {
         conditions: row.conditions.0.iter().map(condition).collect(),
         generation: row.generation,
         observed_generation: row.observed_generation,
+    }
+}
+
+/// A consumer group, as it was sent.
+pub(crate) fn group(row: &GroupRow) -> api::Group {
+    use api::group::Start;
+    let retry_policy = row.retry_policy.map(|policy| api::RetryPolicy {
+        max_attempts: policy.max_attempts,
+        minimum_backoff: policy.minimum_backoff_ms.map(Duration::from_millis),
+        maximum_backoff: policy.maximum_backoff_ms.map(Duration::from_millis),
+    });
+    let start_time = row.start_time_us.map(|us| Start::StartTime(Timestamp::from_micros(us)));
+    api::Group {
+        name: row.name(),
+        uid: row.uid().to_string(),
+        display_name: row.display_name.clone(),
+        labels: row.labels.0.clone(),
+        topics: row.topic_ids.iter().map(|id| row.topic_name(id)).collect(),
+        start: start_time.or_else(|| row.start_position.map(Start::StartPosition)),
+        ordering: row.ordering,
+        ack_deadline: row.ack_deadline_ms.map(Duration::from_millis),
+        retry_policy,
+        dead_letter_topic: row.dead_letter_topic_id.as_ref().map(|id| row.topic_name(id)).unwrap_or_default(),
+        deletion_protection: row.deletion_protection,
+        create_time: time(row.create_us),
+        update_time: time(row.update_us),
+        etag: etag(row.uid().uid(), row.version),
+        conditions: Vec::new(),
     }
 }
 

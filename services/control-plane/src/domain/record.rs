@@ -3,12 +3,15 @@
 use prost::Message as _;
 use sluice_proto::internal::control::v1::control_record::Resource;
 use sluice_proto::internal::control::v1::{
-    AccountState as AccountRecord, ControlRecord, Grant as GrantRecord, KeyState as KeyRecord, Life, Limits,
-    NamespaceState as NamespaceRecord, TenantState as TenantRecord, TopicState as TopicRecord,
+    AccountState as AccountRecord, ControlRecord, Grant as GrantRecord, GroupState as GroupRecord,
+    KeyState as KeyRecord, Life, Limits, NamespaceState as NamespaceRecord, TenantState as TenantRecord,
+    TopicState as TopicRecord, group_state,
 };
 use sluice_types::{TenantUid, Uid};
 
+use crate::domain::group::{self, Beginning};
 use crate::store::account::{Account, AccountState};
+use crate::store::group::{GroupRow, GroupState};
 use crate::store::key::{KeyRow, KeyState};
 use crate::store::namespace::{NamespaceRow, NamespaceState};
 use crate::store::tenant::{TenantRow, TenantState};
@@ -88,6 +91,38 @@ pub(crate) fn topic(tenant: TenantUid, row: &TopicRow) -> Entry {
     entry(tenant, row.uid().uid(), row.version, row.update_us, gone, Resource::Topic(state))
 }
 
+/// A consumer group, with its defaults.
+pub(crate) fn group(tenant: TenantUid, row: &GroupRow) -> Entry {
+    let gone = row.state == GroupState::Deleted;
+    let effective = group::effective(row);
+    let state = GroupRecord {
+        uid: row.uid().to_string(),
+        id: row.id.clone(),
+        namespace_uid: row.namespace_uid().to_string(),
+        namespace_id: row.namespace_id.clone(),
+        life: if gone { Life::Gone } else { Life::Active } as i32,
+        topic_ids: row.topic_ids.clone(),
+        start: Some(match effective.start {
+            Beginning::Earliest => group_state::Start::StartEarliest(true),
+            Beginning::Latest => group_state::Start::StartEarliest(false),
+            Beginning::Time(us) => group_state::Start::StartTimeMs(millis_up(us)),
+        }),
+        key_ordered: effective.key_ordered,
+        ack_deadline_ms: effective.ack_deadline_ms,
+        max_attempts: effective.max_attempts,
+        minimum_backoff_ms: effective.minimum_backoff_ms,
+        maximum_backoff_ms: effective.maximum_backoff_ms,
+        dead_letter_topic_id: row.dead_letter_topic_id.clone().unwrap_or_default(),
+        create_time_ms: row.create_us.div_euclid(1_000),
+    };
+    entry(tenant, row.uid().uid(), row.version, row.update_us, gone, Resource::Group(state))
+}
+
+/// Milliseconds, rounded up.
+fn millis_up(us: i64) -> i64 {
+    us.div_euclid(1_000) + i64::from(us.rem_euclid(1_000) > 0)
+}
+
 /// A service account.
 pub(crate) fn account(tenant: TenantUid, account: &Account) -> Entry {
     let row = &account.row;
@@ -114,7 +149,7 @@ pub(crate) fn key(tenant: TenantUid, row: &KeyRow) -> Entry {
         hash: row.hash.clone().into(),
         life: if gone { Life::Gone } else { Life::Active } as i32,
         // Rounded up: a key must not stop before the time its holder was told.
-        expire_time_ms: row.expire_us.map_or(0, |us| us.div_euclid(1_000) + i64::from(us.rem_euclid(1_000) > 0)),
+        expire_time_ms: row.expire_us.map_or(0, millis_up),
     };
     entry(tenant, row.uid().uid(), row.version, row.update_us, gone, Resource::Key(state))
 }

@@ -45,6 +45,7 @@ pub(crate) async fn sweep_tenants_to_empty(tx: &mut SystemTx, limit: i64) -> Res
                EXISTS (SELECT 1 FROM control.api_key k WHERE k.tenant_uid = t.uid AND k.state = 'ACTIVE') OR \
                EXISTS (SELECT 1 FROM control.topic p WHERE p.tenant_uid = t.uid \
                        AND p.state NOT IN ('DELETING', 'DELETED')) OR \
+               EXISTS (SELECT 1 FROM control.consumer_group g WHERE g.tenant_uid = t.uid AND g.state = 'ACTIVE') OR \
                EXISTS (SELECT 1 FROM control.service_account a WHERE a.tenant_uid = t.uid AND a.state = 'ACTIVE') OR \
                EXISTS (SELECT 1 FROM control.namespace n WHERE n.tenant_uid = t.uid AND n.state = 'ACTIVE')) LIMIT $1";
     let uids: Vec<i64> = sqlx::query_scalar(sql).bind(limit).fetch_all(tx.conn()).await?;
@@ -58,6 +59,8 @@ pub(crate) async fn sweep_tenants(tx: &mut SystemTx) -> Result<u64> {
                WHERE t.state = 'DELETING' \
                AND NOT EXISTS (SELECT 1 FROM control.topic p WHERE p.tenant_uid = t.uid AND p.state <> 'DELETED') \
                AND NOT EXISTS (SELECT 1 FROM control.api_key k WHERE k.tenant_uid = t.uid AND k.state = 'ACTIVE') \
+               AND NOT EXISTS (SELECT 1 FROM control.consumer_group g WHERE g.tenant_uid = t.uid \
+                               AND g.state = 'ACTIVE') \
                AND NOT EXISTS (SELECT 1 FROM control.service_account a WHERE a.tenant_uid = t.uid \
                                AND a.state = 'ACTIVE') \
                AND NOT EXISTS (SELECT 1 FROM control.namespace n WHERE n.tenant_uid = t.uid AND n.state = 'ACTIVE')";

@@ -20,6 +20,10 @@ const ROLES: [(Role, TypesRole); 5] = [
 /// What a call of a method answers, on things that are there, changing nothing.
 async fn answer(principal: &Principal, method: &str) -> Result<(), Status> {
     let topic = || Some(Topic { name: "namespaces/prod/topics/orders".into(), ..Default::default() });
+    let group = || {
+        let topics = vec!["namespaces/prod/topics/orders".into()];
+        Some(Group { name: "namespaces/prod/groups/billing".into(), topics, ..Default::default() })
+    };
     let namespace = || Some(Namespace { name: "namespaces/prod".into(), ..Default::default() });
     let account = || Some(ServiceAccount { name: "serviceAccounts/other".into(), ..Default::default() });
     let key = || "serviceAccounts/other/apiKeys/aaaaaaaaaaaaa".to_owned();
@@ -67,6 +71,25 @@ async fn answer(principal: &Principal, method: &str) -> Result<(), Status> {
             validate_only,
             ..Default::default()
         })),
+        "CreateGroup" => call!(groups.create_group(CreateGroupRequest {
+            parent: "namespaces/prod".into(),
+            group_id: "new".into(),
+            group: group(),
+            validate_only,
+            ..Default::default()
+        })),
+        "GetGroup" => call!(groups.get_group(GetGroupRequest { name: "namespaces/prod/groups/billing".into() })),
+        "ListGroups" => {
+            call!(groups.list_groups(ListGroupsRequest { parent: "namespaces/prod".into(), ..Default::default() }))
+        }
+        "UpdateGroup" => {
+            call!(groups.update_group(UpdateGroupRequest { group: group(), validate_only, ..Default::default() }))
+        }
+        "DeleteGroup" => call!(groups.delete_group(DeleteGroupRequest {
+            name: "namespaces/prod/groups/billing".into(),
+            validate_only,
+            ..Default::default()
+        })),
         "CreateServiceAccount" => call!(accounts.create_service_account(CreateServiceAccountRequest {
             service_account_id: "new".into(),
             validate_only,
@@ -111,6 +134,8 @@ async fn every_role_may_do_on_every_rpc_what_the_table_says() {
     let owner = plant.tenant("acme").await;
     owner.make_namespace("prod").await;
     owner.topics().create_topic(owner.create_topic("prod", "orders", Topic::default())).await.unwrap();
+    let group = Group { topics: vec!["namespaces/prod/topics/orders".into()], ..Group::default() };
+    owner.groups().create_group(owner.create_group("prod", "billing", group)).await.unwrap();
     owner.colleague(&plant, "other", &[]).await;
     let mut table = format!("{:<22} {:<24}", "# RPC", "permission");
     let mut principals = Vec::new();

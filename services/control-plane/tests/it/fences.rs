@@ -22,6 +22,9 @@ const TWO_TENANTS: &str = "
     INSERT INTO control.topic (uid, tenant_uid, namespace_uid, namespace_id, id, display_name, cleanup_policy,
                                effective_partitions, effective_retention_ms, state)
         SELECT 20 + t, t, 10 + t, 'n', 'x', '', 0, 1, 1, 'ACTIVE' FROM generate_series(1, 2) t;
+    INSERT INTO control.consumer_group (uid, tenant_uid, namespace_uid, namespace_id, id, display_name, topic_ids,
+                                        ordering, state)
+        SELECT 25 + t, t, 10 + t, 'n', 'x', '', '{x}', 0, 'ACTIVE' FROM generate_series(1, 2) t;
     INSERT INTO control.service_account (uid, tenant_uid, id, display_name, state)
         SELECT 30 + t, t, 'n', '', 'ACTIVE' FROM generate_series(1, 2) t;
     INSERT INTO control.role_binding SELECT t, 30 + t, 1, 'owner', '*' FROM generate_series(1, 2) t;
@@ -35,10 +38,11 @@ const TWO_TENANTS: &str = "
         SELECT t, '', '', gen_random_uuid(), '' FROM generate_series(1, 2) t;
     INSERT INTO control.outbox (tenant_uid, aggregate_uid, version) SELECT t, 1, 1 FROM generate_series(1, 2) t;";
 
-const READABLE: [&str; 9] = [
+const READABLE: [&str; 10] = [
     "tenant",
     "namespace",
     "topic",
+    "consumer_group",
     "service_account",
     "role_binding",
     "api_key",
@@ -90,6 +94,8 @@ async fn the_application_role_cannot_write_for_others_nor_rewrite_history_nor_ch
         ("SELECT payload FROM control.outbox", "others' secrets' hashes"),
         ("SELECT * FROM control.lease", "leases"),
         ("DELETE FROM control.topic", "rows"),
+        ("DELETE FROM control.consumer_group", "rows"),
+        ("UPDATE control.consumer_group SET tenant_uid = 2", "giving a row away"),
         ("CREATE TABLE control.mine (x int)", "tables"),
         ("CREATE TABLE public.mine (x int)", "tables"),
         ("ALTER TABLE control.topic DISABLE ROW LEVEL SECURITY", "fences"),

@@ -6,6 +6,7 @@ mod access;
 mod barrier;
 mod changes;
 mod fences;
+mod groups;
 mod operator;
 mod provisioner;
 mod relay;

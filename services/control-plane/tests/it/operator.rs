@@ -6,7 +6,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
-use sluice_proto::admin::v1::{GetTenantRequest as GetOwnTenantRequest, GetTopicRequest, Topic, tenant};
+use sluice_proto::admin::v1::{GetTenantRequest as GetOwnTenantRequest, GetTopicRequest, Group, Topic, tenant};
 use sluice_proto::operator::v1::*;
 use tonic::Code;
 
@@ -88,7 +88,17 @@ async fn a_deleted_tenant_takes_everything_with_it_and_its_id_stays_taken() {
     let owner = plant.tenant("acme").await;
     owner.make_namespace("prod").await;
     owner.topics().create_topic(owner.create_topic("prod", "orders", Topic::default())).await.unwrap();
+    let group = Group { topics: vec!["namespaces/prod/topics/orders".into()], ..Group::default() };
+    owner.groups().create_group(owner.create_group("prod", "billing", group)).await.unwrap();
     // More than one step's worth.
+    plant
+        .sql(
+            "INSERT INTO control.consumer_group (uid, tenant_uid, namespace_uid, namespace_id, id, display_name, topic_ids,
+                                                 ordering, state)
+             SELECT 5000 + i, tenant_uid, uid, id, 'g' || i, '', '{orders}', 0, 'ACTIVE'
+             FROM control.namespace, generate_series(1, 150) i",
+        )
+        .await;
     plant
         .sql(
             "INSERT INTO control.namespace (uid, tenant_uid, id, display_name, state)
@@ -104,9 +114,14 @@ async fn a_deleted_tenant_takes_everything_with_it_and_its_id_stays_taken() {
         .await;
     let left = "SELECT (SELECT count(*) FROM control.api_key WHERE state = 'ACTIVE')
                      + (SELECT count(*) FROM control.topic WHERE state <> 'DELETED')
+                     + (SELECT count(*) FROM control.consumer_group WHERE state <> 'DELETED')
                      + (SELECT count(*) FROM control.namespace WHERE state <> 'DELETED')
                      + (SELECT count(*) FROM control.service_account WHERE state <> 'DELETED')";
     assert_eq!(plant.sql(left).await, "0");
+    let told =
+        "SELECT count(DISTINCT aggregate_uid) FROM control.outbox JOIN control.consumer_group ON uid = aggregate_uid
+                WHERE gone";
+    assert_eq!(plant.sql(told).await, "151");
     assert_eq!(refused(plant.operator().delete_tenant(plant.as_operator(delete.clone())).await), Code::NotFound);
     let missing = DeleteTenantRequest { allow_missing: true, ..delete };
     plant.operator().delete_tenant(plant.as_operator(missing)).await.unwrap();

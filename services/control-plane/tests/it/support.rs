@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 use sluice_control_plane::{Addrs, App, Config, DatabaseConfig, MIGRATIONS, Testing};
 use sluice_db::{Roles, bootstrap};
 use sluice_devstack::{CONTROL_PLANE, Ca, Connection, free_ports, shared};
+use sluice_proto::admin::v1::group_service_client::GroupServiceClient;
 use sluice_proto::admin::v1::namespace_service_client::NamespaceServiceClient;
 use sluice_proto::admin::v1::operation_service_client::OperationServiceClient;
 use sluice_proto::admin::v1::service_account_service_client::ServiceAccountServiceClient;
 use sluice_proto::admin::v1::tenant_service_client::TenantServiceClient;
 use sluice_proto::admin::v1::topic_service_client::TopicServiceClient;
 use sluice_proto::admin::v1::{
-    ApiKey, CreateApiKeyRequest, CreateNamespaceRequest, CreateServiceAccountRequest, CreateTopicRequest, Namespace,
-    Role as ApiRole, RoleGrant, ServiceAccount, Topic,
+    ApiKey, CreateApiKeyRequest, CreateGroupRequest, CreateNamespaceRequest, CreateServiceAccountRequest,
+    CreateTopicRequest, Group, Namespace, Role as ApiRole, RoleGrant, ServiceAccount, Topic,
 };
 use sluice_proto::google::longrunning::Operation;
 use sluice_proto::google::longrunning::operation::Result as Outcome;
@@ -293,6 +294,10 @@ impl Principal {
         TopicServiceClient::new(self.channel.clone())
     }
 
+    pub(crate) fn groups(&self) -> GroupServiceClient<SignedChannel> {
+        GroupServiceClient::new(self.channel.clone())
+    }
+
     pub(crate) fn accounts(&self) -> ServiceAccountServiceClient<SignedChannel> {
         ServiceAccountServiceClient::new(self.channel.clone())
     }
@@ -316,6 +321,15 @@ impl Principal {
             parent: format!("namespaces/{namespace}"),
             topic_id: id.into(),
             topic: Some(topic),
+            ..Default::default()
+        })
+    }
+
+    pub(crate) fn create_group(&self, namespace: &str, id: &str, group: Group) -> Request<CreateGroupRequest> {
+        self.call(CreateGroupRequest {
+            parent: format!("namespaces/{namespace}"),
+            group_id: id.into(),
+            group: Some(group),
             ..Default::default()
         })
     }
