@@ -1,5 +1,8 @@
 //! The words of the command line.
 
+pub(crate) mod consume;
+pub(crate) mod groups;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -60,10 +63,11 @@ pub(crate) struct Global {
 /// How results are printed.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
-    /// A table; where the terminal is too narrow, a block of lines per row
+    /// A table, or lines; where the terminal is too narrow for a table, a block of lines per row
+    #[value(alias = "text")]
     Table,
-    /// JSON as the HTTP API has it: an object; a list is {"topics": [...]}; `fetch` prints an object per line. 64-bit
-    /// numbers are strings
+    /// JSON as the HTTP API has it: an object; a list is {"topics": [...]}; `fetch` and `consume` print an object per line.
+    /// 64-bit numbers are strings
     Json,
 }
 
@@ -80,6 +84,9 @@ pub(crate) enum Command {
     /// Topics: ordered, partitioned logs
     #[command(subcommand)]
     Topics(Topics),
+    /// Consumer groups: readers of topics, with an acknowledgement per record
+    #[command(subcommand)]
+    Groups(groups::Groups),
     /// Service accounts: machine identities
     #[command(subcommand)]
     ServiceAccounts(ServiceAccounts),
@@ -93,6 +100,8 @@ pub(crate) enum Command {
     Produce(Produce),
     /// Read records of a topic
     Fetch(Fetch),
+    /// Receive a group's records, and acknowledge each after it is printed
+    Consume(consume::Consume),
     /// What you used, per topic and hour
     Usage(Usage),
 }

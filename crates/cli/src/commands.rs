@@ -1,11 +1,14 @@
 //! The commands, a file per noun.
 
 mod accounts;
+mod consume;
 mod fetch;
+mod groups;
 mod keys;
 mod namespaces;
 mod operations;
 mod produce;
+mod shown;
 mod tenants;
 mod topics;
 mod usage;
@@ -21,11 +24,13 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Whoami => tenants::whoami(&global).await,
         Command::Namespaces(command) => namespaces::run(&global, command).await,
         Command::Topics(command) => topics::run(&global, command).await,
+        Command::Groups(command) => groups::run(&global, command).await,
         Command::ServiceAccounts(command) => accounts::run(&global, command).await,
         Command::Keys(command) => keys::run(&global, command).await,
         Command::Operations(command) => operations::run(&global, command).await,
         Command::Produce(command) => produce::run(&global, command).await,
         Command::Fetch(command) => fetch::run(&global, command).await,
+        Command::Consume(command) => consume::run(&global, command).await,
         Command::Usage(command) => usage::run(&global, command).await,
     }
 }
@@ -43,6 +48,11 @@ pub(crate) fn last_part(name: &str) -> &str {
 /// `namespaces/prod/topics/orders` as commands take it: `prod/orders`.
 pub(crate) fn short_topic(name: &str) -> String {
     name.strip_prefix("namespaces/").unwrap_or(name).replacen("/topics/", "/", 1)
+}
+
+/// `namespaces/prod/groups/billing` as commands take it: `prod/billing`.
+pub(crate) fn short_group(name: &str) -> String {
+    name.strip_prefix("namespaces/").unwrap_or(name).replacen("/groups/", "/", 1)
 }
 
 /// Collects pages until `limit` or the last one.

@@ -62,6 +62,9 @@ impl Session {
         }
         let mut endpoint = Endpoint::from(address)
             .connect_timeout(Duration::from_secs(5))
+            // A gateway that has gone silent is noticed also by a stream on which nothing is to be said.
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .keep_alive_timeout(Duration::from_secs(5))
             .user_agent(concat!("sluice-cli/", env!("CARGO_PKG_VERSION")))?;
         if url.starts_with("https:") {
             let mut tls = ClientTlsConfig::new();
@@ -93,8 +96,14 @@ impl Session {
 
     /// The same with a deadline of its own.
     pub(crate) fn request_within<T>(&self, message: T, timeout: Duration) -> Request<T> {
-        let mut request = Request::new(message);
+        let mut request = self.endless(message);
         request.set_timeout(timeout);
+        request
+    }
+
+    /// The same without a deadline, for a stream.
+    pub(crate) fn endless<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
         request.metadata_mut().insert("authorization", self.authorization.clone());
         if let Some(Ok(revision)) = self.revisions.borrow().header().map(|text| text.parse()) {
             request.metadata_mut().insert("sluice-revision", revision);
@@ -105,10 +114,20 @@ impl Session {
     /// The answer, after its revision is noted.
     pub(crate) fn take<T>(&self, answer: Result<Response<T>, Status>) -> Result<T> {
         let answer = answer.map_err(|status| self.error(status))?;
+        self.observe(&answer);
+        Ok(answer.into_inner())
+    }
+
+    /// Notes the revision of an answer.
+    pub(crate) fn observe<T>(&self, answer: &Response<T>) {
         if let Some(revision) = answer.metadata().get("sluice-revision").and_then(|text| text.to_str().ok()) {
             self.revisions.borrow_mut().observe(revision);
         }
-        Ok(answer.into_inner())
+    }
+
+    /// Whether a call got no answer from Sluice itself.
+    pub(crate) fn is_unanswered(&self, status: &Status) -> bool {
+        failure::unanswered(status, &self.url, self.timeout).is_some()
     }
 
     /// The error of a call, with the address if Sluice itself did not answer.
@@ -122,7 +141,7 @@ impl Session {
 
 /// A variable of the environment; empty is absent.
 #[allow(clippy::disallowed_methods, reason = "a key must not stand in an argument, and no value in a help text")]
-fn variable(name: &str) -> Option<String> {
+pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.trim().is_empty())
 }
 

@@ -9,6 +9,7 @@ mod args;
 mod commands;
 mod connect;
 mod failure;
+mod input;
 mod output;
 mod revision;
 mod when;

@@ -38,7 +38,7 @@ pub(crate) fn print_list<T: Serialize>(
 
 /// A table without borders. Names and ids are there to be copied, so no cell is ever broken: where the terminal is too
 /// narrow, every row becomes a block of lines.
-fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+pub(crate) fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let rows: Vec<Vec<String>> = rows.into_iter().map(|row| row.iter().map(|cell| printable(cell)).collect()).collect();
     let terminal = std::io::stdout().is_terminal();
     let mut table = Table::new();
@@ -60,6 +60,37 @@ fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Strin
         column.set_padding((0, 2));
     }
     table.trim_fmt()
+}
+
+/// Names and values, one pair a line, in two columns.
+pub(crate) fn pairs(pairs: &[(&str, String)]) -> String {
+    let widest = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    pairs.iter().map(|(name, value)| format!("{name:<widest$}  {}\n", printable(value))).collect()
+}
+
+/// Columns of the terminal; 100 if standard output is none.
+pub(crate) fn width() -> usize {
+    let known = std::io::stdout().is_terminal().then(|| Table::new().width()).flatten();
+    known.map_or(100, usize::from).clamp(40, 120)
+}
+
+/// Broken between words into lines of at most `width`; a longer word stays whole. Lines after the first are indented if the
+/// text is an item of a list.
+pub(crate) fn wrapped(text: &str, width: usize) -> String {
+    let indent = if text.starts_with("- ") { "  " } else { "" };
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().map(|line| line.chars().count()).unwrap_or_default();
+        if line > indent.len() && line + 1 + word.chars().count() > width {
+            lines.push(format!("{indent}{word}"));
+        } else if let Some(last) = lines.last_mut() {
+            if !last.is_empty() {
+                last.push(' ');
+            }
+            last.push_str(word);
+        }
+    }
+    lines.join("\n")
 }
 
 fn blocks(columns: &[&str], rows: &[Vec<String>]) -> String {
@@ -119,4 +150,21 @@ pub(crate) fn bytes(count: u64) -> String {
 /// An enum's name without its prefix.
 pub(crate) fn word(name: &str, prefix: &str) -> String {
     name.strip_prefix(prefix).unwrap_or(name).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_are_broken_between_words() {
+        assert_eq!(wrapped("- one two three", 10), "- one two\n  three");
+        assert_eq!(wrapped("short", 10), "short");
+        assert_eq!(wrapped("averyveryverylongword x", 10), "averyveryverylongword\nx");
+    }
+
+    #[test]
+    fn pairs_stand_in_columns() {
+        assert_eq!(pairs(&[("a", "1".into()), ("long", "2\n".into())]), "a     1\nlong  2\\n\n");
+    }
 }

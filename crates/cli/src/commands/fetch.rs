@@ -4,8 +4,6 @@
 //! that no more is read, and counted as usage, than is shown; without they are read side by side and shown in rounds. A follower keeps
 //! at most [`CALLS_MAX`] long polls open, and takes partitions that are added meanwhile.
 
-mod shown;
-
 use std::collections::VecDeque;
 use std::io::Write;
 use std::time::Duration;
@@ -21,11 +19,11 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+use super::shown::{Payload, write_record};
 use crate::args::{Fetch, Global};
 use crate::connect::Session;
 use crate::failure::Usage;
 use crate::output;
-use shown::write_record;
 
 /// Calls at a time. Each may answer [`FETCH_BYTES`], which count against the tenant's bytes in flight.
 const CALLS_MAX: usize = 8;
@@ -105,7 +103,7 @@ impl Reader<'_> {
                 let (answer, cursor) = (answer?, &mut cursors[i]);
                 for record in answer.records.iter().take_while(|record| record.offset < cursor.end).take(to_usize(left))
                 {
-                    write_record(self.global, out, record)?;
+                    write_record(out, self.global.output, Payload::of(record))?;
                     left -= 1;
                 }
                 // Behind an open transaction there is nothing to be had.
@@ -140,7 +138,7 @@ impl Reader<'_> {
                 Some((cursor, answer)) = open.next() => {
                     let answer = answer?;
                     for record in answer.records.iter().take(to_usize(left)) {
-                        write_record(self.global, out, record)?;
+                        write_record(out, self.global.output, Payload::of(record))?;
                         left -= 1;
                     }
                     out.flush()?;

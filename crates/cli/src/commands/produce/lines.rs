@@ -10,6 +10,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Stdin};
 
 use crate::args::{InputFormat, Produce};
 use crate::failure::Usage;
+use crate::input;
 
 /// Longest line: a record's limit with room for JSON around it.
 const LINE_BYTES_MAX: usize = 2 << 20;
@@ -67,7 +68,7 @@ impl Lines {
                     break;
                 }
             }
-            let line = match self.line().await {
+            let line = match input::line(&mut self.input, LINE_BYTES_MAX, &mut self.number).await {
                 Ok(Some(line)) => line,
                 Ok(None) => return (records, End::OfInput),
                 Err(error) => return (records, End::Wrong(error)),
@@ -79,38 +80,6 @@ impl Lines {
             }
         }
         (records, End::NotYet)
-    }
-
-    async fn line(&mut self) -> Result<Option<Vec<u8>>> {
-        loop {
-            let mut line = Vec::new();
-            loop {
-                let buffer = self.input.fill_buf().await?;
-                if buffer.is_empty() {
-                    break;
-                }
-                let end = buffer.iter().position(|byte| *byte == b'\n');
-                let take = end.map_or(buffer.len(), |end| end + 1);
-                line.extend_from_slice(&buffer[..take]);
-                self.input.consume(take);
-                if end.is_some() {
-                    break;
-                }
-                if line.len() > LINE_BYTES_MAX {
-                    bail!("line {}: longer than {LINE_BYTES_MAX} bytes", self.number + 1);
-                }
-            }
-            if line.is_empty() {
-                return Ok(None);
-            }
-            self.number += 1;
-            while matches!(line.last(), Some(b'\n' | b'\r')) {
-                line.pop();
-            }
-            if !line.is_empty() {
-                return Ok(Some(line));
-            }
-        }
     }
 
     fn record(&self, line: Vec<u8>) -> Result<ProduceRecord> {

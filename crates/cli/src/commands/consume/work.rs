@@ -1,0 +1,348 @@
+//! The work of a consumer: what was written, what is asked, what became of it. It outlives connections.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use anyhow::{Error, Result};
+use sluice_proto::stream::v1::{DeliveryState, ReceivedRecord, SettleOutcome, SettleResult};
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+use tonic::Status;
+
+use super::line::{Event, Line};
+use super::orders::{self, Order, Verb};
+use super::room::Room;
+use super::stop::Stop;
+use super::written::{self, Form};
+use crate::args::Global;
+use crate::args::consume::Consume;
+use crate::commands::groups::states;
+use crate::output;
+
+/// How often leases are looked through, and acknowledgements that failed are tried again.
+const TICK: Duration = Duration::from_millis(500);
+/// How long answers to the last orders are waited for at the end.
+const LAST_WAIT: Duration = Duration::from_secs(10);
+/// The same on a connection whose gateway shuts down: the next connection asks again.
+const LEAVING_WAIT: Duration = Duration::from_secs(2);
+
+/// How a connection ended.
+pub(super) enum Ended {
+    /// There is nothing more to do.
+    Over,
+    /// The gateway shuts down.
+    Leaving,
+    /// It broke, or was refused.
+    Lost(Status),
+}
+
+/// A record that was written and is not settled.
+struct Held {
+    until: Instant,
+    lease: Duration,
+}
+
+#[derive(Default)]
+struct Tally {
+    written: u64,
+    acked: u64,
+    refused: u64,
+    /// Settled too late, or at a place that did not know the lease any more.
+    stale: u64,
+}
+
+pub(super) struct Work<'a> {
+    global: &'a Global,
+    form: Form,
+    manual: bool,
+    /// Whether changes of state are told.
+    tells: bool,
+    room: Room,
+    held: HashMap<String, Held>,
+    /// Orders without an answer, by sequence.
+    unanswered: BTreeMap<i64, Order>,
+    /// To be acknowledged once more.
+    again: Vec<String>,
+    sequence: i64,
+    orders: Option<mpsc::Receiver<Result<Order>>>,
+    state: DeliveryState,
+    tally: Tally,
+    failure: Option<Error>,
+    answered: bool,
+}
+
+impl<'a> Work<'a> {
+    pub(super) fn new(global: &'a Global, command: &Consume) -> Self {
+        Self {
+            global,
+            form: Form { output: global.output, encoding: command.encoding, ids: command.manual },
+            manual: command.manual,
+            tells: command.verbose || !global.quiet && std::io::stderr().is_terminal(),
+            room: Room::new(command.credit, command.max),
+            held: HashMap::new(),
+            unanswered: BTreeMap::new(),
+            again: Vec::new(),
+            sequence: 0,
+            orders: command.manual.then(orders::read),
+            state: DeliveryState::Unspecified,
+            tally: Tally::default(),
+            failure: None,
+            answered: false,
+        }
+    }
+
+    /// Whether Sluice ever said anything.
+    pub(super) fn was_answered(&self) -> bool {
+        self.answered
+    }
+
+    /// Whether all that was wished for is written and settled, as far as anybody can settle it.
+    pub(super) fn is_over(&self) -> bool {
+        let settled = self.held.is_empty() || self.manual && self.orders.is_none();
+        self.failure.is_some() || self.room.is_used_up() && settled && self.unanswered.is_empty()
+    }
+
+    /// Works on one connection until it ends, or there is nothing more to do.
+    pub(super) async fn serve(&mut self, line: &mut Line<'_>, stop: &mut Stop) -> Result<Ended> {
+        self.room.connected();
+        self.answered |= matches!(line, Line::Stream(_));
+        for (sequence, order) in &self.unanswered {
+            line.settle(*sequence, order);
+        }
+        self.ask(line);
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Since when no records are taken, until when answers are waited for, and whether another connection follows.
+        let mut until: Option<Instant> = None;
+        let mut leaving = false;
+        loop {
+            if stop.asked() && (until.is_none() || leaving) {
+                line.stop();
+                (until, leaving) = (Some(Instant::now() + LAST_WAIT), false);
+            }
+            match until {
+                None if self.is_over() => return Ok(Ended::Over),
+                Some(end) if self.is_answered() || Instant::now() >= end => {
+                    return Ok(if leaving { Ended::Leaving } else { Ended::Over });
+                }
+                _ => {}
+            }
+            let end = until.unwrap_or_else(|| Instant::now() + TICK);
+            tokio::select! {
+                event = line.next() => match event.inspect(|_| self.answered = true) {
+                    Ok(Event::Records(records)) if until.is_some() && !leaving || self.failure.is_some() => {
+                        self.give_back(line, records);
+                    }
+                    Ok(Event::Records(records)) => self.write(line, records, stop).await?,
+                    Ok(Event::Settled { sequence, results }) => self.settled(sequence, &results),
+                    Ok(Event::State(state)) => self.tell(state),
+                    Ok(Event::Reconnect) if until.is_none() => {
+                        (until, leaving) = (Some(Instant::now() + LEAVING_WAIT), true);
+                    }
+                    Ok(Event::Reconnect) => {}
+                    Err(status) if until.is_some() && !leaving => {
+                        output::note(self.global, &format!("note: {}", status.message()));
+                        return Ok(Ended::Over);
+                    }
+                    Err(status) => return Ok(Ended::Lost(status)),
+                },
+                order = next(&mut self.orders) => match order {
+                    Some(Ok(order)) => self.order(line, order),
+                    Some(Err(error)) => eprintln!("{error:#}"),
+                    None => self.orders = None,
+                },
+                _ = tick.tick() => self.look_through(line),
+                () = tokio::time::sleep_until(end.into()), if until.is_some() => {}
+                () = stop.wait() => stop.once()?,
+            }
+            // After a failure nothing more is taken, and what came is given back.
+            if self.failure.is_some() && until.is_none() {
+                line.stop();
+                (until, leaving) = (Some(Instant::now() + LEAVING_WAIT), false);
+            }
+            if until.is_none() {
+                self.ask(line);
+            }
+        }
+    }
+
+    fn is_answered(&self) -> bool {
+        self.unanswered.is_empty() && self.again.is_empty()
+    }
+
+    fn ask(&mut self, line: &mut Line<'_>) {
+        let wish = self.room.wish();
+        if wish > 0 {
+            line.ask(wish);
+            self.room.asked_for(wish);
+        }
+    }
+
+    fn order(&mut self, line: &mut Line<'_>, order: Order) {
+        self.sequence += 1;
+        line.settle(self.sequence, &order);
+        self.unanswered.insert(self.sequence, order);
+    }
+
+    /// Writes records; without `--manual` they are acknowledged when standard output took them.
+    async fn write(&mut self, line: &mut Line<'_>, mut records: Vec<ReceivedRecord>, stop: &mut Stop) -> Result<()> {
+        let surplus = records.split_off(self.room.came(records.len()));
+        self.give_back(line, surplus);
+        if records.is_empty() {
+            return Ok(());
+        }
+        self.state = DeliveryState::Flowing;
+        let now = Instant::now();
+        if let Err(error) = written::write(written::lines(self.form, &records), stop).await {
+            stop.once()?;
+            self.room.freed(records.len() as u64);
+            self.give_back(line, records);
+            self.failure = Some(error);
+            return Ok(());
+        }
+        self.tally.written += records.len() as u64;
+        let mut ids = Vec::with_capacity(records.len());
+        for record in records {
+            let lease = lease(&record);
+            self.held.insert(record.ack_id.clone(), Held { until: now + lease, lease });
+            ids.push(record.ack_id);
+        }
+        if !self.manual {
+            self.order(line, Order { verb: Verb::Ack, ids });
+        }
+        Ok(())
+    }
+
+    /// Others may have what came and was not written. The server counts it as an attempt, as it would the end of the lease.
+    fn give_back(&mut self, line: &mut Line<'_>, records: Vec<ReceivedRecord>) {
+        if !records.is_empty() {
+            let ids = records.into_iter().map(|record| record.ack_id).collect();
+            self.order(line, Order { verb: Verb::Nack(Some(Duration::ZERO)), ids });
+        }
+    }
+
+    fn settled(&mut self, sequence: i64, results: &[SettleResult]) {
+        let Some(order) = self.unanswered.remove(&sequence) else { return };
+        for (i, id) in order.ids.into_iter().enumerate() {
+            let result = results.get(i);
+            let outcome = result.map_or(SettleOutcome::Unavailable, |result| result.outcome());
+            let ours = self.held.contains_key(&id);
+            match (outcome, order.verb) {
+                (SettleOutcome::Ok, Verb::Extend(time)) => {
+                    if let Some(held) = self.held.get_mut(&id) {
+                        held.until = Instant::now() + time.unwrap_or(held.lease);
+                    }
+                }
+                (SettleOutcome::Ok, Verb::Ack) => {
+                    self.tally.acked += 1;
+                    self.free(&id);
+                }
+                (SettleOutcome::Ok, Verb::Nack(_)) => {
+                    self.tally.refused += u64::from(ours);
+                    self.free(&id);
+                }
+                (SettleOutcome::Unavailable | SettleOutcome::Unspecified, Verb::Ack) if !self.manual => {
+                    self.again.push(id);
+                    continue;
+                }
+                (SettleOutcome::Unavailable | SettleOutcome::Unspecified, _) => {}
+                (SettleOutcome::StaleLease | SettleOutcome::Invalid, _) => {
+                    self.tally.stale += u64::from(ours);
+                    self.free(&id);
+                }
+            }
+            if self.manual {
+                self.tell_outcome(order.verb, outcome, result, &id);
+            }
+        }
+    }
+
+    fn tell_outcome(&self, verb: Verb, outcome: SettleOutcome, result: Option<&SettleResult>, id: &str) {
+        let verb = match verb {
+            Verb::Ack => "ack",
+            Verb::Nack(_) => "nack",
+            Verb::Extend(_) => "extend",
+        };
+        let word = output::word(outcome.as_str_name(), "SETTLE_OUTCOME_");
+        let id = output::printable(id);
+        match result.and_then(|result| result.error.as_ref()) {
+            _ if outcome == SettleOutcome::Ok => output::note(self.global, &format!("{verb} OK {id}")),
+            Some(error) => eprintln!("{verb} {word} {id}: {}", output::printable(&error.message)),
+            None => eprintln!("{verb} {word} {id}"),
+        }
+    }
+
+    fn free(&mut self, id: &str) {
+        if self.held.remove(id).is_some() {
+            self.room.freed(1);
+        }
+    }
+
+    /// Tries acknowledgements again, and lets go of leases that have ended.
+    fn look_through(&mut self, line: &mut Line<'_>) {
+        let now = Instant::now();
+        let ended: Vec<String> =
+            self.held.iter().filter(|(_, held)| held.until <= now).map(|(id, _)| id.clone()).collect();
+        if !ended.is_empty() {
+            // Those that were asked about get an answer.
+            let asked: std::collections::HashSet<&String> =
+                self.unanswered.values().flat_map(|order| &order.ids).collect();
+            let ended: Vec<String> = ended.into_iter().filter(|id| !asked.contains(id)).collect();
+            self.again.retain(|id| !ended.contains(id));
+            self.tally.stale += ended.len() as u64;
+            for id in &ended {
+                self.free(id);
+            }
+        }
+        if !self.again.is_empty() {
+            let ids = std::mem::take(&mut self.again);
+            self.order(line, Order { verb: Verb::Ack, ids });
+        }
+    }
+
+    fn tell(&mut self, state: DeliveryState) {
+        if state != self.state && state != DeliveryState::Unspecified {
+            self.state = state;
+            if self.tells {
+                eprintln!("note: {}: {}", states::short(state), states::meaning(state));
+            }
+        }
+    }
+
+    /// What became of the records.
+    pub(super) fn report(&self) {
+        let Tally { written, acked, refused, stale } = self.tally;
+        let mut text = format!("{} written, {acked} acknowledged", output::records(written));
+        for (count, what) in [(refused, "refused"), (stale, "too late"), (self.held.len() as u64, "not settled")] {
+            if count > 0 {
+                text.push_str(&format!(", {count} {what}"));
+            }
+        }
+        if stale > 0 || !self.held.is_empty() {
+            text.push_str("; what is not acknowledged comes again when its lease ends");
+        }
+        output::note(self.global, &text);
+    }
+
+    /// Whether it went well.
+    pub(super) fn outcome(self) -> Result<()> {
+        self.failure.map_or(Ok(()), Err)
+    }
+}
+
+/// The next order; never, when there is no input.
+async fn next(orders: &mut Option<mpsc::Receiver<Result<Order>>>) -> Option<Result<Order>> {
+    match orders {
+        Some(orders) => orders.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// How long a lease lasts from now, by the server's clock and ours.
+fn lease(record: &ReceivedRecord) -> Duration {
+    let now = jiff::Timestamp::now().as_millisecond();
+    let millis = record.lease_end_time.map_or(0, |end| end.as_millis() - now);
+    // A clock that is wrong must not end a lease at once.
+    Duration::from_millis(u64::try_from(millis).unwrap_or_default()).max(Duration::from_secs(10))
+}
