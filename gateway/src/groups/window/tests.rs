@@ -425,15 +425,17 @@ fn a_record_out_of_attempts_before_a_takeover_has_one_more() {
 
 #[test]
 fn records_compacted_away_before_a_takeover_reads_them_are_done() {
-    let mut window = reading(FOREVER, &[None; 4]);
-    done(&mut window, 3);
-    lease(&mut window, 1, 0);
-    refuse(&mut window, 1, 1, None, 0);
+    let mut window = reading(FOREVER, &[None; 5]);
+    done(&mut window, 1);
+    done(&mut window, 4);
+    lease(&mut window, 2, 0);
+    refuse(&mut window, 2, 1, None, 0);
     let mut heir = takeover(&window);
-    heir.read(&[seen(2, None)], 3);
-    assert_eq!((heir.base(), ready(&heir)), (2, vec![2]));
-    done(&mut heir, 2);
-    assert_eq!((heir.base(), heir.current().metadata.as_str()), (4, ""));
+    heir.read(&[seen(3, None)], 4);
+    assert_eq!((heir.base(), ready(&heir), heir.figures().acked_ahead), (3, vec![3], 1));
+    done(&mut heir, 3);
+    assert_eq!((heir.base(), heir.current().metadata.as_str()), (5, ""));
+    assert_eq!((heir.figures(), heir.slots.failing()), (Figures::default(), 0));
 }
 
 #[test]
