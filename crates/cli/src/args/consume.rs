@@ -34,7 +34,8 @@ pub(crate) struct Consume {
     /// Make the group with defaults if it does not exist, reading this topic; repeat for more
     #[arg(long = "topic", short = 't', value_name = "TOPIC", num_args = 1..)]
     pub(crate) topics: Vec<String>,
-    /// Do not acknowledge: show ids, and read lines `ack ID…`, `nack ID… [DELAY]`, `extend ID… [TIME]` from standard input
+    /// Do not acknowledge: show ids, and read lines `ack ID…`, `nack ID… [DELAY] [: REASON]`,
+    /// `extend ID… [TIME]` from standard input
     #[arg(long)]
     pub(crate) manual: bool,
     /// Stop after this many records

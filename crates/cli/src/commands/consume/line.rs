@@ -7,6 +7,7 @@ use tonic::Status;
 
 use super::orders::Order;
 use super::pull::PullLine;
+use super::room::Wish;
 use super::stream::StreamLine;
 use crate::args::consume::Transport;
 use crate::connect::Session;
@@ -60,10 +61,10 @@ impl<'a> Line<'a> {
     }
 
     /// Asks for more records.
-    pub(super) fn ask(&mut self, records: u32) {
+    pub(super) fn ask(&mut self, wish: Wish) {
         match self {
-            Self::Stream(line) => line.ask(records),
-            Self::Pull(line) => line.ask(records),
+            Self::Stream(line) => line.ask(wish),
+            Self::Pull(line) => line.ask(wish),
         }
     }
 

@@ -28,6 +28,14 @@ pub(super) enum Verb {
 pub(super) struct Order {
     pub(super) verb: Verb,
     pub(super) ids: Vec<String>,
+    /// Why records are refused, for the dead letter.
+    pub(super) reason: String,
+}
+
+impl Order {
+    pub(super) fn new(verb: Verb, ids: Vec<String>) -> Self {
+        Self { verb, ids, reason: String::new() }
+    }
 }
 
 /// Reads orders to the end of the input. A line that is none is told and left out.
@@ -56,11 +64,13 @@ pub(super) fn read() -> mpsc::Receiver<Result<Order>> {
     receiver
 }
 
-/// `ack ID…`, `nack ID… [DELAY]`, `extend ID… [TIME]`.
+/// `ack ID…`, `nack ID… [DELAY] [: REASON]`, `extend ID… [TIME]`.
 fn parse(line: &str) -> Result<Order> {
+    // No id has a colon.
+    let (line, reason) = line.split_once(':').map_or((line, None), |(line, reason)| (line, Some(reason.trim())));
     let mut words: Vec<&str> = line.split_whitespace().collect();
     if words.is_empty() {
-        bail!("an empty line; give ack ID…, nack ID… [DELAY] or extend ID… [TIME]");
+        bail!("an empty line; give ack ID…, nack ID… [DELAY] [: REASON] or extend ID… [TIME]");
     }
     let verb = words.remove(0);
     // An ack id is far longer than a time.
@@ -75,7 +85,7 @@ fn parse(line: &str) -> Result<Order> {
         "ack" => Verb::Ack,
         "nack" => Verb::Nack(time()),
         "extend" => Verb::Extend(time()),
-        other => bail!("{other:?} is no order; there are ack ID…, nack ID… [DELAY] and extend ID… [TIME]"),
+        other => bail!("{other:?} is no order; there are ack ID…, nack ID… [DELAY] [: REASON] and extend ID… [TIME]"),
     };
     if words.is_empty() {
         bail!("no ack id; it stands in each record");
@@ -83,7 +93,11 @@ fn parse(line: &str) -> Result<Order> {
     if words.len() > ACK_IDS_MAX {
         bail!("more than {ACK_IDS_MAX} ids; use more lines");
     }
-    Ok(Order { verb, ids: words.into_iter().map(str::to_owned).collect() })
+    if reason.is_some() && !matches!(verb, Verb::Nack(_)) {
+        bail!("only a nack has a reason");
+    }
+    let ids = words.into_iter().map(str::to_owned).collect();
+    Ok(Order { verb, ids, reason: reason.unwrap_or_default().to_owned() })
 }
 
 #[cfg(test)]
@@ -92,12 +106,14 @@ mod tests {
 
     #[test]
     fn a_line_has_a_verb_ids_and_perhaps_a_time() {
-        let order = |verb, ids: &[&str]| Order { verb, ids: ids.iter().map(|id| (*id).to_owned()).collect() };
+        let order = |verb, ids: &[&str]| Order::new(verb, ids.iter().map(|id| (*id).to_owned()).collect());
         assert_eq!(parse("ack AbC_-x  def\t").ok(), Some(order(Verb::Ack, &["AbC_-x", "def"])));
         assert_eq!(parse("nack abc").ok(), Some(order(Verb::Nack(None), &["abc"])));
         assert_eq!(parse("nack abc 5s").ok(), Some(order(Verb::Nack(Some(Duration::from_secs(5))), &["abc"])));
         assert_eq!(parse("extend abc 1m").ok(), Some(order(Verb::Extend(Some(Duration::from_secs(60))), &["abc"])));
-        for wrong in ["", "  ", "ack", "nack 5s", "acknowledge abc"] {
+        let refused = parse("nack abc 5s : out of stock");
+        assert!(refused.is_ok_and(|order| order.reason == "out of stock" && order.ids == ["abc"]));
+        for wrong in ["", "  ", "ack", "nack 5s", "nack : why", "ack abc : why", "acknowledge abc"] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -18,6 +18,7 @@ use tonic::transport::Channel;
 
 use super::line::{Event, Opening};
 use super::orders::{Order, Verb};
+use super::room::Wish;
 
 /// How long one call waits for a first record.
 const WAIT: Duration = Duration::from_secs(10);
@@ -82,8 +83,8 @@ impl<'a> PullLine<'a> {
         }
     }
 
-    pub(super) fn ask(&mut self, records: u32) {
-        self.wished += records;
+    pub(super) fn ask(&mut self, wish: Wish) {
+        self.wished += wish.records;
     }
 
     pub(super) fn stop(&mut self) {
@@ -118,7 +119,7 @@ impl<'a> PullLine<'a> {
     pub(super) fn settle(&mut self, sequence: i64, order: &Order) {
         let mut client = self.client.clone();
         let Opening { session, group, timeout, .. } = self.opening;
-        let (group, Order { verb, ids: ack_ids }) = (group.to_owned(), order.clone());
+        let (group, Order { verb, ids: ack_ids, reason }) = (group.to_owned(), order.clone());
         self.settling.push(Box::pin(async move {
             let count = ack_ids.len();
             let answer = match verb {
@@ -127,7 +128,7 @@ impl<'a> PullLine<'a> {
                     client.ack(request).await.map(|answer| answer.into_inner().results)
                 }
                 Verb::Nack(delay) => {
-                    let request = NackRequest { group, ack_ids, delay: delay.map(Into::into), reason: String::new() };
+                    let request = NackRequest { group, ack_ids, delay: delay.map(Into::into), reason };
                     client
                         .nack(session.request_within(request, timeout))
                         .await

@@ -10,31 +10,48 @@ pub(super) struct Room {
     asked: u64,
     /// Written and not settled.
     held: u64,
+    /// Bytes that came since credit was last given.
+    bytes: u64,
+}
+
+/// Bytes that may be on their way; one record may be more.
+const BYTES: u64 = 16 << 20;
+/// Bytes that are worth a message.
+const BYTES_STEP: u64 = 1 << 20;
+
+/// What to ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Wish {
+    pub(super) records: u32,
+    pub(super) bytes: u64,
 }
 
 impl Room {
     pub(super) fn new(credit: u32, max: Option<u64>) -> Self {
-        Self { credit: credit.into(), left: max.unwrap_or(u64::MAX), asked: 0, held: 0 }
+        Self { credit: credit.into(), left: max.unwrap_or(u64::MAX), asked: 0, held: 0, bytes: BYTES }
     }
 
-    /// What to ask for on top of what was asked for. Small amounts wait until they are worth a message.
-    pub(super) fn wish(&self) -> u32 {
+    /// Asks for more on top of what was asked for. Small amounts wait until they are worth a message.
+    pub(super) fn ask(&mut self) -> Option<Wish> {
         let free = self.credit.saturating_sub(self.asked + self.held);
         let more = free.min(self.left.saturating_sub(self.asked));
-        if self.asked > 0 && more * 4 < self.credit { 0 } else { more as u32 }
-    }
-
-    pub(super) fn asked_for(&mut self, records: u32) {
-        self.asked += u64::from(records);
+        let records = if self.asked > 0 && more * 4 < self.credit { 0 } else { more };
+        // Without bytes those that were asked for would not come.
+        if records == 0 && (self.asked == 0 || self.bytes < BYTES_STEP) {
+            return None;
+        }
+        self.asked += records;
+        Some(Wish { records: records as u32, bytes: std::mem::take(&mut self.bytes).max(1) })
     }
 
     /// What was asked for on another connection does not come any more.
     pub(super) fn connected(&mut self) {
-        self.asked = 0;
+        (self.asked, self.bytes) = (0, BYTES);
     }
 
     /// Records came; how many of them to take.
-    pub(super) fn came(&mut self, records: usize) -> usize {
+    pub(super) fn came(&mut self, records: usize, bytes: u64) -> usize {
+        self.bytes += bytes;
         let came = records as u64;
         self.asked = self.asked.saturating_sub(came);
         let taken = came.min(self.left);
@@ -58,32 +75,42 @@ impl Room {
 mod tests {
     use super::*;
 
+    fn asked(room: &mut Room) -> u32 {
+        room.ask().map_or(0, |wish| wish.records)
+    }
+
     #[test]
     fn no_more_is_asked_for_than_may_be_out() {
         let mut room = Room::new(100, None);
-        assert_eq!(room.wish(), 100);
-        room.asked_for(100);
-        assert_eq!(room.came(60), 60);
-        assert_eq!(room.wish(), 0, "60 held, 40 on their way");
+        assert_eq!(room.ask(), Some(Wish { records: 100, bytes: BYTES }));
+        assert_eq!(room.came(60, 60), 60);
+        assert_eq!(room.ask(), None, "60 held, 40 on their way");
         room.freed(10);
-        assert_eq!(room.wish(), 0, "too few to be worth a message");
+        assert_eq!(room.ask(), None, "too few to be worth a message");
         room.freed(30);
-        assert_eq!(room.wish(), 40);
+        assert_eq!(room.ask(), Some(Wish { records: 40, bytes: 60 }));
         room.connected();
-        assert_eq!(room.wish(), 80, "20 held");
+        assert_eq!(asked(&mut room), 80, "20 held");
     }
 
     #[test]
     fn max_is_exact() {
         let mut room = Room::new(100, Some(30));
-        assert_eq!(room.wish(), 30);
-        room.asked_for(30);
-        assert_eq!(room.came(20), 20);
+        assert_eq!(asked(&mut room), 30);
+        assert_eq!(room.came(20, 0), 20);
         room.freed(20);
-        assert_eq!(room.wish(), 0, "10 are on their way");
-        assert_eq!(room.came(15), 10, "what was not asked for is not taken");
+        assert_eq!(room.ask(), None, "10 are on their way");
+        assert_eq!(room.came(15, 0), 10, "what was not asked for is not taken");
         assert!(room.is_used_up());
         room.freed(10);
-        assert_eq!(room.wish(), 0);
+        assert_eq!(room.ask(), None);
+    }
+
+    #[test]
+    fn large_records_use_up_bytes_before_records() {
+        let mut room = Room::new(1_000, None);
+        assert_eq!(asked(&mut room), 1_000);
+        assert_eq!(room.came(16, BYTES), 16);
+        assert_eq!(room.ask(), Some(Wish { records: 0, bytes: BYTES }), "984 are still to come");
     }
 }

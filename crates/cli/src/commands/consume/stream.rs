@@ -14,6 +14,7 @@ use tonic::{Status, Streaming};
 
 use super::line::{Event, Opening};
 use super::orders::{Order, Verb};
+use super::room::Wish;
 
 /// Messages on their way to the server.
 const SENT: usize = 8;
@@ -83,8 +84,8 @@ impl StreamLine {
         }
     }
 
-    pub(super) fn ask(&mut self, records: u32) {
-        let credit = ConsumeCredit { records: records as i32, bytes: 0 };
+    pub(super) fn ask(&mut self, wish: Wish) {
+        let credit = ConsumeCredit { records: wish.records as i32, bytes: wish.bytes as i64 };
         self.outbox.push_back(ConsumeRequest { message: Some(Message::Credit(credit)), sequence: 0 });
     }
 
@@ -93,7 +94,7 @@ impl StreamLine {
         let message = match order.verb {
             Verb::Ack => Message::Ack(ConsumeAck { ack_ids }),
             Verb::Nack(delay) => {
-                Message::Nack(ConsumeNack { ack_ids, delay: delay.map(Into::into), reason: String::new() })
+                Message::Nack(ConsumeNack { ack_ids, delay: delay.map(Into::into), reason: order.reason.clone() })
             }
             Verb::Extend(time) => Message::Extend(ConsumeExtend { ack_ids, ack_deadline: time.map(Into::into) }),
         };

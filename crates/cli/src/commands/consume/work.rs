@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use anyhow::{Error, Result};
-use sluice_proto::stream::v1::{DeliveryState, ReceivedRecord, SettleOutcome, SettleResult};
+use sluice_proto::stream::v1::{DeliveryState, Header, ReceivedRecord, SettleOutcome, SettleResult, header, record};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tonic::Status;
@@ -172,10 +172,8 @@ impl<'a> Work<'a> {
     }
 
     fn ask(&mut self, line: &mut Line<'_>) {
-        let wish = self.room.wish();
-        if wish > 0 {
+        if let Some(wish) = self.room.ask() {
             line.ask(wish);
-            self.room.asked_for(wish);
         }
     }
 
@@ -187,7 +185,8 @@ impl<'a> Work<'a> {
 
     /// Writes records; without `--manual` they are acknowledged when standard output took them.
     async fn write(&mut self, line: &mut Line<'_>, mut records: Vec<ReceivedRecord>, stop: &mut Stop) -> Result<()> {
-        let surplus = records.split_off(self.room.came(records.len()));
+        let bytes = records.iter().map(size).sum();
+        let surplus = records.split_off(self.room.came(records.len(), bytes));
         self.give_back(line, surplus);
         if records.is_empty() {
             return Ok(());
@@ -209,7 +208,7 @@ impl<'a> Work<'a> {
             ids.push(record.ack_id);
         }
         if !self.manual {
-            self.order(line, Order { verb: Verb::Ack, ids });
+            self.order(line, Order::new(Verb::Ack, ids));
         }
         Ok(())
     }
@@ -218,7 +217,7 @@ impl<'a> Work<'a> {
     fn give_back(&mut self, line: &mut Line<'_>, records: Vec<ReceivedRecord>) {
         if !records.is_empty() {
             let ids = records.into_iter().map(|record| record.ack_id).collect();
-            self.order(line, Order { verb: Verb::Nack(Some(Duration::ZERO)), ids });
+            self.order(line, Order::new(Verb::Nack(Some(Duration::ZERO)), ids));
         }
     }
 
@@ -297,7 +296,7 @@ impl<'a> Work<'a> {
         }
         if !self.again.is_empty() {
             let ids = std::mem::take(&mut self.again);
-            self.order(line, Order { verb: Verb::Ack, ids });
+            self.order(line, Order::new(Verb::Ack, ids));
         }
     }
 
@@ -329,6 +328,28 @@ impl<'a> Work<'a> {
     pub(super) fn outcome(self) -> Result<()> {
         self.failure.map_or(Ok(()), Err)
     }
+}
+
+/// Bytes of a record's payload, rather too many than too few.
+fn size(received: &ReceivedRecord) -> u64 {
+    let Some(record) = &received.record else { return 0 };
+    let key = match &record.key_kind {
+        Some(record::KeyKind::Key(bytes)) => bytes.len(),
+        _ => 0,
+    };
+    let value = match &record.value_kind {
+        Some(record::ValueKind::Value(bytes)) => bytes.len(),
+        _ => 0,
+    };
+    let header = |header: &Header| {
+        let value = match &header.value {
+            Some(header::Value::Bytes(bytes)) => bytes.len(),
+            Some(header::Value::Text(text)) => text.len(),
+            None => 0,
+        };
+        header.name.len() + value
+    };
+    (key + value + record.headers.iter().map(header).sum::<usize>()) as u64
 }
 
 /// The next order; never, when there is no input.
