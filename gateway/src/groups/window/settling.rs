@@ -26,7 +26,7 @@ impl Window {
 
     /// The record is done.
     pub fn ack(&mut self, offset: i64, attempt: u32) -> Acked {
-        if offset < self.base() || self.slots.get(offset).is_some_and(|slot| slot.state == State::Done) {
+        if self.is_done(offset) {
             return Acked::AlreadyDone;
         }
         if !self.is_out(offset, attempt) {
@@ -88,6 +88,11 @@ impl Window {
         if self.graves.contains_key(&offset) {
             self.untold.insert(offset);
         }
+    }
+
+    /// Whether a record needs no delivery any more. Of what is not read yet: whether a commit told so.
+    pub fn is_done(&self, offset: i64) -> bool {
+        offset < self.base() || self.slots.get(offset).is_some_and(|slot| slot.state == State::Done)
     }
 
     fn is_out(&self, offset: i64, attempt: u32) -> bool {

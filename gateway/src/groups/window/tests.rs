@@ -379,6 +379,7 @@ fn a_takeover_delivers_only_what_is_not_done_and_counts_on() {
     let mut heir = takeover(&window);
     assert_eq!((heir.base(), heir.next_read(), heir.figures().acked_ahead), (0, 0, 2));
     assert_eq!(heir.snapshot(), None);
+    assert_eq!((-1..6).filter(|&offset| heir.is_done(offset)).collect::<Vec<_>>(), [-1, 1, 3]);
     heir.read(&[seen(0, None), seen(1, None), seen(2, None), seen(3, None), seen(4, None), seen(5, None)], 6);
     let records: Vec<(i64, u32)> = heir.ready().map(|record| (record.offset, record.attempt)).collect();
     assert_eq!(records, [(2, 2), (0, 1), (4, 1), (5, 1)], "a lease that nobody ended is no failure");
