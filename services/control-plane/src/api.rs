@@ -14,13 +14,18 @@ mod topics;
 
 use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
+use sluice_proto::ApiRequest;
 use sluice_proto::admin::v1::{ApiKey, Condition, ServiceAccount};
+use sluice_proto::google::longrunning::Operation;
 use sluice_proto::operator::v1::Tenant;
 use sluice_runtime::statuses::{REQUEST_ID, to_tonic};
 use sluice_types::{Error, ErrorKind, OpContext, Revision};
 use tonic::{Request, Response, Status};
 
-use crate::changes::{Call, Committed};
+use self::operations::finished;
+use crate::changes::{Call, Committed, Started, Txn, read};
+use crate::error::Fault;
 use crate::jobs::barrier::Propagation;
 use crate::plane::SharedPlane;
 
@@ -86,6 +91,59 @@ where
     let (call, message) = tenant_call(request)?;
     let id = request_id_of(&call);
     work(call, message).await.map_err(|error| refuse(error, &id))
+}
+
+impl Api {
+    /// Answers a mutation that has an operation.
+    async fn operated<T>(
+        &self,
+        request: Request<T>,
+        change: impl AsyncFnOnce(&SharedPlane, Call, T) -> Result<Committed<Started>, Error>,
+    ) -> Result<Response<Operation>, Status> {
+        answered(request, async |call, request| {
+            let committed = change(&self.plane, call.clone(), request).await?;
+            finished(&self.plane, call, committed).await
+        })
+        .await
+    }
+
+    /// Answers a mutation without one.
+    async fn changed<T, M: Conditioned>(
+        &self,
+        request: Request<T>,
+        change: impl AsyncFnOnce(&SharedPlane, Call, T) -> Result<Committed<M>, Error>,
+    ) -> Result<Response<M>, Status> {
+        answered(request, async |call, request| {
+            let deadline = call.deadline();
+            Ok(settled(&self.plane, deadline, change(&self.plane, call, request).await?).await)
+        })
+        .await
+    }
+
+    /// Answers a read: what the request alone tells comes first, then whether the caller may, then the look.
+    async fn looked<R, P, M>(
+        &self,
+        request: Request<R>,
+        parse: impl FnOnce(&R) -> Result<P, Error>,
+        look: impl for<'t> FnOnce(&'t mut Txn, R, P) -> BoxFuture<'t, Result<M, Fault>> + Send + 'static,
+    ) -> Result<Response<M>, Status>
+    where
+        R: ApiRequest + Send + 'static,
+        P: Send + 'static,
+        M: Send + 'static,
+    {
+        answered(request, async |call, request| {
+            let parsed = parse(&request)?;
+            let shown = read(&self.plane, call, R::rpc(), move |txn| {
+                Box::pin(async move {
+                    txn.authorize(&request)?;
+                    look(txn, request, parsed).await
+                })
+            });
+            Ok(Response::new(shown.await?))
+        })
+        .await
+    }
 }
 
 /// A resource that can say that its change has not reached all gateways.

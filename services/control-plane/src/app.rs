@@ -120,6 +120,7 @@ impl App {
                 hash_key,
                 limits: config.limits,
                 defaults: config.defaults,
+                tenant_defaults: config.tenant_defaults,
                 barrier_max: BARRIER_MAX,
                 operation_wait: OPERATION_WAIT,
             },

@@ -3,6 +3,7 @@
 
 pub(crate) mod account;
 pub(crate) mod answer;
+mod call;
 pub(crate) mod cascade;
 mod finish;
 pub(crate) mod group;
@@ -14,4 +15,5 @@ pub(crate) mod topic;
 pub(crate) mod transaction;
 
 pub(crate) use answer::{Answer, Started};
-pub(crate) use transaction::{Call, Committed, Envelope, Txn, change, read};
+pub(crate) use call::Call;
+pub(crate) use transaction::{Committed, Envelope, Txn, change, read};

@@ -7,7 +7,7 @@ use sluice_runtime::config::{
     ByteSize, Faults, HumanDuration, InternalTlsConfig, KafkaConfig, ListenAddr, SecretFile, Validate,
 };
 use sluice_runtime::telemetry::TelemetryConfig;
-use sluice_types::limits::{GROUPS_PER_NAMESPACE_MAX, TOPIC_PARTITIONS_MAX};
+use sluice_types::limits::{GROUPS_PER_NAMESPACE_MAX, TOPIC_PARTITIONS_MAX, TenantLimits};
 
 use crate::crash::CrashPoint;
 
@@ -41,6 +41,9 @@ pub struct Config {
     /// What a tenant may have, unless the operator says otherwise.
     #[serde(default)]
     pub limits: Limits,
+    /// What gateways grant a tenant that has no limits of its own: the same as in their configuration. Only to be shown.
+    #[serde(default)]
+    pub tenant_defaults: TenantDefaults,
     /// Logs.
     #[serde(default)]
     pub telemetry: TelemetryConfig,
@@ -92,6 +95,20 @@ pub struct Limits {
     pub groups_per_namespace: i64,
 }
 
+/// Limits at each gateway of tenants that have none of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TenantDefaults {
+    /// Requests a second.
+    pub requests_per_second: u64,
+    /// Bytes produced a second.
+    pub ingress_per_second: ByteSize,
+    /// Bytes fetched a second.
+    pub egress_per_second: ByteSize,
+    /// Bytes of requests and answers in flight.
+    pub in_flight: ByteSize,
+}
+
 /// For tests only; never set any of it in production.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -121,6 +138,18 @@ impl Default for Limits {
             service_accounts: 1_000,
             keys_per_account: 100,
             groups_per_namespace: GROUPS_PER_NAMESPACE_MAX,
+        }
+    }
+}
+
+impl Default for TenantDefaults {
+    fn default() -> Self {
+        let limits = TenantLimits::default();
+        Self {
+            requests_per_second: limits.requests_per_second,
+            ingress_per_second: ByteSize::new(limits.ingress_bytes_per_second),
+            egress_per_second: ByteSize::new(limits.egress_bytes_per_second),
+            in_flight: ByteSize::new(limits.bytes_in_flight),
         }
     }
 }
@@ -164,6 +193,12 @@ service_accounts = 1000
 keys_per_account = 100
 groups_per_namespace = 20000
 
+[tenant_defaults]
+requests_per_second = 10000
+ingress_per_second = "256MiB"
+egress_per_second = "512MiB"
+in_flight = "32MiB"
+
 [telemetry]
 level = "info"
 format = "json"
@@ -177,6 +212,7 @@ format = "json"
         faults.section("kafka", &self.kafka);
         faults.section("defaults", &self.defaults);
         faults.section("limits", &self.limits);
+        faults.section("tenant_defaults", &self.tenant_defaults);
         faults.section("telemetry", &self.telemetry);
         let armed = self.testing.crash_at.as_deref();
         let known = armed.is_none_or(|step| CrashPoint::STEPS.contains(&step));
@@ -213,6 +249,19 @@ impl Validate for Limits {
     }
 }
 
+impl Validate for TenantDefaults {
+    fn faults(&self, faults: &mut Faults) {
+        for (key, value) in [
+            ("requests_per_second", self.requests_per_second),
+            ("ingress_per_second", self.ingress_per_second.bytes()),
+            ("egress_per_second", self.egress_per_second.bytes()),
+            ("in_flight", self.in_flight.bytes()),
+        ] {
+            faults.require(value > 0, key, "must be 1 or more");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -225,6 +274,7 @@ mod tests {
     fn the_example_is_right_and_every_fault_is_named() {
         let example: Config = parse(Config::EXAMPLE, Path::new("control-plane.toml")).expect("example");
         assert_eq!(example.limits, Limits::default());
+        assert_eq!(example.tenant_defaults, TenantDefaults::default());
         assert_eq!(example.defaults, Defaults::default());
         let wrong = Config::EXAMPLE.replace("\"live\"", "\"LIVE\"").replace("topics = 1000", "topics = 0");
         let wrong = format!("{wrong}\n[testing]\ncrash_at = \"somewhere\"\n");

@@ -7,7 +7,7 @@ use sluice_db::Database;
 use sluice_types::api_key::HashKey;
 use tokio::sync::watch;
 
-use crate::config::{Defaults, Limits};
+use crate::config::{Defaults, Limits, TenantDefaults};
 use crate::crash::CrashPoint;
 use crate::domain::page::Pages;
 use crate::jobs::members::Members;
@@ -33,6 +33,7 @@ pub(crate) struct Settings {
     pub(crate) hash_key: HashKey,
     pub(crate) limits: Limits,
     pub(crate) defaults: Defaults,
+    pub(crate) tenant_defaults: TenantDefaults,
     /// How long a mutation waits for gateways.
     pub(crate) barrier_max: Duration,
     /// How long a mutation of a topic waits to be done.

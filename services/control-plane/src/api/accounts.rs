@@ -9,9 +9,9 @@ use sluice_proto::admin::v1::{
 use sluice_types::{Error, ResourceName};
 use tonic::{Request, Response, Status};
 
-use super::reads::{Page, rpc_of};
-use super::{Api, answered, settled};
-use crate::changes::{account, key, read};
+use super::Api;
+use super::reads::Page;
+use crate::changes::{account, key};
 use crate::domain::{fields, present};
 use crate::store::account::{account_by_id, account_list};
 use crate::store::key::{key_get, key_list};
@@ -22,28 +22,23 @@ impl ServiceAccountService for Api {
         &self,
         request: Request<CreateServiceAccountRequest>,
     ) -> Result<Response<ServiceAccount>, Status> {
-        answered(request, async |call, request| {
-            let deadline = call.deadline();
-            Ok(settled(&self.plane, deadline, account::create(&self.plane, call, request).await?).await)
-        })
-        .await
+        self.changed(request, account::create).await
     }
 
     async fn get_service_account(
         &self,
         request: Request<GetServiceAccountRequest>,
     ) -> Result<Response<ServiceAccount>, Status> {
-        answered(request, async |call, request| {
-            let id = fields::named("name", &request.name, ResourceName::parse_account)?;
-            let shown = read(&self.plane, call, rpc_of(&request), move |txn| {
+        self.looked(
+            request,
+            |request| fields::named("name", &request.name, ResourceName::parse_account),
+            |txn, request, id| {
                 Box::pin(async move {
-                    txn.authorize(&request)?;
                     let account = account_by_id(txn.tx(), &id).await?;
                     Ok(present::account(&account.ok_or_else(|| Error::not_found(&request.name))?))
                 })
-            });
-            Ok(Response::new(shown.await?))
-        })
+            },
+        )
         .await
     }
 
@@ -51,10 +46,11 @@ impl ServiceAccountService for Api {
         &self,
         request: Request<ListServiceAccountsRequest>,
     ) -> Result<Response<ListServiceAccountsResponse>, Status> {
-        answered(request, async |call, request| {
-            let listed = read(&self.plane, call, rpc_of(&request), move |txn| {
+        self.looked(
+            request,
+            |_| Ok(()),
+            |txn, request, ()| {
                 Box::pin(async move {
-                    txn.authorize(&request)?;
                     let page = Page::begin(txn, request.page_size, &request.page_token, String::new())?;
                     let after = page.after.clone().unwrap_or_default();
                     let rows = account_list(txn.tx(), &after, page.limit()).await?;
@@ -62,9 +58,8 @@ impl ServiceAccountService for Api {
                     let service_accounts = rows.iter().map(present::account).collect();
                     Ok(ListServiceAccountsResponse { service_accounts, next_page_token })
                 })
-            });
-            Ok(Response::new(listed.await?))
-        })
+            },
+        )
         .await
     }
 
@@ -72,47 +67,34 @@ impl ServiceAccountService for Api {
         &self,
         request: Request<UpdateServiceAccountRequest>,
     ) -> Result<Response<ServiceAccount>, Status> {
-        answered(request, async |call, request| {
-            let deadline = call.deadline();
-            Ok(settled(&self.plane, deadline, account::update(&self.plane, call, request).await?).await)
-        })
-        .await
+        self.changed(request, account::update).await
     }
 
     async fn delete_service_account(
         &self,
         request: Request<DeleteServiceAccountRequest>,
     ) -> Result<Response<ServiceAccount>, Status> {
-        answered(request, async |call, request| {
-            let deadline = call.deadline();
-            Ok(settled(&self.plane, deadline, account::delete(&self.plane, call, request).await?).await)
-        })
-        .await
+        self.changed(request, account::delete).await
     }
 
     async fn create_api_key(&self, request: Request<CreateApiKeyRequest>) -> Result<Response<ApiKey>, Status> {
-        answered(request, async |call, request| {
-            let deadline = call.deadline();
-            Ok(settled(&self.plane, deadline, key::create(&self.plane, call, request).await?).await)
-        })
-        .await
+        self.changed(request, key::create).await
     }
 
     async fn get_api_key(&self, request: Request<GetApiKeyRequest>) -> Result<Response<ApiKey>, Status> {
-        answered(request, async |call, request| {
-            let (account_id, uid) = key::parse_name(&request.name)?;
-            let shown = read(&self.plane, call, rpc_of(&request), move |txn| {
+        self.looked(
+            request,
+            |request| key::parse_name(&request.name),
+            |txn, request, (account_id, uid)| {
                 Box::pin(async move {
-                    txn.authorize(&request)?;
                     let not_found = || Error::not_found(&request.name);
                     let account = account_by_id(txn.tx(), &account_id).await?.ok_or_else(not_found)?;
                     let uid = uid.ok_or_else(not_found)?;
                     let row = key_get(txn.tx(), account.row.uid(), uid).await?.ok_or_else(not_found)?;
                     Ok(present::key(&account.row.id, &row))
                 })
-            });
-            Ok(Response::new(shown.await?))
-        })
+            },
+        )
         .await
     }
 
@@ -120,11 +102,11 @@ impl ServiceAccountService for Api {
         &self,
         request: Request<ListApiKeysRequest>,
     ) -> Result<Response<ListApiKeysResponse>, Status> {
-        answered(request, async |call, request| {
-            let id = fields::named("parent", &request.parent, ResourceName::parse_account)?;
-            let listed = read(&self.plane, call, rpc_of(&request), move |txn| {
+        self.looked(
+            request,
+            |request| fields::named("parent", &request.parent, ResourceName::parse_account),
+            |txn, request, id| {
                 Box::pin(async move {
-                    txn.authorize(&request)?;
                     let page = Page::begin(txn, request.page_size, &request.page_token, request.parent.clone())?;
                     let account = account_by_id(txn.tx(), &id).await?;
                     let account = account.ok_or_else(|| Error::not_found(&request.parent))?;
@@ -134,17 +116,12 @@ impl ServiceAccountService for Api {
                     let api_keys = rows.iter().map(|row| present::key(&account.row.id, row)).collect();
                     Ok(ListApiKeysResponse { api_keys, next_page_token })
                 })
-            });
-            Ok(Response::new(listed.await?))
-        })
+            },
+        )
         .await
     }
 
     async fn revoke_api_key(&self, request: Request<RevokeApiKeyRequest>) -> Result<Response<ApiKey>, Status> {
-        answered(request, async |call, request| {
-            let deadline = call.deadline();
-            Ok(settled(&self.plane, deadline, key::revoke(&self.plane, call, request).await?).await)
-        })
-        .await
+        self.changed(request, key::revoke).await
     }
 }

@@ -9,10 +9,9 @@ use sluice_proto::google::longrunning::Operation;
 use sluice_types::{Error, ResourceName};
 use tonic::{Request, Response, Status};
 
-use super::operations::finished;
-use super::reads::{Page, rpc_of};
-use super::{Api, answered};
-use crate::changes::{read, topic};
+use super::Api;
+use super::reads::Page;
+use crate::changes::topic;
 use crate::domain::{fields, present};
 use crate::store::namespace::namespace_by_id;
 use crate::store::topic::{topic_by_id, topic_list};
@@ -20,36 +19,31 @@ use crate::store::topic::{topic_by_id, topic_list};
 #[tonic::async_trait]
 impl TopicService for Api {
     async fn create_topic(&self, request: Request<CreateTopicRequest>) -> Result<Response<Operation>, Status> {
-        answered(request, async |call, request| {
-            let committed = topic::create(&self.plane, call.clone(), request).await?;
-            finished(&self.plane, call, committed).await
-        })
-        .await
+        self.operated(request, topic::create).await
     }
 
     async fn get_topic(&self, request: Request<GetTopicRequest>) -> Result<Response<Topic>, Status> {
-        answered(request, async |call, request| {
-            let (namespace_id, id) = fields::named("name", &request.name, ResourceName::parse_topic)?;
-            let shown = read(&self.plane, call, rpc_of(&request), move |txn| {
+        self.looked(
+            request,
+            |request| fields::named("name", &request.name, ResourceName::parse_topic),
+            |txn, request, (namespace_id, id)| {
                 Box::pin(async move {
-                    txn.authorize(&request)?;
                     let not_found = || Error::not_found(&request.name);
                     let namespace = namespace_by_id(txn.tx(), &namespace_id).await?.ok_or_else(not_found)?;
                     let row = topic_by_id(txn.tx(), namespace.uid(), &id).await?.ok_or_else(not_found)?;
                     Ok(present::topic(&row))
                 })
-            });
-            Ok(Response::new(shown.await?))
-        })
+            },
+        )
         .await
     }
 
     async fn list_topics(&self, request: Request<ListTopicsRequest>) -> Result<Response<ListTopicsResponse>, Status> {
-        answered(request, async |call, request| {
-            let id = fields::named("parent", &request.parent, ResourceName::parse_namespace)?;
-            let listed = read(&self.plane, call, rpc_of(&request), move |txn| {
+        self.looked(
+            request,
+            |request| fields::named("parent", &request.parent, ResourceName::parse_namespace),
+            |txn, request, id| {
                 Box::pin(async move {
-                    txn.authorize(&request)?;
                     let page = Page::begin(txn, request.page_size, &request.page_token, request.parent.clone())?;
                     let namespace = namespace_by_id(txn.tx(), &id).await?;
                     let namespace = namespace.ok_or_else(|| Error::not_found(&request.parent))?;
@@ -58,25 +52,16 @@ impl TopicService for Api {
                     let (rows, next_page_token) = page.finish(txn, rows, |row| row.id.clone());
                     Ok(ListTopicsResponse { topics: rows.iter().map(present::topic).collect(), next_page_token })
                 })
-            });
-            Ok(Response::new(listed.await?))
-        })
+            },
+        )
         .await
     }
 
     async fn update_topic(&self, request: Request<UpdateTopicRequest>) -> Result<Response<Operation>, Status> {
-        answered(request, async |call, request| {
-            let committed = topic::update(&self.plane, call.clone(), request).await?;
-            finished(&self.plane, call, committed).await
-        })
-        .await
+        self.operated(request, topic::update).await
     }
 
     async fn delete_topic(&self, request: Request<DeleteTopicRequest>) -> Result<Response<Operation>, Status> {
-        answered(request, async |call, request| {
-            let committed = topic::delete(&self.plane, call.clone(), request).await?;
-            finished(&self.plane, call, committed).await
-        })
-        .await
+        self.operated(request, topic::delete).await
     }
 }

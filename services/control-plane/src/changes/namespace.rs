@@ -44,7 +44,7 @@ pub(crate) async fn create(
                 return Err(exists(&format!("namespaces/{id}")).into());
             }
             let tenant = tenant_get(txn.tx()).await?.ok_or_else(crate::domain::access::credential_invalid)?;
-            let max = or_default(tenant.namespaces_max, txn.settings().limits.namespaces);
+            let max = fields::or_default(tenant.namespaces_max, txn.settings().limits.namespaces);
             check_quota("namespaces", namespace_count(txn.tx()).await?, 1, max)?;
             let row = NamespaceRow {
                 uid: NamespaceUid::random().as_i64(),
@@ -144,9 +144,4 @@ async fn check_empty(txn: &mut Txn, row: &NamespaceRow) -> Result<(), Fault> {
         format!("{} still has {what}; delete them first", row.name()),
     )
     .into())
-}
-
-/// A tenant's own limit, or the installation's.
-pub(super) fn or_default(own: i64, default: i64) -> i64 {
-    if own > 0 { own } else { default }
 }

@@ -6,7 +6,6 @@ use sluice_proto::wkt::Any;
 use sluice_types::{Error, ResourceName};
 
 use super::finish::{exists, missing};
-use super::namespace::or_default;
 use super::transaction::fields_changed;
 use super::{Call, Committed, Envelope, Started, Txn, change};
 use crate::domain::topic::{self, Defaults, check_deletable, check_quota};
@@ -164,8 +163,8 @@ async fn check_room(txn: &mut Txn, topics: i64, partitions: i32) -> Result<(), F
     let tenant = tenant_get(txn.tx()).await?.ok_or_else(access::credential_invalid)?;
     let (topics_used, partitions_used) = topic_usage(txn.tx()).await?;
     let limits = &txn.settings().limits;
-    check_quota("topics", topics_used, topics, or_default(tenant.topics_max, limits.topics))?;
-    let max = or_default(tenant.partitions_max, limits.partitions);
+    check_quota("topics", topics_used, topics, fields::or_default(tenant.topics_max, limits.topics))?;
+    let max = fields::or_default(tenant.partitions_max, limits.partitions);
     check_quota("partitions", partitions_used, i64::from(partitions), max)?;
     Ok(())
 }

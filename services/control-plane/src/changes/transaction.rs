@@ -1,87 +1,25 @@
 //! The frame of every change and every read: whose transaction, the caller's rights in it, the remembered answer, the
 //! commit.
 
-use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use futures::future::BoxFuture;
 use serde_json::json;
-use sluice_db::{RUN_LIMIT, TenantTx};
+use sluice_db::TenantTx;
 use sluice_proto::{ApiRequest, Rpc};
-use sluice_types::{Credential, Error, ErrorKind, Grant, OpContext, Reason, TenantUid, Uid};
+use sluice_types::{Credential, Error, ErrorKind, Grant, Reason, TenantUid, Uid};
 use uuid::Uuid;
 
-use crate::changes::Answer;
+use crate::changes::{Answer, Call};
 use crate::domain::record::Entry;
 use crate::domain::{access, fields};
 use crate::error::Fault;
 use crate::plane::{Plane, Settings, SharedPlane};
-use crate::store::audit::{Event, audit_insert};
+use crate::store::audit::{Event, Outcome, audit_insert};
 use crate::store::caller::caller_get;
 use crate::store::idempotency::{Slot, idempotency_claim, idempotency_store};
 use crate::store::outbox::outbox_insert;
 use crate::store::tenant::tenant_lock;
-
-/// Who calls.
-#[derive(Debug, Clone)]
-pub(crate) enum Call {
-    /// A tenant's principal, verified by the gateway.
-    Tenant(OpContext),
-    /// The operator, about one tenant.
-    Operator {
-        /// The tenant that is meant.
-        tenant: TenantUid,
-        /// `x-request-id`.
-        request_id: Arc<str>,
-        /// When the caller stops waiting.
-        deadline: Instant,
-        /// Source address.
-        peer: Option<IpAddr>,
-    },
-}
-
-impl Call {
-    /// Our own work on a tenant, as the operator began it.
-    pub(crate) fn sweeper(tenant: TenantUid) -> Self {
-        Self::Operator { tenant, request_id: "sweeper".into(), deadline: Instant::now() + RUN_LIMIT, peer: None }
-    }
-
-    /// When the caller stops waiting.
-    pub(crate) fn deadline(&self) -> Instant {
-        match self {
-            Self::Tenant(context) => context.deadline,
-            Self::Operator { deadline, .. } => *deadline,
-        }
-    }
-
-    fn actor(&self) -> (String, String) {
-        match self {
-            Self::Tenant(context) => {
-                let credential = match context.principal.credential {
-                    Credential::ApiKey(key) => format!("apiKey/{key}"),
-                    Credential::OperatorToken => "operatorToken".to_owned(),
-                };
-                (context.principal.account.to_string(), credential)
-            }
-            Self::Operator { .. } => ("operator".to_owned(), "operatorToken".to_owned()),
-        }
-    }
-
-    fn request_id(&self) -> &str {
-        match self {
-            Self::Tenant(context) => &context.request_id,
-            Self::Operator { request_id, .. } => request_id,
-        }
-    }
-
-    fn peer(&self) -> Option<IpAddr> {
-        match self {
-            Self::Tenant(context) => context.peer,
-            Self::Operator { peer, .. } => *peer,
-        }
-    }
-}
 
 /// What is common to all mutations' requests.
 #[derive(Debug, Clone)]
@@ -186,17 +124,28 @@ impl Txn {
 
     /// Tells the audit log of this change.
     pub(crate) async fn audit(&mut self, resource: &str, uid: Uid, detail: serde_json::Value) -> Result<(), Fault> {
+        self.tell(Outcome::Success, resource, uid.as_u64() as i64, detail).await
+    }
+
+    async fn tell(
+        &mut self,
+        outcome: Outcome,
+        resource: &str,
+        resource_uid: i64,
+        detail: serde_json::Value,
+    ) -> Result<(), Fault> {
         let (actor, credential) = self.call.actor();
         let event = Event {
             actor: &actor,
             credential: &credential,
             method: self.rpc.path,
             resource,
-            resource_uid: uid.as_u64() as i64,
+            resource_uid,
             request_id: self.call.request_id(),
             source_address: self.call.peer().map(|peer| peer.to_string()),
             detail,
             outbox_id: self.outbox_id,
+            outcome,
         };
         Ok(audit_insert(&mut self.tx, event).await?)
     }
@@ -247,6 +196,7 @@ where
             Err(fault) => {
                 // Only to keep the connection: dropped, the transaction ends as well.
                 let _ = txn.tx.rollback().await;
+                tell_if_denied(txn.plane, txn.call, txn.rpc, &fault).await;
                 return Err(fault);
             }
         };
@@ -281,6 +231,9 @@ where
             Err(fault) => Err(fault),
         };
         let _ = txn.tx.rollback().await;
+        if let Err(fault) = &done {
+            tell_if_denied(txn.plane, txn.call, txn.rpc, fault).await;
+        }
         done
     };
     within(deadline, plane.db.run(work)).await
@@ -292,6 +245,25 @@ async fn begin(plane: SharedPlane, call: Call, rpc: &'static Rpc) -> Result<Txn,
         Call::Operator { tenant, .. } => plane.db.system().tenant(*tenant).await?,
     };
     Ok(Txn { tx, call, rpc, plane, grants: Vec::new(), outbox_id: None })
+}
+
+/// Tells the audit log of a call that was refused for want of a right, in a transaction of its own: that of the call leaves
+/// nothing. The caller's answer does not depend on it.
+async fn tell_if_denied(plane: SharedPlane, call: Call, rpc: &'static Rpc, fault: &Fault) {
+    let Fault::Answer(error) = fault else { return };
+    if error.kind != ErrorKind::PermissionDenied {
+        return;
+    }
+    let found = |key| error.metadata.iter().find(|(name, _)| *name == key).map(|(_, value)| value.as_str());
+    let detail = json!({ "reason": error.reason.as_str(), "permission": found("permission") });
+    let told = async {
+        let mut txn = begin(plane, call, rpc).await?;
+        txn.tell(Outcome::Denied, found("resource").unwrap_or_default(), 0, detail).await?;
+        Ok::<_, Fault>(txn.tx.commit().await?)
+    };
+    if let Err(error) = told.await {
+        tracing::warn!(%error, method = rpc.path, "a refused call is missing in the audit log");
+    }
 }
 
 async fn attempt<T, F>(txn: &mut Txn, envelope: &Envelope, body: F) -> Result<(T, Option<i64>), Fault>

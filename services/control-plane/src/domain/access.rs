@@ -25,6 +25,7 @@ fn denied(permission: &str, resource: &str) -> Error {
         format!("the principal lacks the permission {permission} on {on}; ask an owner for a role that has it"),
     )
     .with_metadata("permission", permission)
+    .with_metadata("resource", resource)
 }
 
 /// The credential stopped working between the gateway's look at it and ours, or there is no such account.

@@ -192,6 +192,11 @@ pub(crate) fn limit(field: &str, value: i64) -> Result<(), Error> {
     Err(Error::invalid(field, format!("is {value}; it must be 0 (the default) or more")))
 }
 
+/// A tenant's own limit, or the installation's.
+pub(crate) fn or_default(own: i64, default: i64) -> i64 {
+    if own > 0 { own } else { default }
+}
+
 /// A field that must be there.
 pub(crate) fn required<T>(field: &str, value: Option<T>) -> Result<T, Error> {
     value.ok_or_else(|| Error::invalid(field, "is required"))

@@ -6,7 +6,9 @@ use sluice_proto::operator::v1 as operator;
 use sluice_proto::wkt::{Any, Duration, Timestamp};
 use sluice_types::Role;
 
+use crate::config::{Limits, TenantDefaults};
 use crate::domain::etag::etag;
+use crate::domain::fields::or_default;
 use crate::store::account::Account;
 use crate::store::group::GroupRow;
 use crate::store::key::{KeyRow, KeyState};
@@ -163,19 +165,33 @@ pub(crate) fn key(account_id: &str, row: &KeyRow) -> api::ApiKey {
     }
 }
 
-/// A tenant, as it sees itself.
-pub(crate) fn own_tenant(row: &TenantRow) -> api::Tenant {
+/// A tenant, as it sees itself: with the limits that hold, its own or the installation's.
+pub(crate) fn own_tenant(row: &TenantRow, at_gateways: &TenantDefaults, installation: &Limits) -> api::Tenant {
+    let own = limits(row);
+    let signed = |limit: u64| i64::try_from(limit).unwrap_or(i64::MAX);
+    let in_force = api::TenantLimits {
+        requests_per_second: or_default(own.requests_per_second, signed(at_gateways.requests_per_second)),
+        ingress_bytes_per_second: or_default(
+            own.ingress_bytes_per_second,
+            signed(at_gateways.ingress_per_second.bytes()),
+        ),
+        egress_bytes_per_second: or_default(own.egress_bytes_per_second, signed(at_gateways.egress_per_second.bytes())),
+        bytes_in_flight: or_default(own.bytes_in_flight, signed(at_gateways.in_flight.bytes())),
+        topics: or_default(own.topics, installation.topics),
+        partitions: or_default(own.partitions, installation.partitions),
+        namespaces: or_default(own.namespaces, installation.namespaces),
+    };
     api::Tenant {
         tenant: row.id.clone(),
         uid: row.uid().to_string(),
         display_name: row.display_name.clone(),
         state: tenant_state(row) as i32,
         create_time: time(row.create_us),
-        limits: Some(limits(row)),
+        limits: Some(in_force),
     }
 }
 
-/// A tenant, as the operator sees it.
+/// A tenant, as the operator sees and changes it: 0 where the installation's limit holds.
 pub(crate) fn tenant(row: &TenantRow) -> operator::Tenant {
     operator::Tenant {
         name: format!("tenants/{}", row.id),

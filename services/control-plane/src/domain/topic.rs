@@ -87,7 +87,8 @@ pub(crate) fn is_present(topic: &Topic, path: &str) -> bool {
 
 /// An update applied; the generation grows when the physical topic must change, and a failed topic is tried again.
 pub(crate) fn update(old: &TopicRow, topic: &Topic, paths: &[&str], defaults: Defaults) -> Result<TopicRow, Error> {
-    if topic.cleanup_policy != 0 && topic.cleanup_policy != old.cleanup_policy {
+    let compacts = |policy: i32| policy == CleanupPolicy::Compact as i32;
+    if topic.cleanup_policy != 0 && compacts(topic.cleanup_policy) != compacts(old.cleanup_policy) {
         return Err(Error::invalid("topic.cleanup_policy", "cannot be changed; create another topic"));
     }
     let mut row = old.clone();
@@ -210,5 +211,9 @@ pub(crate) mod tests {
         assert!(update(&old, &shrunk, &["partition_count"], DEFAULTS).is_err());
         let other = Topic { cleanup_policy: CleanupPolicy::Compact as i32, ..Topic::default() };
         assert!(update(&old, &other, &[], DEFAULTS).is_err());
+        let same = Topic { cleanup_policy: CleanupPolicy::Delete as i32, ..Topic::default() };
+        assert!(update(&old, &same, &[], DEFAULTS).is_ok());
+        let unknown = Topic { cleanup_policy: 7, ..Topic::default() };
+        assert_eq!(validate(&unknown).expect_err("unknown").field.as_deref(), Some("topic.cleanup_policy"));
     }
 }

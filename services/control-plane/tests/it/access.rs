@@ -224,6 +224,34 @@ async fn nobody_climbs_above_their_own_rights() {
 }
 
 #[tokio::test]
+async fn refusals_stand_in_the_audit_log_but_do_not_fill_it() {
+    let plant = Plant::start().await;
+    let owner = plant.tenant("acme").await;
+    let viewer = owner.colleague(&plant, "viewer", &[(Role::Viewer, "*")]).await;
+    let create = || CreateNamespaceRequest { namespace_id: "new".into(), ..Default::default() };
+    let key = || ListApiKeysRequest { parent: "serviceAccounts/owner".into(), ..Default::default() };
+    assert_eq!(refused(viewer.namespaces().create_namespace(viewer.call(create())).await), Code::PermissionDenied);
+    assert_eq!(refused(viewer.accounts().list_api_keys(viewer.call(key())).await), Code::PermissionDenied);
+    let told = "SELECT string_agg(concat_ws(' ', split_part(method, '/', 3), resource, detail->>'permission'), ', ' ORDER BY id)
+                FROM control.audit_event WHERE outcome = 'DENIED' AND credential = 'apiKey/' || ";
+    let told = format!("{told}'{}'", viewer.key.uid);
+    assert_eq!(
+        plant.sql(&told).await,
+        "CreateNamespace  namespaces.create, ListApiKeys serviceAccounts/owner apiKeys.list"
+    );
+    for _ in 0..110 {
+        assert_eq!(refused(viewer.accounts().list_api_keys(viewer.call(key())).await), Code::PermissionDenied);
+    }
+    let kept = plant.sql("SELECT count(*) FROM control.audit_event WHERE outcome = 'DENIED'").await;
+    assert!((100..=112).contains(&kept.parse::<i32>().unwrap()), "{kept}");
+    // One who sees nothing of it was not refused: it is not there.
+    let elsewhere = owner.colleague(&plant, "elsewhere", &[(Role::Viewer, "namespaces/other")]).await;
+    let get = GetNamespaceRequest { name: "namespaces/prod".into() };
+    assert_eq!(refused(elsewhere.namespaces().get_namespace(elsewhere.call(get)).await), Code::NotFound);
+    assert_eq!(plant.sql("SELECT count(*) FROM control.audit_event WHERE outcome = 'DENIED'").await, kept);
+}
+
+#[tokio::test]
 async fn processes_pass_only_with_their_role() {
     use sluice_proto::internal::control::v1::intent_service_client::IntentServiceClient;
     use sluice_proto::internal::control::v1::key_lookup_service_client::KeyLookupServiceClient;

@@ -154,4 +154,13 @@ async fn tenants_are_listed_in_pages_and_their_limits_changed_one_by_one() {
     let (status, changed) = http(&plant, Method::PATCH, patch, Some(&token), body).await;
     assert_eq!((status, &changed["limits"]["topics"]), (StatusCode::OK, &json!("7")));
     assert_eq!(changed["limits"]["partitions"], json!("0"));
+    // The tenant itself sees what holds.
+    let owner = plant.owner("a").await;
+    let own = owner.tenant().get_tenant(owner.call(GetOwnTenantRequest {})).await.unwrap().into_inner();
+    let limits = own.limits.unwrap();
+    assert_eq!((limits.topics, limits.partitions, limits.namespaces), (7, 10_000, 100));
+    let default = sluice_types::limits::TenantLimits::default();
+    let shown = [limits.requests_per_second, limits.ingress_bytes_per_second, limits.bytes_in_flight];
+    let expected = [default.requests_per_second, default.ingress_bytes_per_second, default.bytes_in_flight];
+    assert_eq!(shown.map(|limit| u64::try_from(limit).unwrap()), expected);
 }

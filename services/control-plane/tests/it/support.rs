@@ -111,6 +111,7 @@ impl Plant {
             },
             defaults: Default::default(),
             limits: Default::default(),
+            tenant_defaults: Default::default(),
             telemetry: Default::default(),
             testing: Testing::default(),
         };
