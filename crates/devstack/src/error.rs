@@ -45,6 +45,16 @@ pub enum Error {
         /// The last lines of the log.
         tail: String,
     },
+    /// A process ended that had been ready.
+    #[error("{name} ended ({status}); its log: {}", log.display())]
+    Died {
+        /// The process's name in this stack.
+        name: String,
+        /// How it ended.
+        status: String,
+        /// Its log file.
+        log: PathBuf,
+    },
     /// Something did not happen before its deadline.
     #[error("{what} did not happen within {} ms{}", after.as_millis(), detail_suffix(detail))]
     Deadline {

@@ -155,6 +155,19 @@ impl Kafka {
         self.start_broker(broker).await
     }
 
+    /// Waits until one of the brokers that run now ends: which, and where its log is.
+    pub async fn ended(&self) -> Error {
+        let mut ends: Vec<_> = self.nodes.iter().map(|node| Box::pin(node.ended())).collect();
+        std::future::poll_fn(|context| {
+            let first = ends.iter_mut().find_map(|end| match end.as_mut().poll(context) {
+                std::task::Poll::Ready(error) => Some(error),
+                std::task::Poll::Pending => None,
+            });
+            first.map_or(std::task::Poll::Pending, std::task::Poll::Ready)
+        })
+        .await
+    }
+
     /// Stops all brokers in good order.
     pub async fn stop_all(&self) {
         // All at once: a quorum of controllers cannot outlive its majority anyway.

@@ -142,6 +142,13 @@ impl Postgres {
         process.ready_when(what, READY_WITHIN, async || self.cluster.says_ready(process.pid())).await
     }
 
+    /// Waits until the server that runs now ends: how, and where its log is. For ever if none runs.
+    pub async fn ended(&self) -> Error {
+        let Some(process) = self.running() else { return std::future::pending().await };
+        let status = process.wait().await;
+        process.died(status)
+    }
+
     fn running(&self) -> Option<ProcessHandle> {
         self.process.lock().clone().filter(|process| process.exit_status().is_none())
     }

@@ -175,6 +175,11 @@ impl ProcessHandle {
         status.ok().flatten().expect("the sender lives in self, and the condition asks for Some")
     }
 
+    /// What to say of an end that nobody wanted.
+    pub(crate) fn died(&self, status: ExitStatus) -> Error {
+        Error::Died { name: self.name().to_owned(), status: status.to_string(), log: self.log_file().to_path_buf() }
+    }
+
     /// Sends a signal to the process group; does nothing when the process has ended.
     pub fn signal(&self, signal: Signal) {
         self.signal_pids(signal, &[-(self.shared.pid as i32)]);

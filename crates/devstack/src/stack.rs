@@ -105,6 +105,27 @@ impl Stack {
         &self.supervisor
     }
 
+    /// Waits until a broker or PostgreSQL ends: which ([`Error::Died`]), how, and where its log is. Those that were
+    /// stopped before are not waited for; one that is stopped on purpose meanwhile has ended, too.
+    pub async fn ended(&self) -> Error {
+        let kafka = async {
+            match &self.kafka {
+                Some(kafka) => kafka.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        let postgres = async {
+            match &self.postgres {
+                Some(postgres) => postgres.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            error = kafka => error,
+            error = postgres => error,
+        }
+    }
+
     /// Stops in good order: Kafka and PostgreSQL, then everything else that was started through the supervisor.
     pub async fn stop(self) {
         if let Some(kafka) = &self.kafka {

@@ -114,10 +114,13 @@ impl Cluster {
         }
 
         set("group.initial.rebalance.delay.ms", &0);
+        // A heartbeat is answered once what the coordinator wrote before it is replicated, and until then nothing else on
+        // its connection is looked at: while a dead broker still counts as in sync (below), no session goes on. A session
+        // must outlast that. Nobody waits for one to end: who takes a group over makes the others leave.
         set("group.consumer.min.session.timeout.ms", &6_000);
-        set("group.consumer.session.timeout.ms", &6_000);
+        set("group.consumer.session.timeout.ms", &20_000);
         set("group.consumer.min.heartbeat.interval.ms", &1_000);
-        set("group.consumer.heartbeat.interval.ms", &1_000);
+        set("group.consumer.heartbeat.interval.ms", &2_000);
         set("group.consumer.max.size", &GROUP_MEMBERS_MAX);
         // By default a group gets a new assignment once a second at most, made aside and told with a later heartbeat.
         // Ours have one member, which waits for it.

@@ -125,6 +125,13 @@ impl Node {
         Some(self.running()?.handle.stop(grace).await)
     }
 
+    /// Waits until the process that runs now ends; for ever if none does.
+    pub(super) async fn ended(&self) -> Error {
+        let Some(running) = self.running() else { return std::future::pending().await };
+        let status = running.handle.wait().await;
+        self.explain(running.handle.died(status))
+    }
+
     fn running(&self) -> Option<Running> {
         self.process.lock().clone().filter(|running| running.handle.exit_status().is_none())
     }
@@ -150,6 +157,7 @@ impl Node {
                 let tail = format!("{tail}{}", crate::ready::tail(&self.log_file));
                 Error::Ended { name, status, log: self.log_file.clone(), tail }
             }
+            Error::Died { name, status, .. } => Error::Died { name, status, log: self.log_file.clone() },
             Error::Deadline { what, after, .. } => {
                 Error::Deadline { what, after, detail: crate::ready::tail(&self.log_file) }
             }

@@ -38,7 +38,7 @@ async fn all_confirmed(members: &[GroupMember]) {
             tokio::time::sleep(Duration::from_millis(20)).await;
             oldest().await
         },
-        |oldest| *oldest < Duration::from_secs(2),
+        |oldest| *oldest < Duration::from_secs(3),
     )
     .await;
 }

@@ -178,7 +178,7 @@ async fn a_thousand_members_share_a_few_connections() {
     let took = started.elapsed();
     eprintln!("1,000 members joined: {took:?}");
     assert!(took < Duration::from_secs(15), "{took:?}");
-    // For longer than a session nothing happens to any of them.
+    // For several heartbeats nothing happens to any of them.
     let events = futures::future::select_all(all.iter_mut().map(|member| Box::pin(member.next())));
     let quiet = tokio::time::timeout(Duration::from_secs(7), events).await.map(|(event, ..)| event);
     assert!(quiet.is_err(), "{quiet:?}");
