@@ -32,7 +32,7 @@ pub(crate) struct Consume {
     #[command(flatten)]
     pub(crate) namespace: Namespace,
     /// Make the group with defaults if it does not exist, reading this topic; repeat for more
-    #[arg(long = "topic", short = 't', value_name = "TOPIC", num_args = 1..)]
+    #[arg(long = "topic", short = 't', value_name = "TOPIC", value_delimiter = ',')]
     pub(crate) topics: Vec<String>,
     /// Do not acknowledge: show ids, and read lines `ack ID…`, `nack ID… [DELAY] [: REASON]`,
     /// `extend ID… [TIME]` from standard input

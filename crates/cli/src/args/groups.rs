@@ -128,8 +128,8 @@ pub(crate) enum Ordering {
 pub(crate) struct Create {
     #[command(flatten)]
     pub(crate) name: GroupName,
-    /// A topic to read, alone or as namespace/topic; repeat for more
-    #[arg(long = "topic", short = 't', value_name = "TOPIC", required = true, num_args = 1..)]
+    /// A topic to read, alone or as namespace/topic; repeat or separate by commas for more
+    #[arg(long = "topic", short = 't', value_name = "TOPIC", required = true, value_delimiter = ',')]
     pub(crate) topics: Vec<String>,
     /// Where to begin: earliest, latest, a time (RFC 3339), or an age such as -1h
     #[arg(long, default_value = "earliest", allow_hyphen_values = true, value_parser = parse_start)]
@@ -177,7 +177,7 @@ pub(crate) struct Update {
     #[command(flatten)]
     pub(crate) name: GroupName,
     /// All the topics to read from now on; repeat for more
-    #[arg(long = "topic", short = 't', value_name = "TOPIC", num_args = 1.., group = "change", conflicts_with_all = ["add_topics", "remove_topics"])]
+    #[arg(long = "topic", short = 't', value_name = "TOPIC", value_delimiter = ',', group = "change", conflicts_with_all = ["add_topics", "remove_topics"])]
     pub(crate) topics: Vec<String>,
     /// One more topic; it is read from the group's start position
     #[arg(long = "add-topic", value_name = "TOPIC", group = "change")]
@@ -335,8 +335,7 @@ mod tests {
             "create",
             "demo/billing",
             "--topic",
-            "orders",
-            "refunds",
+            "orders,refunds",
             "--start",
             "-1h",
             "--ordering",

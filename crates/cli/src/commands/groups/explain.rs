@@ -60,14 +60,13 @@ fn explained(group: &str, status: &GroupStatus) -> String {
     if status.findings.len() > FINDINGS_SHOWN {
         lines.push(format!("- and {} more; --output json has them", status.findings.len() - FINDINGS_SHOWN));
     }
-    if status.findings.is_empty() {
-        match (states::remedy(state), state) {
-            (Some(remedy), _) => lines.push(format!("What to do: {remedy}.")),
-            (None, DeliveryState::Flowing | DeliveryState::NoRecords) => {
-                lines.push("Nothing holds records back.".into());
-            }
-            (None, _) => {}
-        }
+    let is_good = |state| matches!(state, DeliveryState::Flowing | DeliveryState::NoRecords);
+    if is_good(state) && status.findings.iter().all(|finding| is_good(finding.state())) {
+        lines.push("Nothing holds records back.".into());
+    } else if status.findings.is_empty()
+        && let Some(remedy) = states::remedy(state)
+    {
+        lines.push(format!("What to do: {remedy}."));
     }
     let width = output::width();
     lines.iter().map(|line| output::wrapped(line, width)).collect::<Vec<_>>().join("\n")
