@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message};
@@ -162,4 +164,27 @@ pub fn partitions(kafka: &KafkaConnection) -> Result<Vec<(String, i32)>> {
     let metadata = consumer.fetch_metadata(None, CALL)?;
     let count = |partitions: usize| i32::try_from(partitions).context("a number of partitions");
     metadata.topics().iter().map(|topic| Ok((topic.name().to_owned(), count(topic.partitions().len())?))).collect()
+}
+
+/// How many partitions of all topics lack a replica in sync. Blocking.
+///
+/// # Errors
+/// If Kafka cannot be reached.
+pub fn partitions_behind(kafka: &KafkaConnection) -> Result<usize> {
+    let consumer: BaseConsumer = client_config(kafka)?.create()?;
+    let metadata = consumer.fetch_metadata(None, CALL)?;
+    let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+    Ok(partitions.filter(|partition| partition.isr().len() < partition.replicas().len()).count())
+}
+
+/// Deletes the records of a partition below an offset, as retention does.
+///
+/// # Errors
+/// If Kafka does not.
+pub async fn delete_before(kafka: &KafkaConnection, topic: &str, partition: i32, offset: i64) -> Result<()> {
+    let admin: AdminClient<DefaultClientContext> = client_config(kafka)?.create()?;
+    let mut places = TopicPartitionList::new();
+    places.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+    admin.delete_records(&places, &AdminOptions::new().operation_timeout(Some(CALL))).await?;
+    Ok(())
 }

@@ -8,6 +8,7 @@
 #![allow(clippy::print_stdout, reason = "a failing test shows what it printed")]
 
 pub mod bad_keys;
+pub mod consumer;
 pub mod digest;
 pub mod http;
 pub mod installation;

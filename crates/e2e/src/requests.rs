@@ -11,7 +11,7 @@ use rand::distr::Alphanumeric;
 use serde_json::{Map, Value as Json};
 use sluice_proto::{Body, FILE_DESCRIPTOR_SET, HttpRule, Rpc};
 
-/// Names that a request may carry; each is the full name but for `topic_uid` and `page_token`.
+/// Names that a request may carry; each is the full name but for `topic_uid`, `ack_id` and `page_token`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
     /// `namespaces/{namespace}`.
@@ -26,6 +26,10 @@ pub struct Names {
     pub api_key: String,
     /// `operations/{operation}`.
     pub operation: String,
+    /// `namespaces/{namespace}/groups/{group}`.
+    pub group: String,
+    /// Of a record that the group delivered.
+    pub ack_id: String,
     /// Of the list that is asked; empty where the list has no further page.
     pub page_token: String,
 }
@@ -64,6 +68,8 @@ impl Names {
             topic_uid: other_id(&self.topic_uid),
             api_key: child(&self.api_key, &account),
             operation: child(&self.operation, ""),
+            group: child(&self.group, &namespace),
+            ack_id: rand::rng().sample_iter(Alphanumeric).take(self.ack_id.len()).map(char::from).collect(),
             page_token: rand::rng().sample_iter(Alphanumeric).take(self.page_token.len()).map(char::from).collect(),
             namespace,
             account,
@@ -71,9 +77,9 @@ impl Names {
     }
 
     /// All of them, in the order of the fields.
-    pub fn all(&self) -> [&String; 7] {
-        let Self { namespace, topic, topic_uid, account, api_key, operation, page_token } = self;
-        [namespace, topic, topic_uid, account, api_key, operation, page_token]
+    pub fn all(&self) -> [&String; 9] {
+        let Self { namespace, topic, topic_uid, account, api_key, operation, group, ack_id, page_token } = self;
+        [namespace, topic, topic_uid, account, api_key, operation, group, ack_id, page_token]
     }
 
     /// All texts in them that a request may carry, longest first, to mask what an answer repeats.
@@ -93,6 +99,7 @@ impl Names {
             "serviceAccounts/*" => &self.account,
             "serviceAccounts/*/apiKeys/*" => &self.api_key,
             "operations/*" => &self.operation,
+            "namespaces/*/groups/*" => &self.group,
             _ => return None,
         })
     }
@@ -141,7 +148,10 @@ pub fn build(pool: &DescriptorPool, rpc: &'static Rpc, names: &Names, effect: Ef
     let kind =
         pool.get_message_by_name(rpc.request_type).with_context(|| format!("no message {}", rpc.request_type))?;
     let mut built = Built { rpc, message: DynamicMessage::new(kind.clone()), variables: Vec::new() };
-    let rule = rpc.http.first().with_context(|| format!("{} has no HTTP rule", rpc.path))?;
+    let Some(rule) = rpc.http.first() else {
+        begin_stream(&mut built.message, rpc, names)?;
+        return Ok(built);
+    };
     let makes_a_child_of_the_tenant = rule.variables().next().is_none() && rpc.mutation;
     for field in kind.fields() {
         // The path's names are set below; they may lie within messages.
@@ -160,6 +170,16 @@ pub fn build(pool: &DescriptorPool, rpc: &'static Rpc, names: &Names, effect: Ef
         built.variables.push((variable.to_owned(), name.to_owned()));
     }
     Ok(built)
+}
+
+/// The first message of a stream that a client sends; only these have no HTTP rule.
+fn begin_stream(message: &mut DynamicMessage, rpc: &Rpc, names: &Names) -> Result<()> {
+    let start = message.descriptor().get_field_by_name("start");
+    let start = start.with_context(|| format!("{} has neither an HTTP rule nor a start", rpc.path))?;
+    let Kind::Message(kind) = start.kind() else { bail!("{}: start is no message", rpc.path) };
+    let mut first = DynamicMessage::new(kind);
+    set(&mut first, "group", &names.group)?;
+    message.try_set_field(&start, Value::Message(first)).map_err(|error| anyhow!("{}: {error}", rpc.path))
 }
 
 /// `namespaces/*` of `{parent=namespaces/*}`.
@@ -187,10 +207,13 @@ fn fill(message: &mut DynamicMessage, rpc: &Rpc, field: &FieldDescriptor, names:
         ("namespace_id", _) => id(&names.namespace),
         ("topic_id", _) => id(&names.topic),
         ("service_account_id", _) => id(&names.account),
+        ("group_id", _) => id(&names.group),
+        ("ack_ids", _) => Value::List(vec![Value::String(names.ack_id.clone())]),
+        ("ids", _) => Value::List(vec![Value::String("0-0".into())]),
         ("topic", Kind::String) => Value::String(names.topic.clone()),
         ("topic_uid", _) => Value::String(names.topic_uid.clone()),
         ("page_token", _) => Value::String(names.page_token.clone()),
-        ("namespace" | "topic" | "service_account" | "api_key", Kind::Message(inner)) => {
+        ("namespace" | "topic" | "service_account" | "api_key" | "group", Kind::Message(inner)) => {
             Value::Message(resource(&inner)?)
         }
         ("update_mask", Kind::Message(inner)) => {
@@ -206,9 +229,33 @@ fn fill(message: &mut DynamicMessage, rpc: &Rpc, field: &FieldDescriptor, names:
         }
         // Their defaults are fine; a fetch starts at the earliest record and does not wait.
         (
-            "page_size" | "etag" | "allow_missing" | "request_id" | "validate_only" | "timeout" | "start_time"
-            | "end_time" | "partition" | "partitions" | "offset" | "position" | "time" | "max_bytes" | "max_records"
-            | "wait" | "isolation" | "encoding",
+            "page_size"
+            | "etag"
+            | "allow_missing"
+            | "request_id"
+            | "validate_only"
+            | "timeout"
+            | "start_time"
+            | "end_time"
+            | "partition"
+            | "partitions"
+            | "offset"
+            | "position"
+            | "time"
+            | "max_bytes"
+            | "max_records"
+            | "wait"
+            | "isolation"
+            | "encoding"
+            | "topics"
+            | "delay"
+            | "reason"
+            | "ack_deadline"
+            | "dry_run"
+            | "force"
+            | "all"
+            | "max_outstanding_records"
+            | "max_outstanding_bytes",
             _,
         ) => return Ok(true),
         _ => return Ok(false),

@@ -9,8 +9,8 @@ use sluice_proto::admin::v1::service_account_service_client::ServiceAccountServi
 use sluice_proto::admin::v1::topic_service_client::TopicServiceClient;
 use sluice_proto::admin::v1::{
     ApiKey, CreateApiKeyRequest, CreateNamespaceRequest, CreateServiceAccountRequest, CreateTopicRequest,
-    DeleteTopicRequest, Namespace, OperationMetadata, RevokeApiKeyRequest, Role, RoleGrant, ServiceAccount, Topic,
-    UpdateTopicRequest,
+    DeleteTopicRequest, GetNamespaceRequest, GetTopicRequest, Namespace, OperationMetadata, RevokeApiKeyRequest, Role,
+    RoleGrant, ServiceAccount, Topic, UpdateTopicRequest,
 };
 use sluice_proto::billing::v1::usage_service_client::UsageServiceClient;
 use sluice_proto::billing::v1::{GetUsageRequest, TopicUsage};
@@ -136,6 +136,15 @@ impl Api {
         TopicServiceClient::new(self.channel.clone()).update_topic(self.request(request)).await
     }
 
+    /// A topic.
+    ///
+    /// # Errors
+    /// As answered.
+    pub async fn get_topic(&self, topic: &str) -> Result<Topic> {
+        let request = GetTopicRequest { name: topic.into() };
+        Ok(TopicServiceClient::new(self.channel.clone()).get_topic(self.request(request)).await?.into_inner())
+    }
+
     /// Deletes a topic.
     ///
     /// # Errors
@@ -252,6 +261,16 @@ impl Api {
             }
         }
     }
+}
+
+/// The uid of a namespace.
+///
+/// # Errors
+/// As answered.
+pub async fn namespace_uid(api: &Api, id: &str) -> Result<String> {
+    let request = GetNamespaceRequest { name: format!("namespaces/{id}") };
+    let answer = NamespaceServiceClient::new(api.channel.clone()).get_namespace(api.request(request)).await?;
+    Ok(answer.into_inner().uid)
 }
 
 /// A record with a key and a value.

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use prost_reflect::DescriptorPool;
+use sluice_e2e::consumer::ack_ids;
 use sluice_e2e::raw;
 use sluice_e2e::requests::{self, Effect, Names};
 use sluice_e2e::tenant::record;
 use sluice_e2e::{Api, Installation, Options, Tenant, bad_keys, wait};
 use sluice_proto::admin::v1::operation_service_client::OperationServiceClient;
 use sluice_proto::admin::v1::topic_service_client::TopicServiceClient;
-use sluice_proto::admin::v1::{CreateTopicRequest, ListOperationsRequest, Role, Topic};
+use sluice_proto::admin::v1::{CreateTopicRequest, Group, ListOperationsRequest, RetryPolicy, Role, Topic};
 use sluice_proto::stream::v1::{Header, header};
 use sluice_proto::{Audience, RPCS, Rpc};
 
@@ -78,10 +79,13 @@ async fn owned(it: &Installation) -> Result<Owned> {
     let listed = operations.list_operations(api.request(ListOperationsRequest::default())).await?.into_inner();
     let operation = listed.operations.first().context("an operation")?.name.clone();
     wait::until("usage of both topics", Duration::from_secs(30), async || {
-        Ok((api.usage("").await?.len() == 2).then_some(()))
+        Ok((api.usage("").await?.len() >= 2).then_some(()))
     })
     .await?;
+    let (group, ack_id) = consumed(&api, &namespace_id, [&topics[0], &topics[1]], &mut canaries).await?;
     let names = Names {
+        group,
+        ack_id,
         namespace: namespace.name,
         topic: topics[0].name.clone(),
         topic_uid: topics[0].uid.clone(),
@@ -91,6 +95,45 @@ async fn owned(it: &Installation) -> Result<Owned> {
         page_token: String::new(),
     };
     Ok(Owned { tenant, names, canaries: canaries.0 })
+}
+
+/// Groups with a consumer, a record out and two dead letters: the name of one, and the id of the record that is out.
+async fn consumed(
+    api: &Api,
+    namespace: &str,
+    [topic, other]: [&Topic; 2],
+    canaries: &mut Canaries,
+) -> Result<(String, String)> {
+    let dead = api.create_topic(namespace, &format!("t{}", canaries.word()), 1).await?;
+    let of = |topic: &Topic, canaries: &mut Canaries| Group {
+        topics: vec![topic.name.clone()],
+        display_name: canaries.word(),
+        labels: [(canaries.word(), canaries.word())].into(),
+        dead_letter_topic: dead.name.clone(),
+        retry_policy: Some(RetryPolicy { max_attempts: 1, ..RetryPolicy::default() }),
+        ..Group::default()
+    };
+    let shape = of(topic, canaries);
+    let group = api.create_group(namespace, &format!("g{}", canaries.word()), shape).await?;
+    let shape = of(other, canaries);
+    let second = api.create_group(namespace, &format!("g{}", canaries.word()), shape).await?;
+    canaries.0.extend([group.uid.clone(), second.uid.clone(), dead.uid]);
+    let more = (0..2).map(|_| record(Some(canaries.word().as_bytes()), canaries.word().as_bytes())).collect();
+    api.produce_all(&topic.name, more).await?;
+    let mut out = Vec::new();
+    wait::until("three records", Duration::from_secs(20), async || {
+        out.extend(api.pull(&group.name, 10, Duration::from_secs(1)).await?.records);
+        Ok((out.len() == 3).then_some(()))
+    })
+    .await?;
+    let refused = ack_ids(&out[1..]);
+    api.nack(&group.name, refused, None, &canaries.word()).await?;
+    wait::until("two dead letters", Duration::from_secs(20), async || {
+        let metadata = api.fetch(&dead.name, 0, 0, Duration::ZERO).await?;
+        Ok((metadata.records.len() == 2).then_some(()))
+    })
+    .await?;
+    Ok((group.name, out[0].ack_id.clone()))
 }
 
 /// The token of the second page of A's list; empty if the RPC is no list.
@@ -136,7 +179,8 @@ async fn what_another_tenant_has_looks_exactly_like_nothing() -> Result<()> {
         }
         for rpc in tenants_rpcs() {
             let theirs = Names { page_token: page_token(&it, &pool, rpc, &a).await?, ..a.names.clone() };
-            let within_own_parent = rpc.http[0].template.matches('*').count() > 1 || !theirs.page_token.is_empty();
+            let deep = rpc.http.first().is_none_or(|rule| rule.template.matches('*').count() > 1);
+            let within_own_parent = deep || !theirs.page_token.is_empty();
             if same_parents && !within_own_parent {
                 continue;
             }
@@ -155,7 +199,7 @@ async fn what_another_tenant_has_looks_exactly_like_nothing() -> Result<()> {
                         right.shown()
                     ));
                 }
-                let names_a_resource = rpc.http[0].variables().next().is_some();
+                let names_a_resource = rpc.http.first().is_none_or(|rule| rule.variables().next().is_some());
                 if names_a_resource && one.ok {
                     faults.push(format!("{} succeeded: {}", one.label, one.answer.shown()));
                 }
@@ -171,7 +215,8 @@ async fn what_another_tenant_has_looks_exactly_like_nothing() -> Result<()> {
     }
     println!("{compared} pairs compared, {answers} answers searched for {} canaries", a.canaries.len());
     // B's own lists, which have nothing of A's either.
-    for rpc in tenants_rpcs().filter(|rpc| rpc.http[0].variables().next().is_none() && !rpc.mutation) {
+    let lists_all = |rpc: &&Rpc| rpc.http.first().is_some_and(|rule| rule.variables().next().is_none());
+    for rpc in tenants_rpcs().filter(|rpc| lists_all(rpc) && !rpc.mutation) {
         let nothing = Names {
             namespace: String::new(),
             topic: String::new(),
@@ -179,6 +224,8 @@ async fn what_another_tenant_has_looks_exactly_like_nothing() -> Result<()> {
             account: String::new(),
             api_key: String::new(),
             operation: String::new(),
+            group: String::new(),
+            ack_id: String::new(),
             page_token: String::new(),
         };
         for own in exchanges(&it, &pool, rpc, &nothing, Some(&bearer), Effect::Real).await? {
@@ -203,7 +250,7 @@ async fn what_another_tenant_has_looks_exactly_like_nothing() -> Result<()> {
 async fn unharmed(it: &Installation, a: &Owned) -> Result<()> {
     let api: Api = it.api(0, &a.tenant.key)?;
     let read = api.fetch(&a.names.topic, 0, 0, Duration::ZERO).await?;
-    ensure!(read.records.len() == 1 && read.end_offset == 1, "{read:?}");
+    ensure!(read.records.len() == 3 && read.end_offset == 3, "{read:?}");
     let key = a.canaries.iter().find(|word| word.starts_with("sl_")).context("A's key")?;
     it.api(0, key)?.produce_all(&a.names.topic, vec![record(None, b"still mine")]).await?;
     Ok(())
@@ -310,6 +357,8 @@ fn every_rpc_of_tenants_can_be_tried() -> Result<()> {
         account: "serviceAccounts/ci".into(),
         api_key: "serviceAccounts/ci/apiKeys/aaaaaaaaaaaaa".into(),
         operation: "operations/aaaaaaaaaaaaa".into(),
+        group: "namespaces/prod/groups/billing".into(),
+        ack_id: "an id".into(),
         page_token: "token".into(),
     };
     for absent in [names.absent(false), names.absent(true)] {

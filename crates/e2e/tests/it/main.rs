@@ -4,7 +4,10 @@
 
 mod bad_input;
 mod cli;
+mod cli_groups;
 mod drain;
+mod groups;
+mod internal_tls;
 mod isolation;
 mod kafka_faults;
 mod keys;

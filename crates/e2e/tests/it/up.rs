@@ -154,6 +154,32 @@ async fn a_second_start_keeps_data_and_key_and_an_end_leaves_nothing_behind() ->
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn kafka_or_postgresql_that_dies_is_named_and_takes_everything_along() -> Result<()> {
+    let temp = temp_dir()?;
+    let dir = temp.path().canonicalize()?;
+    let ports: [u16; 2] = free_ports(2)?.try_into().map_err(|_| anyhow::anyhow!("two ports"))?;
+    for (process, name, log) in [("kafka.Kafka", "kafka-1", "server.log"), ("postgres -D", "postgres", "postgres.log")] {
+        let mut up = Up::start(&dir, ports, &[])?;
+        up.ready().await?;
+        let all = processes_of(&dir);
+        let victim = all.iter().find(|line| line.contains(process)).with_context(|| format!("{process}: {all:#?}"))?;
+        kill(Pid::from_raw(victim.split(' ').next().context("a pid")?.parse()?), Signal::SIGKILL)?;
+        let died = Instant::now();
+        wait::until("it is said", Duration::from_secs(5), async || {
+            let text = up.text();
+            Ok((text.contains(&format!("error: {name} ended")) && text.contains(log)).then_some(()))
+        })
+        .await
+        .with_context(|| up.text())?;
+        ensure!(up.ended(GONE_WITHIN).await?.code() == Some(1), "after {name}'s end: {}", up.text());
+        println!("{name}: ended after {:?}", died.elapsed());
+        let left = processes_of(&dir);
+        ensure!(left.is_empty(), "left behind: {left:#?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_taken_port_is_named_with_its_flag_before_anything_starts() -> Result<()> {
     let temp = temp_dir()?;
     let dir = temp.path().canonicalize()?;
