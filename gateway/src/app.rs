@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -36,8 +35,8 @@ use crate::config::Config;
 use crate::data::Data;
 use crate::error::{BuildError, RunError};
 use crate::forward::{ControlPlaneKeys, ToService};
+use crate::groups::owner::MemberOwners;
 use crate::layers::stack::{Edge, StackParts, stack};
-use crate::members::live::Membership;
 use crate::members::{self, Heartbeats};
 use crate::metrics::GatewayMetrics;
 use crate::peer::{PEER_ROLES, Peer};
@@ -206,8 +205,8 @@ impl<D: StreamService + DataPath> App<D> {
         };
         tasks.spawn_critical("control log", feed.run(stop.clone()));
         tasks.spawn_critical("heartbeats", Arc::clone(&heartbeats).run(stop.clone()));
-        let membership = Arc::new(Mutex::new(Membership::default()));
-        tasks.spawn_critical("members' log", members::tail::run(self.kafka.clone(), membership, stop.clone()));
+        let owners = MemberOwners::new(self.config.id.as_str().into(), heartbeats.message().boot_id.into());
+        tasks.spawn_critical("members' log", members::tail::run(self.kafka.clone(), owners, stop.clone()));
         tasks.spawn("ticks", until(stop.clone(), freshness.clone().tick()));
         tasks.spawn("gauges", until(stop.clone(), gauges(self.metrics.clone(), applied.clone(), freshness.clone())));
         if let Some(tls) = self.public_tls.clone() {

@@ -21,6 +21,17 @@ pub struct Membership {
     log_time_ms: i64,
 }
 
+/// What the log says of one start of a gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It was heard of lately.
+    Alive,
+    /// It left, died, or was started anew.
+    Gone,
+    /// The log does not know the gateway.
+    Unknown,
+}
+
 #[derive(Debug)]
 struct Member {
     last: MemberHeartbeat,
@@ -52,6 +63,15 @@ impl Membership {
         let mut live: Vec<_> = self.members.values().filter(serving).map(|member| member.last.clone()).collect();
         live.sort_by(|a, b| a.gateway_id.cmp(&b.gateway_id));
         live
+    }
+
+    /// Whether that start of that gateway may still act: a gateway that started anew, left or fell silent has no old self.
+    pub fn standing(&self, gateway_id: &str, boot_id: &str) -> Standing {
+        let Some(member) = self.members.get(gateway_id) else { return Standing::Unknown };
+        if member.last.boot_id != boot_id || member.last.phase() == MemberPhase::Left || self.is_dead(member) {
+            return Standing::Gone;
+        }
+        Standing::Alive
     }
 
     fn is_dead(&self, member: &Member) -> bool {
@@ -95,6 +115,26 @@ mod tests {
         beat(&mut members, "b", 100, MemberPhase::Serving);
         beat(&mut members, "b", 20_000, MemberPhase::Serving);
         assert_eq!(live(&members), ["a", "b"], "b's one beat does not prove that a had a chance");
+    }
+
+    #[test]
+    fn who_left_or_started_anew_is_gone_and_who_drains_is_not() {
+        let mut members = Membership::default();
+        let mut say = |boot: &str, phase: MemberPhase| {
+            let heartbeat = MemberHeartbeat {
+                gateway_id: "a".into(),
+                boot_id: boot.into(),
+                phase: phase.into(),
+                ..Default::default()
+            };
+            members.beat(heartbeat, 0);
+            (members.standing("a", "1"), members.standing("a", "2"), members.standing("b", "1"))
+        };
+        use Standing::{Alive, Gone, Unknown};
+        assert_eq!(say("1", MemberPhase::Serving), (Alive, Gone, Unknown));
+        assert_eq!(say("1", MemberPhase::Draining), (Alive, Gone, Unknown));
+        assert_eq!(say("1", MemberPhase::Left), (Gone, Gone, Unknown));
+        assert_eq!(say("2", MemberPhase::Starting), (Gone, Alive, Unknown));
     }
 
     #[test]

@@ -5,4 +5,5 @@ mod control_plane;
 mod data;
 mod edge;
 mod faults;
+mod groups_dispatch;
 mod world;

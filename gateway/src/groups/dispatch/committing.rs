@@ -1,0 +1,179 @@
+//! Commits: one under way per group, with everything that changed until it begins.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use tokio::time::Instant;
+
+use sluice_types::physical::TopicName;
+use sluice_wire::{CommitOffset, Error, PartitionResults, code};
+
+use crate::groups::dispatch::group::{Done, Group};
+use crate::groups::dispatch::part::PartKey;
+use crate::groups::dispatch::positions::Member;
+
+/// Between the beginnings of two commits: what comes meanwhile goes together.
+const GAP: Duration = Duration::from_millis(5);
+/// What nobody waits for is committed within this.
+const LAZY: Duration = Duration::from_millis(500);
+const TIMEOUT: Duration = Duration::from_secs(5);
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// When the next commit begins.
+pub(super) struct Commits {
+    pub(super) in_flight: bool,
+    due: Option<Instant>,
+    not_before: Instant,
+    failures: u32,
+}
+
+/// What became of one.
+pub(super) struct Committed {
+    /// Partition, term, and the change it holds.
+    marks: BTreeMap<PartKey, Mark>,
+    epoch: i32,
+    began: Instant,
+    outcome: Result<PartitionResults<()>, Error>,
+}
+
+struct Mark {
+    term: u64,
+    offset: i64,
+    sequence: u64,
+}
+
+impl Commits {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { in_flight: false, due: None, not_before: now, failures: 0 }
+    }
+
+    /// Somebody waits.
+    pub(super) fn soon(&mut self, now: Instant) {
+        self.due = Some(self.due.map_or(now, |due| due.min(now)));
+    }
+
+    /// Whether commits fail at the moment.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failures > 0
+    }
+}
+
+impl Group {
+    pub(super) fn plan_commit(&mut self, now: Instant) {
+        if self.commits.in_flight || !self.parts.iter().any(|part| part.changed) {
+            return;
+        }
+        let due = (*self.commits.due.get_or_insert(now + LAZY)).max(self.commits.not_before);
+        if now < due {
+            return self.wake_at(due);
+        }
+        self.begin_commit(now);
+    }
+
+    /// Begins a commit of all that changed; false if there is nothing, or nobody to commit as.
+    pub(super) fn begin_commit(&mut self, now: Instant) -> bool {
+        let Some((member, epoch)) = self.member.as_ref().and_then(|member| Some((member, member.epoch()?))) else {
+            // Fenced, which the next event tells.
+            self.commits.not_before = now + RETRY_MIN;
+            self.wake_at(now + RETRY_MIN);
+            return false;
+        };
+        let member = Member { group: Arc::clone(&self.name), id: member.member_id().into(), epoch };
+        let mut marks = BTreeMap::new();
+        let mut commits = Vec::new();
+        for part in self.parts.iter_mut().filter(|part| part.changed) {
+            part.changed = false;
+            let Some(snapshot) = part.window.snapshot() else { continue };
+            marks.insert(part.key(), Mark { term: part.term, offset: snapshot.offset, sequence: snapshot.sequence });
+            commits.push(CommitOffset {
+                topic: part.place.topic.to_string(),
+                partition: part.place.partition,
+                offset: snapshot.offset,
+                leader_epoch: None,
+                metadata: snapshot.metadata,
+            });
+        }
+        self.commits.due = None;
+        if commits.is_empty() {
+            return false;
+        }
+        self.commits.in_flight = true;
+        self.commits.not_before = now + GAP;
+        let wire = self.shared.wire.clone();
+        self.work.push(
+            async move {
+                let outcome = wire.commit_offsets(&member.group, member.committer(), &commits, TIMEOUT).await;
+                Done::Committed(Committed { marks, epoch, began: now, outcome })
+            }
+            .boxed(),
+        );
+        true
+    }
+
+    pub(super) fn committed(&mut self, committed: Committed, now: Instant) {
+        self.commits.in_flight = false;
+        let Committed { marks, epoch, began, outcome } = committed;
+        match outcome {
+            Ok(results) => {
+                self.shared.metrics.commit_seconds.observe(now.saturating_duration_since(began).as_secs_f64());
+                self.commits.failures = 0;
+                self.stale_since = None;
+                for ((topic, partition), result) in results {
+                    let Some((_, uid)) = TopicName::parse(&topic) else { continue };
+                    let key = (uid, partition);
+                    if let Some(mark) = marks.get(&key) {
+                        self.part_committed(key, mark, result, now);
+                    }
+                }
+                self.settle_pending();
+            }
+            Err(error) => {
+                self.shared.metrics.commits_failed.inc();
+                for (key, mark) in &marks {
+                    if let Some(part) = self.part(*key, mark.term) {
+                        part.changed = true;
+                    }
+                }
+                if let Some(after) = self.refused(epoch, &error, now) {
+                    self.commits.not_before = after;
+                } else {
+                    self.retry_commit(&error, now);
+                }
+                self.commits.soon(now);
+            }
+        }
+    }
+
+    fn part_committed(&mut self, key: PartKey, mark: &Mark, result: Result<(), Error>, now: Instant) {
+        let Some(part) = self.part(key, mark.term) else { return };
+        match result {
+            Ok(()) => {
+                part.window.committed(mark.sequence);
+                part.committed = Some(mark.offset);
+                part.committed_sequence = part.committed_sequence.max(mark.sequence);
+            }
+            Err(error) if error.kafka_code() == Some(code::UNKNOWN_TOPIC_OR_PARTITION) => {
+                tracing::info!(topic = %part.place.topic, partition = part.place.partition, "the topic is gone");
+                if let Some(part) = self.remove_part(key) {
+                    part.out.values().for_each(|out| self.consumers.came_back(out.holder, out.bytes));
+                }
+            }
+            Err(error) => {
+                part.changed = true;
+                self.shared.metrics.commits_failed.inc();
+                self.retry_commit(&error, now);
+                self.commits.soon(now);
+            }
+        }
+    }
+
+    fn retry_commit(&mut self, error: &Error, now: Instant) {
+        self.commits.failures = self.commits.failures.saturating_add(1);
+        tracing::debug!(group = %self.name, %error, failures = self.commits.failures, "cannot commit; trying on");
+        let pause = RETRY_MIN.saturating_mul(2_u32.saturating_pow(self.commits.failures.min(5))).min(RETRY_MAX);
+        self.commits.not_before = now + pause;
+    }
+}

@@ -1,0 +1,268 @@
+//! Who wants records: pulls that wait, and attachments with credit, served in turn.
+
+use std::collections::{HashMap, VecDeque};
+
+use tokio::sync::mpsc::{self, OwnedPermit, error::TrySendError};
+use tokio::time::Instant;
+
+use sluice_proto::stream::v1::DeliveryState;
+use sluice_types::limits::GROUP_CONSUMERS_MAX;
+
+use crate::groups::dispatch::command::{AttachmentId, Caller, Reply};
+use crate::groups::model::{AttachEvent, AttachWish, TakeWish, Taken};
+
+/// What is left of a credit never exceeds these.
+const CREDIT_RECORDS_MAX: u64 = 10_000;
+const CREDIT_BYTES_MAX: i64 = 64 << 20;
+/// Bytes of one event, save its first record.
+pub(super) const EVENT_BYTES_MAX: u64 = 1 << 20;
+
+/// Who holds a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holder {
+    Pull,
+    Attachment(AttachmentId),
+}
+
+/// A pull that waits.
+pub(super) struct Waiting {
+    pub(super) caller: Caller,
+    pub(super) wish: TakeWish,
+    /// Answered then, with or without records, unless a first look is still under way.
+    pub(super) until: Instant,
+    /// Answered then in any case.
+    pub(super) latest: Instant,
+    pub(super) reply: Reply<Taken>,
+}
+
+/// A stream of records.
+pub(super) struct Attached {
+    pub(super) id: AttachmentId,
+    pub(super) caller: Caller,
+    pub(super) since: Instant,
+    pub(super) credit_records: u64,
+    pub(super) credit_bytes: i64,
+    pub(super) batch_records: usize,
+    pub(super) returns_credit: bool,
+    pub(super) outstanding: i64,
+    /// The state it was told, and when.
+    pub(super) told: Option<(DeliveryState, Instant)>,
+    events: mpsc::Sender<AttachEvent>,
+    /// The place of its next event; absent while the door does not take those of before.
+    permit: Option<OwnedPermit<AttachEvent>>,
+    /// Somebody waits for the place.
+    awaited: bool,
+}
+
+/// Those who pulled lately: a pull that comes again and again is a consumer, too.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Recent {
+    pub(super) since: Instant,
+    pub(super) last: Instant,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Consumers {
+    pub(super) waiting: VecDeque<Waiting>,
+    pub(super) attached: Vec<Attached>,
+    pub(super) recent: HashMap<Caller, Recent>,
+    turn: usize,
+    next_id: u64,
+}
+
+impl Attached {
+    /// Whether an event may go to it now.
+    pub(super) fn has_place(&self) -> bool {
+        self.permit.is_some() && !self.events.is_closed()
+    }
+
+    pub(super) fn has_credit(&self) -> bool {
+        self.credit_records > 0 && self.credit_bytes > 0
+    }
+
+    pub(super) fn is_hungry(&self) -> bool {
+        self.has_credit() && self.has_place()
+    }
+
+    /// Sends within its place, which must be there; false if it was not.
+    pub(super) fn send(&mut self, event: AttachEvent) -> bool {
+        let Some(permit) = self.permit.take() else { return false };
+        let sender = permit.send(event);
+        self.seek(sender);
+        true
+    }
+
+    fn seek(&mut self, sender: mpsc::Sender<AttachEvent>) {
+        match sender.try_reserve_owned() {
+            Ok(permit) => self.permit = Some(permit),
+            Err(TrySendError::Full(_) | TrySendError::Closed(_)) => self.permit = None,
+        }
+    }
+
+    /// Somebody has to wait for a place; gives the sender to wait with.
+    pub(super) fn wait_for_place(&mut self) -> Option<mpsc::Sender<AttachEvent>> {
+        let needed = self.permit.is_none() && !self.awaited && !self.events.is_closed();
+        self.awaited |= needed;
+        needed.then(|| self.events.clone())
+    }
+
+    pub(super) fn place_came(&mut self, permit: Option<OwnedPermit<AttachEvent>>) {
+        self.awaited = false;
+        if self.permit.is_none() {
+            self.permit = permit;
+        }
+    }
+}
+
+impl Consumers {
+    /// Pulls that wait and attachments.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len() + self.attached.len()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.len() >= GROUP_CONSUMERS_MAX
+    }
+
+    pub(super) fn attach(
+        &mut self,
+        caller: Caller,
+        wish: AttachWish,
+        events: mpsc::Sender<AttachEvent>,
+        now: Instant,
+    ) -> AttachmentId {
+        self.next_id += 1;
+        let id = AttachmentId(self.next_id);
+        let mut attached = Attached {
+            id,
+            caller,
+            since: now,
+            credit_records: 0,
+            credit_bytes: 0,
+            batch_records: wish.batch_records.max(1),
+            returns_credit: wish.returns_credit,
+            outstanding: 0,
+            told: None,
+            events: events.clone(),
+            permit: None,
+            awaited: false,
+        };
+        attached.add_credit(wish.credit_records, wish.credit_bytes);
+        attached.seek(events);
+        self.attached.push(attached);
+        id
+    }
+
+    pub(super) fn detach(&mut self, id: AttachmentId) {
+        self.attached.retain(|attached| attached.id != id);
+    }
+
+    pub(super) fn get(&mut self, id: AttachmentId) -> Option<&mut Attached> {
+        // Ids grow, and so does the list.
+        let at = self.attached.binary_search_by_key(&id.0, |attached| attached.id.0).ok()?;
+        self.attached.get_mut(at)
+    }
+
+    pub(super) fn add_credit(&mut self, id: AttachmentId, records: u64, bytes: u64) {
+        if let Some(attached) = self.get(id) {
+            attached.add_credit(records, bytes);
+        }
+    }
+
+    /// A lease is over.
+    pub(super) fn came_back(&mut self, holder: Holder, bytes: u32) {
+        let Holder::Attachment(id) = holder else { return };
+        let Some(attached) = self.get(id) else { return };
+        attached.outstanding -= 1;
+        if attached.returns_credit {
+            attached.add_credit(1, bytes.into());
+        }
+    }
+
+    /// Somebody would take records now.
+    pub(super) fn want_records(&self) -> bool {
+        !self.waiting.is_empty() || self.attached.iter().any(Attached::is_hungry)
+    }
+
+    /// The attachment whose turn it is, among those that are hungry.
+    pub(super) fn next_hungry(&mut self) -> Option<usize> {
+        let count = self.attached.len();
+        let found = (0..count).map(|step| (self.turn + step) % count).find(|&at| self.attached[at].is_hungry());
+        if let Some(at) = found {
+            self.turn = at + 1;
+        }
+        found
+    }
+
+    /// Notes a pull, within bounds.
+    pub(super) fn pulled(&mut self, caller: &Caller, now: Instant) {
+        if let Some(recent) = self.recent.get_mut(caller) {
+            recent.last = now;
+        } else if self.recent.len() < GROUP_CONSUMERS_MAX {
+            self.recent.insert(caller.clone(), Recent { since: now, last: now });
+        }
+    }
+}
+
+impl Attached {
+    fn add_credit(&mut self, records: u64, bytes: u64) {
+        self.credit_records = self.credit_records.saturating_add(records).min(CREDIT_RECORDS_MAX);
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.credit_bytes = self.credit_bytes.saturating_add(bytes).min(CREDIT_BYTES_MAX);
+    }
+
+    /// Takes what was sent off its credit.
+    pub(super) fn spend(&mut self, records: u64, bytes: u64) {
+        self.credit_records = self.credit_records.saturating_sub(records);
+        self.credit_bytes = self.credit_bytes.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.outstanding += i64::try_from(records).unwrap_or(i64::MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wish(records: u64, bytes: u64) -> AttachWish {
+        AttachWish { credit_records: records, credit_bytes: bytes, batch_records: 10, returns_credit: true }
+    }
+
+    fn caller() -> Caller {
+        Caller { account: "a".into(), door: "d".into() }
+    }
+
+    #[test]
+    fn attachments_take_turns_and_those_without_credit_or_place_are_passed_over() {
+        let mut consumers = Consumers::default();
+        let now = Instant::now();
+        let channels: Vec<_> = (0..3).map(|_| mpsc::channel(1)).collect();
+        for (at, (events, _)) in channels.iter().enumerate() {
+            consumers.attach(caller(), wish(if at == 1 { 0 } else { 5 }, 100), events.clone(), now);
+        }
+        let turns: Vec<_> = (0..4).map(|_| consumers.next_hungry()).collect();
+        assert_eq!(turns, [Some(0), Some(2), Some(0), Some(2)]);
+        assert!(consumers.attached[0].send(AttachEvent::State(DeliveryState::Flowing)));
+        assert_eq!(consumers.next_hungry(), Some(2), "the first has no place for an event");
+        assert!(consumers.attached[0].wait_for_place().is_some());
+        assert!(consumers.attached[0].wait_for_place().is_none(), "once");
+    }
+
+    #[test]
+    fn credit_is_spent_comes_back_and_is_capped() {
+        let mut consumers = Consumers::default();
+        let (events, _received) = mpsc::channel(1);
+        let id = consumers.attach(caller(), wish(2, 10), events, Instant::now());
+        consumers.attached[0].spend(2, 30);
+        assert!(!consumers.attached[0].has_credit());
+        consumers.came_back(Holder::Attachment(id), 15);
+        assert!(!consumers.attached[0].has_credit(), "a record larger than the credit leaves a debt");
+        consumers.came_back(Holder::Attachment(id), 15);
+        assert!(consumers.attached[0].has_credit());
+        consumers.add_credit(id, u64::MAX, u64::MAX);
+        assert_eq!(consumers.attached[0].credit_records, CREDIT_RECORDS_MAX);
+        assert_eq!(consumers.attached[0].credit_bytes, CREDIT_BYTES_MAX);
+        consumers.detach(id);
+        assert!(!consumers.want_records());
+    }
+}

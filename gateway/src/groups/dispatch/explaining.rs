@@ -1,0 +1,210 @@
+//! From figures to plain words: what holds records back, and what to do.
+
+use std::time::Duration;
+
+use sluice_proto::stream::v1::{DeliveryState, Finding, GroupStatus, PartitionStatus};
+
+use crate::groups::dispatch::delivering::lag_of;
+
+/// Findings told at most; the rest repeats them.
+const FINDINGS_MAX: usize = 50;
+
+/// What the status does not show by itself.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Notes {
+    pub(super) trouble: Option<String>,
+    pub(super) burial: Option<String>,
+    pub(super) ack_deadline: Duration,
+    pub(super) has_consumers: bool,
+    pub(super) has_credit: bool,
+    /// In the order of the status's partitions.
+    pub(super) parts: Vec<PartNote>,
+}
+
+/// Of one partition.
+#[derive(Debug, Clone, Default)]
+pub(super) struct PartNote {
+    pub(super) trouble: Option<String>,
+    pub(super) dead: i64,
+}
+
+/// Fills in lags and findings.
+pub(super) fn complete(status: &mut GroupStatus, notes: &Notes) {
+    for partition in &mut status.partitions {
+        if let Some(committed) = partition.committed_offset {
+            partition.lag = lag_of(partition.end_offset, committed, partition.acked_ahead_records);
+        }
+    }
+    status.lag = status.partitions.iter().map(|partition| partition.lag).sum();
+    let mut findings = of_group(status, notes);
+    for (at, partition) in status.partitions.iter().enumerate() {
+        let note = notes.parts.get(at).cloned().unwrap_or_default();
+        findings.extend(of_partition(partition, &note, notes));
+        if findings.len() >= FINDINGS_MAX {
+            break;
+        }
+    }
+    findings.sort_by_key(|finding| rank(finding.state()));
+    findings.truncate(FINDINGS_MAX);
+    status.findings = findings;
+}
+
+fn rank(state: DeliveryState) -> u8 {
+    match state {
+        DeliveryState::ClusterUnavailable => 0,
+        DeliveryState::NoTopics => 1,
+        DeliveryState::Assigning => 2,
+        DeliveryState::WindowFull => 3,
+        DeliveryState::NoCredit => 4,
+        DeliveryState::WaitingForAcks => 5,
+        DeliveryState::CatchingUp => 6,
+        _ => 7,
+    }
+}
+
+fn of_group(status: &GroupStatus, notes: &Notes) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut tell = |state: DeliveryState, message: String| {
+        findings.push(Finding { state: state.into(), message, ..Finding::default() });
+    };
+    if notes.trouble.is_some() {
+        tell(
+            DeliveryState::ClusterUnavailable,
+            "the streaming cluster does not answer for this group at the moment; nothing to do: it goes on by itself"
+                .into(),
+        );
+    }
+    if !status.missing_topics.is_empty() {
+        let missing = status.missing_topics.join(", ");
+        tell(DeliveryState::NoTopics, format!("{missing}: no such topic; create it, or take it out of the group"));
+    }
+    if let Some(why) = &notes.burial {
+        tell(DeliveryState::WaitingForAcks, format!("dead letters cannot be stored: {why}"));
+    }
+    match status.state() {
+        DeliveryState::Assigning => {
+            tell(DeliveryState::Assigning, "the group is taking its partitions; records follow in a moment".into());
+        }
+        _ if !notes.has_consumers && status.lag > 0 => {
+            tell(
+                DeliveryState::NoCredit,
+                format!("nobody consumes, and {} records wait: start a consumer", status.lag),
+            );
+        }
+        _ if !notes.has_credit && status.lag > 0 => {
+            tell(
+                DeliveryState::NoCredit,
+                "all consumers are paused: none has credit left, or as many records out as it wants; acknowledge, or send credit".into(),
+            );
+        }
+        DeliveryState::NoRecords if status.lag == 0 => {
+            tell(DeliveryState::NoRecords, "everything is delivered and acknowledged; new records come at once".into());
+        }
+        _ => {}
+    }
+    findings
+}
+
+fn of_partition(partition: &PartitionStatus, note: &PartNote, notes: &Notes) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut tell = |state: DeliveryState, message: String| {
+        let (topic, partition) = (partition.topic.clone(), partition.partition);
+        findings.push(Finding { state: state.into(), topic, partition, message });
+    };
+    if note.trouble.is_some() {
+        tell(
+            DeliveryState::ClusterUnavailable,
+            "cannot be read at the moment (no leader, or its broker is away); nothing to do: it goes on by itself"
+                .into(),
+        );
+    }
+    let oldest = partition.oldest_unacked_offset;
+    if partition.state() == DeliveryState::WindowFull {
+        let oldest = oldest.map_or_else(String::new, |offset| format!("; the oldest is at offset {offset}"));
+        tell(
+            DeliveryState::WindowFull,
+            format!(
+                "paused: {} offsets lie between the oldest record that is not acknowledged and the next to be read{oldest}: acknowledge it, refuse it, or set a dead-letter topic",
+                partition.window_offsets
+            ),
+        );
+    } else if partition.outstanding_records > 0 {
+        let oldest = oldest.map_or_else(String::new, |offset| format!(", the oldest at offset {offset}"));
+        tell(
+            DeliveryState::WaitingForAcks,
+            format!(
+                "{} records are out and not acknowledged{oldest}; each comes again {} s after its delivery",
+                partition.outstanding_records,
+                notes.ack_deadline.as_secs()
+            ),
+        );
+    }
+    if partition.blocked_records > 0 {
+        tell(
+            DeliveryState::WaitingForAcks,
+            format!(
+                "{} records wait for an earlier record of their key that is not acknowledged",
+                partition.blocked_records
+            ),
+        );
+    }
+    if partition.delayed_records > 0 {
+        tell(
+            DeliveryState::WaitingForAcks,
+            format!("{} records were refused or timed out, and wait for their backoff", partition.delayed_records),
+        );
+    }
+    if note.dead > 0 {
+        tell(DeliveryState::WaitingForAcks, format!("{} records are on their way to the dead-letter topic", note.dead));
+    }
+    if partition.state() == DeliveryState::CatchingUp {
+        tell(DeliveryState::CatchingUp, format!("reading a backlog; {} records behind the end", partition.lag));
+    }
+    if let Some(skipped) = &partition.skipped {
+        tell(
+            DeliveryState::Flowing,
+            format!(
+                "retention took offsets {}..{} before the group had read them; it went on by its start rule; raise the topic's retention, or consume faster",
+                skipped.from_offset, skipped.to_offset
+            ),
+        );
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn partition(state: DeliveryState) -> PartitionStatus {
+        PartitionStatus {
+            topic: "namespaces/a/topics/b".into(),
+            committed_offset: Some(10),
+            end_offset: 30,
+            acked_ahead_records: 5,
+            state: state.into(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn lag_leaves_out_what_is_done_ahead_and_the_gravest_finding_comes_first() {
+        let full = PartitionStatus {
+            window_offsets: 10_000,
+            oldest_unacked_offset: Some(10),
+            blocked_records: 3,
+            ..partition(DeliveryState::WindowFull)
+        };
+        let mut status = GroupStatus {
+            partitions: vec![partition(DeliveryState::NoRecords), full],
+            missing_topics: vec!["namespaces/a/topics/c".into()],
+            ..Default::default()
+        };
+        complete(&mut status, &Notes { has_consumers: true, has_credit: true, ..Notes::default() });
+        assert_eq!((status.lag, status.partitions[0].lag), (30, 15));
+        let states: Vec<_> = status.findings.iter().map(Finding::state).collect();
+        use DeliveryState::{NoTopics, WaitingForAcks, WindowFull};
+        assert_eq!(states, [NoTopics, WindowFull, WaitingForAcks]);
+        assert!(status.findings[1].message.contains("offset 10"), "{}", status.findings[1].message);
+    }
+}

@@ -1,0 +1,250 @@
+//! One partition of a dispatched group: its window, what of it is cached, who has what.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use sluice_types::TopicUid;
+use sluice_wire::TopicPartition;
+
+use crate::groups::dispatch::budget::Charge;
+use crate::groups::dispatch::cache::Cache;
+use crate::groups::dispatch::consumers::Holder;
+use crate::groups::dispatch::reading::{Place, Read};
+use crate::groups::model::{LeaseKey, Leased};
+use crate::groups::window::{Bounds, Policy, Window};
+use crate::ports::ResolvedTopic;
+
+/// Ready records that are not cached are looked at no further than this many at a time.
+const MISSES_MAX: usize = 512;
+
+/// Names a partition of a group.
+pub(super) type PartKey = (TopicUid, i32);
+
+/// Offsets that were lost before the group had read them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Skipped {
+    pub(super) from: i64,
+    pub(super) to: i64,
+    pub(super) at_ms: i64,
+}
+
+/// A record that is out.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Out {
+    pub(super) holder: Holder,
+    pub(super) bytes: u32,
+    pub(super) end_ms: i64,
+}
+
+/// What one batch may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    pub(super) records: usize,
+    pub(super) bytes: u64,
+    pub(super) is_empty: bool,
+}
+
+/// See the module.
+pub(super) struct Part {
+    pub(super) topic: Arc<ResolvedTopic>,
+    pub(super) place: Place,
+    pub(super) assigned: TopicPartition,
+    pub(super) term: u64,
+    pub(super) window: Window,
+    pub(super) cache: Cache,
+    pub(super) out: HashMap<i64, Out>,
+    /// Something may be deliverable.
+    pub(super) hot: bool,
+    /// Ready records that have to be read again.
+    pub(super) wants: BTreeSet<i64>,
+    /// A read at the window's end is under way.
+    pub(super) reading: bool,
+    /// That read waits at the end of the log.
+    pub(super) tailing: bool,
+    /// A read of `wants` is under way.
+    pub(super) rereading: bool,
+    /// The last read found the end.
+    pub(super) at_end: bool,
+    /// No reads before, after a failure.
+    pub(super) read_after: Option<Instant>,
+    /// The last read failed: why.
+    pub(super) trouble: Option<String>,
+    /// Where readers stand who have read everything, as of the last read.
+    pub(super) end: i64,
+    /// Something of the window is to be committed.
+    pub(super) changed: bool,
+    pub(super) committed: Option<i64>,
+    pub(super) committed_sequence: u64,
+    pub(super) skipped: Option<Skipped>,
+    chosen: Vec<(i64, u32)>,
+}
+
+impl Part {
+    pub(super) fn new(
+        topic: Arc<ResolvedTopic>,
+        place: Place,
+        assigned: TopicPartition,
+        term: u64,
+        window: Window,
+    ) -> Self {
+        let committed = Some(window.base());
+        Self {
+            topic,
+            place,
+            assigned,
+            term,
+            committed_sequence: 0,
+            window,
+            cache: Cache::default(),
+            out: HashMap::new(),
+            hot: false,
+            wants: BTreeSet::new(),
+            reading: false,
+            tailing: false,
+            rereading: false,
+            at_end: false,
+            read_after: None,
+            trouble: None,
+            end: -1,
+            changed: false,
+            committed,
+            skipped: None,
+            chosen: Vec::new(),
+        }
+    }
+
+    pub(super) fn key(&self) -> PartKey {
+        (self.topic.topic_uid, self.place.partition)
+    }
+
+    /// Begins anew at an offset: what is out is stale, what is read is read again.
+    pub(super) fn restart(&mut self, offset: i64, term: u64, policy: Policy) -> Vec<Out> {
+        let (topic, place, assigned) = (Arc::clone(&self.topic), self.place.clone(), self.assigned.clone());
+        let window = Window::start_at(offset, policy, Bounds::default());
+        let fresh = Self::new(topic, place, assigned, term, window);
+        let before = std::mem::replace(self, fresh);
+        self.committed = before.committed;
+        self.skipped = before.skipped;
+        self.end = before.end;
+        self.changed = true;
+        before.out.into_values().collect()
+    }
+
+    /// Takes a read of the window's end; true if it brought something.
+    pub(super) fn take_read(&mut self, from: i64, read: Read, charge: Charge) -> bool {
+        self.end = read.end;
+        if from != self.window.next_read() {
+            return false;
+        }
+        let before = self.window.sequence();
+        let next = self.window.read(&read.seen, read.next_offset);
+        for &offset in read.foreign.iter().filter(|&&offset| (from..next).contains(&offset)) {
+            self.window.pass(offset);
+        }
+        self.changed |= self.window.sequence() > before;
+        self.at_end = next >= read.end;
+        let window = &self.window;
+        let records = read.records.into_iter();
+        // Those of other groups, and those that were acknowledged before a takeover, are done.
+        let records = records.filter(|record| (from..next).contains(&record.offset) && !window.is_done(record.offset));
+        self.cache.insert(records, read.bytes, charge);
+        self.hot = true;
+        next > from
+    }
+
+    /// Takes a read of records that were wanted again. Wanted ones that are not there any more are done.
+    pub(super) fn take_reread(&mut self, from: i64, read: Read, charge: Charge) {
+        let covered: Vec<i64> = self.wants.range(from..read.next_offset.max(from)).copied().collect();
+        let found = |offset: &i64| read.seen.binary_search_by_key(offset, |seen| seen.offset).is_ok();
+        for offset in covered.iter().filter(|offset| !found(offset)) {
+            tracing::warn!(topic = %self.place.topic, partition = self.place.partition, offset, "a record that was to be delivered again is not in the log any more");
+            self.window.pass(*offset);
+            self.changed = true;
+        }
+        let wants = &mut self.wants;
+        let records = read.records.into_iter().filter(|record| wants.contains(&record.offset));
+        self.cache.insert(records, read.bytes, charge);
+        self.wants.retain(|offset| covered.binary_search(offset).is_err());
+        self.hot = true;
+    }
+
+    /// Wanted records below an offset are not in the log any more.
+    pub(super) fn lose_below(&mut self, log_start: i64) -> usize {
+        let lost: Vec<i64> = self.wants.range(..log_start).copied().collect();
+        for offset in &lost {
+            self.wants.remove(offset);
+            self.window.pass(*offset);
+            self.changed = true;
+        }
+        self.hot = true;
+        lost.len()
+    }
+
+    /// Leases what is ready and cached, as far as there is room; notes what is ready and has to be read again.
+    pub(super) fn lease(&mut self, room: &mut Room, holder: Holder, now_ms: i64, batch: &mut Vec<Leased>) -> u64 {
+        let mut chosen = std::mem::take(&mut self.chosen);
+        let mut misses = 0;
+        let mut is_full = false;
+        for ready in self.window.ready() {
+            if room.records == 0 || misses >= MISSES_MAX {
+                is_full = true;
+                break;
+            }
+            if !self.cache.contains(ready.offset) {
+                misses += 1;
+                self.wants.insert(ready.offset);
+                continue;
+            }
+            if !room.is_empty && u64::from(ready.bytes) > room.bytes {
+                is_full = true;
+                break;
+            }
+            room.is_empty = false;
+            room.records -= 1;
+            room.bytes = room.bytes.saturating_sub(ready.bytes.into());
+            chosen.push((ready.offset, ready.bytes));
+        }
+        self.hot = is_full && misses < MISSES_MAX;
+        let mut taken = 0;
+        for (offset, bytes) in chosen.drain(..) {
+            let Some(record) = self.cache.take(offset) else { continue };
+            let Some(lease) = self.window.lease(offset, now_ms) else { continue };
+            self.out.insert(offset, Out { holder, bytes, end_ms: lease.end });
+            taken += u64::from(bytes);
+            let key = LeaseKey {
+                topic: self.topic.topic_uid,
+                partition: self.place.partition,
+                offset,
+                term: self.term,
+                attempt: lease.attempt,
+            };
+            batch.push(Leased { key, lease_end_ms: lease.end, record });
+        }
+        self.chosen = chosen;
+        taken
+    }
+
+    /// Takes leases back whose records never left.
+    pub(super) fn unlease(&mut self, key: &LeaseKey) {
+        if self.out.remove(&key.offset).is_some() {
+            self.window.unlease(key.offset, key.attempt);
+            self.hot = true;
+        }
+    }
+
+    /// Ends what is due; gives the leases that ended.
+    pub(super) fn tick(&mut self, now_ms: i64) -> Vec<Out> {
+        if self.window.wake_at().is_none_or(|at| at > now_ms) {
+            return Vec::new();
+        }
+        let before = self.window.sequence();
+        self.window.tick(now_ms);
+        self.changed |= self.window.sequence() > before;
+        self.hot = true;
+        let ended: Vec<i64> =
+            self.out.iter().filter(|(_, out)| out.end_ms <= now_ms).map(|(offset, _)| *offset).collect();
+        ended.iter().filter_map(|offset| self.out.remove(offset)).collect()
+    }
+}

@@ -1,0 +1,219 @@
+//! Moving positions of a group that is dispatched here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use tokio::time::Instant;
+
+use sluice_proto::stream::v1::reset_offsets_request::To;
+use sluice_proto::stream::v1::{Position, ResetOffsetsRequest, ResetOffsetsResponse, ResetPartition};
+use sluice_types::error::Error;
+use sluice_types::{ErrorKind, Reason};
+use sluice_wire::OffsetAt;
+
+use crate::data::failure;
+use crate::groups::dispatch::command::Reply;
+use crate::groups::dispatch::group::{Done, Group, Stage};
+use crate::groups::dispatch::part::PartKey;
+use crate::groups::dispatch::positions;
+use crate::groups::dispatch::shared::Shared;
+use crate::groups::model::{DispatchError, ResolvedGroup};
+
+/// Who pulled within this is a consumer.
+pub(super) const RECENT: Duration = Duration::from_secs(5);
+const MARGIN: Duration = Duration::from_millis(50);
+
+/// A reset that waits for its turn.
+pub(super) struct ResetCall {
+    pub(super) request: ResetOffsetsRequest,
+    pub(super) deadline: Instant,
+    pub(super) reply: Reply<ResetOffsetsResponse>,
+}
+
+/// A reset whose offsets were found.
+pub(super) struct Planned {
+    call: ResetCall,
+    outcome: Result<Vec<Move>, Error>,
+}
+
+/// One partition's move.
+#[derive(Debug, Clone)]
+pub(super) struct Move {
+    pub(super) key: PartKey,
+    /// The topic in Kafka, and the tenants' name of it.
+    pub(super) topic: Arc<str>,
+    pub(super) name: String,
+    pub(super) from: Option<i64>,
+    pub(super) to: i64,
+}
+
+impl Group {
+    /// Begins resets once the group has its partitions.
+    pub(super) fn plan_resets(&mut self, now: Instant) {
+        if self.resets.is_empty() {
+            return;
+        }
+        let ready = match self.stage {
+            Stage::NoTopics => true,
+            Stage::Joining { .. } => false,
+            Stage::Running => !self.opening && self.to_open.is_empty(),
+        };
+        if !ready {
+            let moving = || DispatchError::Moving("it is being taken".to_owned());
+            let (late, left) =
+                std::mem::take(&mut self.resets).into_iter().partition(|reset| now + MARGIN >= reset.deadline);
+            self.resets = left;
+            let late: Vec<ResetCall> = late;
+            late.into_iter().for_each(|reset| drop(reset.reply.send(Err(moving()))));
+            if let Some(next) = self.resets.iter().map(|reset| reset.deadline).min() {
+                self.wake_at(next.checked_sub(MARGIN).unwrap_or(next));
+            }
+            return;
+        }
+        for call in std::mem::take(&mut self.resets) {
+            if let Err(error) = self.begin_reset(&call, now) {
+                drop(call.reply.send(Err(error.into())));
+            } else {
+                self.find_offsets(call);
+            }
+        }
+    }
+
+    fn begin_reset(&self, call: &ResetCall, now: Instant) -> Result<(), Error> {
+        let pulled = self.consumers.recent.values().filter(|recent| now < recent.last + RECENT).count();
+        let consumers = self.consumers.attached.len() + pulled;
+        if consumers > 0 && !call.request.force && !call.request.dry_run {
+            return Err(connected(consumers));
+        }
+        let wanted = self.parts.iter().any(|part| selects(&call.request, &part.topic.name, part.place.partition));
+        if wanted { Ok(()) } else { Err(nothing_selected(&call.request, &self.config)) }
+    }
+
+    fn find_offsets(&mut self, call: ResetCall) {
+        let wanted = self.parts.iter().filter(|part| selects(&call.request, &part.topic.name, part.place.partition));
+        let moves: Vec<Move> = wanted
+            .map(|part| Move {
+                key: part.key(),
+                topic: Arc::clone(&part.place.topic),
+                name: part.topic.name.clone(),
+                from: Some(part.window.base()),
+                to: 0,
+            })
+            .collect();
+        let shared = Arc::clone(&self.shared);
+        self.work.push(
+            async move {
+                let outcome = targets(&shared, &call.request, moves).await;
+                Done::Planned(Planned { call, outcome })
+            }
+            .boxed(),
+        );
+    }
+
+    pub(super) fn reset_planned(&mut self, planned: Planned, now: Instant) {
+        let Planned { call, outcome } = planned;
+        let moves = match outcome {
+            Ok(moves) => moves,
+            Err(error) => return drop(call.reply.send(Err(error.into()))),
+        };
+        let response = response(&moves);
+        if call.request.dry_run {
+            return drop(call.reply.send(Ok(response)));
+        }
+        let mut needs = Vec::new();
+        for one in &moves {
+            let Some(&at) = self.index.get(&one.key) else { continue };
+            let of_term = self.parts[at].term;
+            if let Some(term) = self.move_part(one.key, of_term, one.to) {
+                let sequence = self.index.get(&one.key).map_or(0, |&at| self.parts[at].window.sequence());
+                needs.push((one.key, term, sequence));
+            }
+        }
+        tracing::info!(group = %self.name, partitions = needs.len(), "positions were moved");
+        self.commits.soon(now);
+        let until = call.deadline.checked_sub(MARGIN).unwrap_or(call.deadline);
+        self.await_reset(needs, until, response, call.reply);
+    }
+}
+
+/// Fills in where to, within the log.
+pub(super) async fn targets(
+    shared: &Shared,
+    request: &ResetOffsetsRequest,
+    mut moves: Vec<Move>,
+) -> Result<Vec<Move>, Error> {
+    let mut topics: BTreeMap<Arc<str>, (String, Vec<i32>)> = BTreeMap::new();
+    for one in &moves {
+        topics.entry(Arc::clone(&one.topic)).or_insert_with(|| (one.name.clone(), Vec::new())).1.push(one.key.1);
+    }
+    let mut found = BTreeMap::new();
+    for (topic, (name, partitions)) in topics {
+        let find = |at| positions::find_at(shared, &topic, &partitions, at);
+        let offsets = match request.to {
+            Some(To::Position(position)) if position == Position::Latest as i32 => find(OffsetAt::Latest).await,
+            Some(To::Position(_)) | None => find(OffsetAt::Earliest).await,
+            Some(To::Time(time)) => find(OffsetAt::TimestampMs(time.as_millis())).await,
+            Some(To::Offset(offset)) => match tokio::try_join!(find(OffsetAt::Earliest), find(OffsetAt::Latest)) {
+                Ok((first, end)) => Ok(first
+                    .into_iter()
+                    .map(|(partition, first)| {
+                        let end = end.get(&partition).copied().unwrap_or(first).max(first);
+                        (partition, offset.clamp(first, end))
+                    })
+                    .collect()),
+                Err(error) => Err(error),
+            },
+        };
+        let offsets = offsets.map_err(|error| failure::reading(error, &name))?;
+        found.extend(offsets.into_iter().map(|(partition, offset)| ((Arc::clone(&topic), partition), offset)));
+    }
+    moves.retain_mut(|one| match found.get(&(Arc::clone(&one.topic), one.key.1)) {
+        Some(offset) => {
+            one.to = *offset;
+            true
+        }
+        None => false,
+    });
+    Ok(moves)
+}
+
+pub(super) fn response(moves: &[Move]) -> ResetOffsetsResponse {
+    let partition = |one: &Move| ResetPartition {
+        topic: one.name.clone(),
+        partition: one.key.1,
+        from_offset: one.from,
+        to_offset: one.to,
+    };
+    let mut partitions: Vec<ResetPartition> = moves.iter().map(partition).collect();
+    partitions.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+    ResetOffsetsResponse { partitions }
+}
+
+/// Whether a reset is about a partition.
+pub(super) fn selects(request: &ResetOffsetsRequest, topic: &str, partition: i32) -> bool {
+    (request.topic.is_empty() || request.topic == topic)
+        && (request.partitions.is_empty() || request.partitions.contains(&partition))
+}
+
+pub(super) fn nothing_selected(request: &ResetOffsetsRequest, group: &ResolvedGroup) -> Error {
+    match request.topic.is_empty() {
+        true => Error::new(
+            ErrorKind::FailedPrecondition,
+            Reason::ResourceState,
+            format!("none of the topics of {} exists; create one first", group.name),
+        ),
+        false => {
+            Error::invalid("topic", format!("{} with these partitions is not a topic of {}", request.topic, group.name))
+        }
+    }
+}
+
+fn connected(consumers: usize) -> Error {
+    Error::new(
+        ErrorKind::FailedPrecondition,
+        Reason::ConsumersConnected,
+        format!("{consumers} consumers are connected; stop them, or set force: then what they hold becomes stale"),
+    )
+}

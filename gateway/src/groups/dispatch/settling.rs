@@ -1,0 +1,271 @@
+//! Acknowledgements, refusals, extensions. An acknowledgement is answered when the commit that holds it succeeded.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use sluice_proto::stream::v1::{ResetOffsetsResponse, SettleOutcome};
+use sluice_types::Reason;
+use sluice_types::error::Error;
+
+use crate::groups::dispatch::command::Reply;
+use crate::groups::dispatch::group::Group;
+use crate::groups::dispatch::part::{Part, PartKey};
+use crate::groups::model::{DispatchError, LeaseKey, Settle};
+use crate::groups::window::{Acked, Refused};
+
+/// Settlements that wait for commits.
+const PENDING_MAX: usize = 4_096;
+/// Kept of a call's time for the way back.
+const MARGIN: Duration = Duration::from_millis(50);
+
+/// What waits for commits.
+pub(super) struct Pending {
+    /// Partition, term, and the change that must be committed.
+    needs: Vec<(PartKey, u64, u64)>,
+    until: Instant,
+    answer: Answer,
+}
+
+enum Answer {
+    Settled { leases: Vec<LeaseKey>, outcomes: Vec<SettleOutcome>, reply: Reply<Vec<SettleOutcome>> },
+    Reset { response: ResetOffsetsResponse, reply: Reply<ResetOffsetsResponse> },
+}
+
+/// What becomes of all that waits, at the end.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Verdict {
+    /// Kafka refused us.
+    Stale,
+    /// It could not be stored.
+    Unavailable,
+}
+
+impl Group {
+    pub(super) fn settle(
+        &mut self,
+        settle: Settle,
+        leases: Vec<LeaseKey>,
+        deadline: Instant,
+        reply: Reply<Vec<SettleOutcome>>,
+        now: Instant,
+    ) {
+        match settle {
+            Settle::Acknowledge => self.acknowledge(leases, deadline, reply, now),
+            // Without effect beyond this process until they are committed; but who was replaced must not say OK.
+            Settle::Refuse { .. } | Settle::Extend { .. } if !self.is_confirmed() => {
+                let _gone = reply.send(Ok(vec![SettleOutcome::Unavailable; leases.len()]));
+            }
+            Settle::Refuse { delay, reason } => {
+                let now_ms = self.shared.clock.ms(now);
+                let delay = delay.map(|delay| i64::try_from(delay.as_millis()).unwrap_or(i64::MAX));
+                let outcomes = self.each(&leases, |part, lease| {
+                    let refused = part.window.refuse(lease.offset, lease.attempt, delay, reason.clone(), now_ms);
+                    part.changed |= refused != Refused::Stale;
+                    (refused != Refused::Stale, refused != Refused::Stale)
+                });
+                self.shared.metrics.nacks.inc_by(count_ok(&outcomes));
+                self.commits.soon(now);
+                let _gone = reply.send(Ok(outcomes));
+            }
+            Settle::Extend { time } => {
+                let time = time.unwrap_or(self.config.ack_deadline);
+                let end_ms = self.shared.clock.ms(now + time);
+                let outcomes = self.each(&leases, |part, lease| {
+                    let extended = part.window.extend(lease.offset, lease.attempt, end_ms);
+                    if let (true, Some(out)) = (extended, part.out.get_mut(&lease.offset)) {
+                        out.end_ms = end_ms;
+                    }
+                    (extended, false)
+                });
+                let _gone = reply.send(Ok(outcomes));
+            }
+        }
+    }
+
+    fn acknowledge(
+        &mut self,
+        leases: Vec<LeaseKey>,
+        deadline: Instant,
+        reply: Reply<Vec<SettleOutcome>>,
+        now: Instant,
+    ) {
+        let mut done = 0;
+        let mut needs: Vec<(PartKey, u64, u64)> = Vec::new();
+        let outcomes = self.each(&leases, |part, lease| {
+            let acked = part.window.ack(lease.offset, lease.attempt);
+            if acked == Acked::Stale {
+                return (false, false);
+            }
+            let (key, sequence) = (part.key(), part.window.sequence());
+            if acked == Acked::Done {
+                done += 1;
+                part.changed = true;
+                part.hot = true;
+            }
+            if sequence > part.committed_sequence {
+                match needs.iter_mut().rev().find(|(of, ..)| *of == key) {
+                    Some((_, _, needed)) => *needed = sequence,
+                    None => needs.push((key, part.term, sequence)),
+                }
+            }
+            (true, acked == Acked::Done)
+        });
+        self.shared.metrics.acks.inc_by(done);
+        for &(key, ..) in &needs {
+            if let Some(&at) = self.index.get(&key) {
+                let part = &mut self.parts[at];
+                part.cache.drop_below(part.window.base());
+            }
+        }
+        if needs.is_empty() {
+            return drop(reply.send(Ok(outcomes)));
+        }
+        if self.pending.len() >= PENDING_MAX {
+            // They are done here, and will be committed; only nobody waits to hear it.
+            let outcomes = outcomes.into_iter().map(|outcome| unless_ok(outcome, SettleOutcome::Unavailable)).collect();
+            return drop(reply.send(Ok(outcomes)));
+        }
+        let until = deadline.checked_sub(MARGIN).unwrap_or(deadline);
+        self.pending.push_back(Pending { needs, until, answer: Answer::Settled { leases, outcomes, reply } });
+        self.commits.soon(now);
+    }
+
+    /// Does something to each lease that is of the current term. The closure tells whether it was current, and whether the lease
+    /// is over.
+    fn each(
+        &mut self,
+        leases: &[LeaseKey],
+        mut act: impl FnMut(&mut Part, &LeaseKey) -> (bool, bool),
+    ) -> Vec<SettleOutcome> {
+        let mut stale = 0;
+        let mut last: Option<(PartKey, usize)> = None;
+        let mut outcomes = Vec::with_capacity(leases.len());
+        for lease in leases {
+            let key = (lease.topic, lease.partition);
+            let at = match last {
+                Some((of, at)) if of == key => Some(at),
+                _ => self.index.get(&key).copied(),
+            };
+            last = at.map(|at| (key, at));
+            let part = at.map(|at| &mut self.parts[at]).filter(|part| part.term == lease.term);
+            let outcome = part.is_some_and(|part| {
+                let (current, over) = act(part, lease);
+                if over && let Some(out) = part.out.remove(&lease.offset) {
+                    self.consumers.came_back(out.holder, out.bytes);
+                }
+                current
+            });
+            stale += u64::from(!outcome);
+            outcomes.push(if outcome { SettleOutcome::Ok } else { SettleOutcome::StaleLease });
+        }
+        self.shared.metrics.stale_settles.inc_by(stale);
+        outcomes
+    }
+
+    /// A reset waits until its partitions are committed.
+    pub(super) fn await_reset(
+        &mut self,
+        needs: Vec<(PartKey, u64, u64)>,
+        until: Instant,
+        response: ResetOffsetsResponse,
+        reply: Reply<ResetOffsetsResponse>,
+    ) {
+        self.pending.push_back(Pending { needs, until, answer: Answer::Reset { response, reply } });
+    }
+
+    /// Answers what is committed now.
+    pub(super) fn settle_pending(&mut self) {
+        let mut pending = std::mem::take(&mut self.pending);
+        pending.retain_mut(|waiting| {
+            let mut needs = std::mem::take(&mut waiting.needs);
+            needs.retain(|&(key, term, sequence)| {
+                match self.index.get(&key).map(|&at| &self.parts[at]).filter(|part| part.term == term) {
+                    Some(part) => part.committed_sequence < sequence,
+                    None => {
+                        waiting.lose(key);
+                        false
+                    }
+                }
+            });
+            waiting.needs = needs;
+            !waiting.needs.is_empty() || !waiting.answer_now()
+        });
+        self.pending = pending;
+    }
+
+    /// Answers those whose time is over: the acknowledgement may still be stored.
+    pub(super) fn end_pending(&mut self, now: Instant) {
+        let Some(next) = self.pending.iter().map(|waiting| waiting.until).min() else { return };
+        if now < next {
+            return self.wake_at(next);
+        }
+        self.pending.retain_mut(|waiting| now < waiting.until || !waiting.give_up(Verdict::Unavailable));
+    }
+
+    /// Answers all that waits.
+    pub(super) fn give_up_pending(&mut self, verdict: Verdict) {
+        for mut waiting in self.pending.drain(..) {
+            waiting.give_up(verdict);
+        }
+    }
+}
+
+impl Pending {
+    /// The partition is gone, or began anew: its leases are stale.
+    fn lose(&mut self, key: PartKey) {
+        if let Answer::Settled { leases, outcomes, .. } = &mut self.answer {
+            let lost = leases.iter().zip(outcomes).filter(|(lease, _)| (lease.topic, lease.partition) == key);
+            lost.for_each(|(_, outcome)| *outcome = SettleOutcome::StaleLease);
+        }
+    }
+
+    fn answer_now(&mut self) -> bool {
+        match &mut self.answer {
+            Answer::Settled { outcomes, reply, .. } => {
+                let _gone = take_reply(reply).send(Ok(std::mem::take(outcomes)));
+            }
+            Answer::Reset { response, reply } => {
+                let _gone = take_reply(reply).send(Ok(std::mem::take(response)));
+            }
+        }
+        true
+    }
+
+    fn give_up(&mut self, verdict: Verdict) -> bool {
+        let outcome = match verdict {
+            Verdict::Stale => SettleOutcome::StaleLease,
+            Verdict::Unavailable => SettleOutcome::Unavailable,
+        };
+        match &mut self.answer {
+            Answer::Settled { outcomes, .. } => {
+                outcomes.iter_mut().for_each(|old| *old = unless_ok(*old, outcome));
+                self.answer_now()
+            }
+            Answer::Reset { reply, .. } => {
+                let error = match verdict {
+                    Verdict::Stale => DispatchError::Moving("another gateway has taken the group".to_owned()),
+                    Verdict::Unavailable => DispatchError::Refused(Error::unavailable(
+                        Reason::ClusterUnavailable,
+                        "the new positions could not be stored in time; they may still be; look before you try again",
+                    )),
+                };
+                let _gone = take_reply(reply).send(Err(error));
+                true
+            }
+        }
+    }
+}
+
+/// The sender goes with the answer; what is left in its place goes nowhere.
+fn take_reply<T>(reply: &mut Reply<T>) -> Reply<T> {
+    std::mem::replace(reply, tokio::sync::oneshot::channel().0)
+}
+
+fn unless_ok(outcome: SettleOutcome, instead: SettleOutcome) -> SettleOutcome {
+    if outcome == SettleOutcome::Ok { instead } else { outcome }
+}
+
+fn count_ok(outcomes: &[SettleOutcome]) -> u64 {
+    outcomes.iter().filter(|outcome| **outcome == SettleOutcome::Ok).count() as u64
+}

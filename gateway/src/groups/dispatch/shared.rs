@@ -1,0 +1,89 @@
+//! What all groups that are dispatched here share.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use sluice_kafka::ProduceSink;
+use sluice_runtime::TaskSet;
+use sluice_wire::{Client, Groups, Reader};
+
+use crate::groups::dispatch::budget::Budget;
+use crate::groups::dispatch::metrics::DispatchMetrics;
+use crate::groups::owner::MemberOwners;
+use crate::metering::Meter;
+use crate::view::View;
+
+/// How long things take; other than the default only in tests.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// A group without clients and leases is kept so long.
+    pub idle: Duration,
+    /// Another member that may be alive gets so long to leave by itself.
+    pub patience: Duration,
+    /// After a fence or a loss the group is not taken again for so long.
+    pub cool_down: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { idle: Duration::from_secs(30), patience: Duration::from_secs(1), cool_down: Duration::from_millis(500) }
+    }
+}
+
+/// See the module.
+pub(super) struct Shared {
+    pub(super) gateway_id: Arc<str>,
+    pub(super) boot_id: Arc<str>,
+    pub(super) wire: Client,
+    pub(super) groups: Groups,
+    pub(super) reader: Reader,
+    pub(super) sink: Arc<dyn ProduceSink>,
+    pub(super) meter: Meter,
+    pub(super) view: Arc<View>,
+    pub(super) owners: Arc<MemberOwners>,
+    pub(super) budget: Budget,
+    pub(super) clock: Clock,
+    pub(super) key_hasher: RandomState,
+    pub(super) metrics: DispatchMetrics,
+    pub(super) timing: Timing,
+    pub(super) tasks: TaskSet,
+    /// By when everything must be handed over, once the process ends.
+    pub(super) stop: watch::Sender<Option<Instant>>,
+}
+
+impl Shared {
+    /// A hash that nobody outside can foresee: colliding keys would wait for each other.
+    pub(super) fn key_hash(&self, key: &[u8]) -> u64 {
+        self.key_hasher.hash_one(key)
+    }
+}
+
+/// Milliseconds since the epoch that never go back: the wall clock at the start, then monotonic time. It goes on while the
+/// process is frozen.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clock {
+    origin: Instant,
+    origin_ms: i64,
+}
+
+impl Clock {
+    pub(super) fn start() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { origin: Instant::now(), origin_ms: i64::try_from(since.as_millis()).unwrap_or(i64::MAX) }
+    }
+
+    pub(super) fn ms(&self, at: Instant) -> i64 {
+        let since = at.saturating_duration_since(self.origin).as_millis();
+        self.origin_ms.saturating_add(i64::try_from(since).unwrap_or(i64::MAX))
+    }
+
+    /// Never before that millisecond.
+    pub(super) fn at(&self, ms: i64) -> Instant {
+        let since = u64::try_from(ms.saturating_sub(self.origin_ms)).unwrap_or(0);
+        self.origin + Duration::from_millis(since)
+    }
+}

@@ -1,0 +1,84 @@
+//! Taking a group: being its only member.
+//!
+//! Kafka checks who commits, not who owns the partition. So nothing is delivered before the coordinator shows nobody but us: a
+//! member whose gateway is gone is made to leave at once, another one gets a moment to leave by itself. From then on Kafka refuses
+//! the other's commits, whatever it believes.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use sluice_wire::{Error, GroupDescription, code};
+
+use crate::groups::dispatch::shared::Shared;
+use crate::members::live::Standing;
+
+const CALL: Duration = Duration::from_secs(2);
+const LOOK_MIN: Duration = Duration::from_millis(10);
+const LOOK_MAX: Duration = Duration::from_millis(100);
+
+/// What is ours: topic and partition.
+pub(super) type Target = BTreeSet<(Arc<str>, i32)>;
+
+/// One look at the group: what is ours, once nobody else is a member.
+pub(super) enum Look {
+    Alone(Target),
+    /// Look again.
+    NotYet,
+}
+
+/// Looks until we are the only member; `since` is when we began to ask. An error is told, and means: look again.
+pub(super) async fn alone(
+    shared: Arc<Shared>,
+    group: Arc<str>,
+    member_id: Arc<str>,
+    since: Instant,
+) -> Result<Target, Error> {
+    let mut pause = LOOK_MIN;
+    loop {
+        if let Look::Alone(target) = look(&shared, &group, &member_id, since).await? {
+            return Ok(target);
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LOOK_MAX);
+    }
+}
+
+async fn look(shared: &Shared, group: &str, member_id: &str, since: Instant) -> Result<Look, Error> {
+    let described = match shared.wire.describe_group(group, CALL).await {
+        Ok(described) => described,
+        // We have not joined yet.
+        Err(error) if error.kafka_code() == Some(code::GROUP_ID_NOT_FOUND) => return Ok(Look::NotYet),
+        Err(error) => return Err(error),
+    };
+    let others: Vec<&str> =
+        described.members.iter().map(|member| &*member.member_id).filter(|id| *id != member_id).collect();
+    if others.is_empty() {
+        return Ok(settled(&described, member_id));
+    }
+    let patient = since.elapsed() < shared.timing.patience;
+    for other in others {
+        let standing = shared.owners.standing(other);
+        if standing != Standing::Gone && patient {
+            continue;
+        }
+        tracing::info!(group, member = other, ?standing, "makes another member leave");
+        if shared.wire.leave_group_for(group, other, CALL).await? {
+            shared.metrics.evictions.inc();
+        }
+    }
+    Ok(Look::NotYet)
+}
+
+/// Whether the coordinator has given us everything.
+fn settled(described: &GroupDescription, member_id: &str) -> Look {
+    match described.members.iter().find(|member| member.member_id == member_id) {
+        Some(own) if described.assignment_epoch == described.epoch => {
+            let target = own.target.iter().map(|partition| (Arc::clone(&partition.topic), partition.partition));
+            Look::Alone(target.collect())
+        }
+        _ => Look::NotYet,
+    }
+}

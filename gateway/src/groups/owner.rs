@@ -1,0 +1,211 @@
+//! Who dispatches which group: the highest hash of gateway and group among those who serve.
+//!
+//! All gateways compute the same from the same log, so they agree within a heartbeat; when a gateway comes or goes only its own
+//! groups move. It is a hint that makes the right one join: Kafka's epochs decide who may commit.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use sluice_proto::internal::control::v1::MemberHeartbeat;
+use sluice_types::GroupUid;
+
+use crate::groups::model::{Owner, Owners, Peer};
+use crate::members::live::{Membership, Standing};
+
+/// Owners by the members' log.
+pub struct MemberOwners {
+    gateway_id: Arc<str>,
+    boot_id: Arc<str>,
+    members: Mutex<Membership>,
+    serving: ArcSwap<Vec<Candidate>>,
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Candidate {
+    peer: Peer,
+    seed: u64,
+}
+
+impl MemberOwners {
+    /// For this start of this gateway; nobody owns anything until the log was read.
+    pub fn new(gateway_id: Arc<str>, boot_id: Arc<str>) -> Arc<Self> {
+        let (members, changes) = (Mutex::default(), watch::Sender::new(0));
+        Arc::new(Self { gateway_id, boot_id, members, serving: ArcSwap::default(), changes })
+    }
+
+    /// Heartbeats were read, with their append times.
+    pub fn heard(&self, heartbeats: impl Iterator<Item = (MemberHeartbeat, i64)>) {
+        let mut members = self.members.lock();
+        heartbeats.for_each(|(heartbeat, time_ms)| members.beat(heartbeat, time_ms));
+        self.look(&members);
+    }
+
+    /// The log was read from its beginning.
+    pub fn replace(&self, members: Membership) {
+        let mut held = self.members.lock();
+        *held = members;
+        self.look(&held);
+    }
+
+    /// Gateways that serve and are alive, by id.
+    pub fn serving(&self) -> Vec<Peer> {
+        self.serving.load().iter().map(|candidate| candidate.peer.clone()).collect()
+    }
+
+    /// Whether a member of a Kafka group may still be at work. Its id is `{gateway}/{boot}/{random}`; of this very process it is
+    /// one that was left behind.
+    pub fn standing(&self, member_id: &str) -> Standing {
+        let mut parts = member_id.rsplitn(3, '/');
+        let (Some(_random), Some(boot_id), Some(gateway_id)) = (parts.next(), parts.next(), parts.next()) else {
+            return Standing::Unknown;
+        };
+        if gateway_id == &*self.gateway_id {
+            return Standing::Gone;
+        }
+        self.members.lock().standing(gateway_id, boot_id)
+    }
+
+    fn look(&self, members: &Membership) {
+        let serving: Vec<Candidate> = members.live().into_iter().map(Candidate::of).collect();
+        if **self.serving.load() == serving {
+            return;
+        }
+        tracing::debug!(gateways = serving.len(), "the serving gateways changed");
+        self.serving.store(Arc::new(serving));
+        self.changes.send_modify(|count| *count += 1);
+    }
+}
+
+impl Owners for MemberOwners {
+    fn owner(&self, group: GroupUid) -> Owner {
+        let serving = self.serving.load();
+        match highest(&serving, group) {
+            Some(candidate) if candidate.peer.gateway_id == self.gateway_id => {
+                // A heartbeat of before this start names a process that is no more.
+                if candidate.peer.boot_id == self.boot_id { Owner::Here } else { Owner::Nobody }
+            }
+            Some(candidate) => Owner::There(candidate.peer.clone()),
+            None => Owner::Nobody,
+        }
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+}
+
+impl Candidate {
+    fn of(heartbeat: MemberHeartbeat) -> Self {
+        let seed = seed(&heartbeat.gateway_id);
+        let peer = Peer {
+            gateway_id: heartbeat.gateway_id.into(),
+            boot_id: heartbeat.boot_id.into(),
+            address: heartbeat.internal_address.into(),
+        };
+        Self { peer, seed }
+    }
+}
+
+fn highest(serving: &[Candidate], group: GroupUid) -> Option<&Candidate> {
+    let group = mix(group.uid().as_u64());
+    serving.iter().max_by_key(|candidate| (mix(candidate.seed ^ group), &candidate.peer.gateway_id))
+}
+
+/// A number for a gateway that no build changes: all must agree, also during an upgrade.
+fn seed(gateway_id: &str) -> u64 {
+    let hash = blake3::hash(gateway_id.as_bytes());
+    let head = hash.as_bytes().first_chunk::<8>().copied().unwrap_or_default();
+    u64::from_be_bytes(head)
+}
+
+/// The finalizer of SplitMix64.
+fn mix(value: u64) -> u64 {
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use sluice_proto::internal::control::v1::MemberPhase;
+    use sluice_types::Uid;
+
+    use super::*;
+
+    fn groups() -> impl Iterator<Item = GroupUid> {
+        (0..10_000_u64).map(|number| GroupUid::from_uid(Uid::from_u64(number)))
+    }
+
+    fn candidates(count: usize) -> Vec<Candidate> {
+        let of = |number| MemberHeartbeat { gateway_id: format!("gateway-{number}"), ..Default::default() };
+        (0..count).map(|number| Candidate::of(of(number))).collect()
+    }
+
+    fn owner_id(serving: &[Candidate], group: GroupUid) -> Arc<str> {
+        Arc::clone(&highest(serving, group).expect("somebody serves").peer.gateway_id)
+    }
+
+    #[test]
+    fn groups_are_spread_evenly() {
+        let serving = candidates(5);
+        let mut counts: HashMap<Arc<str>, u32> = HashMap::new();
+        groups().for_each(|group| *counts.entry(owner_id(&serving, group)).or_default() += 1);
+        assert_eq!(counts.len(), 5);
+        assert!(counts.values().all(|count| (1_850..2_150).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn only_the_groups_of_who_goes_move() {
+        let (all, mut rest) = (candidates(5), candidates(5));
+        let gone = rest.remove(2);
+        for group in groups() {
+            let before = owner_id(&all, group);
+            assert!(before == owner_id(&rest, group) || before == gone.peer.gateway_id);
+        }
+    }
+
+    #[test]
+    fn the_choice_never_changes_between_builds() {
+        let serving = candidates(5);
+        let choice: Vec<_> = groups().take(8).map(|group| owner_id(&serving, group).to_string()).collect();
+        let numbers: Vec<_> = choice.iter().map(|id| id.trim_start_matches("gateway-")).collect();
+        assert_eq!(numbers.join(" "), "PINNED");
+    }
+
+    fn beat(id: &str, boot: &str, phase: MemberPhase) -> (MemberHeartbeat, i64) {
+        let heartbeat =
+            MemberHeartbeat { gateway_id: id.into(), boot_id: boot.into(), phase: phase.into(), ..Default::default() };
+        (heartbeat, 0)
+    }
+
+    #[test]
+    fn a_gateway_owns_nothing_by_the_heartbeats_of_its_former_self() {
+        let owners = MemberOwners::new("a".into(), "2".into());
+        let mut changes = owners.changes();
+        owners.heard([beat("a", "1", MemberPhase::Serving)].into_iter());
+        assert_eq!(owners.owner(GroupUid::random()), Owner::Nobody);
+        owners.heard([beat("a", "2", MemberPhase::Serving)].into_iter());
+        assert_eq!(owners.owner(GroupUid::random()), Owner::Here);
+        assert!(changes.has_changed().expect("open"));
+        changes.mark_unchanged();
+        owners.heard([beat("a", "2", MemberPhase::Serving)].into_iter());
+        assert!(!changes.has_changed().expect("open"), "a heartbeat that tells nothing new moves nothing");
+    }
+
+    #[test]
+    fn members_of_kafka_are_judged_by_their_gateways() {
+        let owners = MemberOwners::new("a".into(), "2".into());
+        owners.heard([beat("b", "7", MemberPhase::Serving)].into_iter());
+        assert_eq!(owners.standing("b/7/x"), Standing::Alive);
+        assert_eq!(owners.standing("b/6/x"), Standing::Gone);
+        assert_eq!(owners.standing("a/2/x"), Standing::Gone);
+        assert_eq!(owners.standing("c/1/x"), Standing::Unknown);
+        assert_eq!(owners.standing("stranger"), Standing::Unknown);
+    }
+}
