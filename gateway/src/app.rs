@@ -1,7 +1,7 @@
 //! The process: what is built before the first byte is served, what runs, and in which order it stops.
 //!
-//! Shutdown, 30 s at most: not ready any more and DRAINING to the others → stop accepting, GOAWAY, finish calls → flush the
-//! producers and the usage windows → heartbeat LEFT → stop the tasks (the view writes its snapshot) → close the internal and
+//! Shutdown, 30 s at most: not ready any more and DRAINING to the others → streams are told to go elsewhere → stop accepting,
+//! GOAWAY, finish calls → hand the dispatched groups over → flush the producers and the usage windows → heartbeat LEFT → stop the tasks (the view writes its snapshot) → close the internal and
 //! last of all the admin listener. Every step has a time, and a step that runs over does not stop the next one.
 
 use std::net::SocketAddr;
@@ -14,16 +14,17 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
-use tower::Layer;
+use tower::{Layer, ServiceBuilder};
 
+use sluice_proto::admin::v1::group_service_client::GroupServiceClient;
 use sluice_proto::forward::Forward;
 use sluice_proto::internal::control::v1::MemberPhase;
 use sluice_proto::internal::control::v1::key_lookup_service_client::KeyLookupServiceClient;
 use sluice_proto::internal::gateway::v1::peer_service_server::PeerServiceServer;
 use sluice_proto::stream::v1::stream_service_server::StreamService;
 use sluice_runtime::config::KafkaConfig;
-use sluice_runtime::internal::{CallerSigner, RequireRole, internal_channel};
-use sluice_runtime::server::{Edge as EdgeLimits, bind, serve};
+use sluice_runtime::internal::{CallerSigner, RequireRole, SignedChannel, internal_channel};
+use sluice_runtime::server::{Edge as EdgeLimits, RequestBody, bind, serve};
 use sluice_runtime::tls::{InternalTls, RELOAD_INTERVAL, ReloadingTls};
 use sluice_runtime::{AdminServer, Health, Metrics, TaskSet};
 use sluice_types::Reason;
@@ -34,13 +35,21 @@ use crate::auth::{Failures, KeyLookup};
 use crate::config::Config;
 use crate::data::Data;
 use crate::error::{BuildError, RunError};
-use crate::forward::{ControlPlaneKeys, ToService};
+use crate::forward::{ControlPlaneGroups, ControlPlaneKeys, ToService};
+use crate::groups::ack_id::AckIds;
+use crate::groups::dispatch::{DispatchParts, Dispatchers};
+use crate::groups::door::dispatching::Dispatching;
+use crate::groups::door::{Door, DoorMetrics, DoorParts, StreamLimits};
+use crate::groups::keyring::Keys;
 use crate::groups::owner::MemberOwners;
+use crate::groups::remote::Remotes;
+use crate::groups::serve::{self as serve_groups, ServeParts};
+use crate::layers::audit::AuditSink;
 use crate::layers::stack::{Edge, StackParts, stack};
 use crate::members::{self, Heartbeats};
 use crate::metrics::GatewayMetrics;
 use crate::peer::{PEER_ROLES, Peer};
-use crate::ports::{DataParts, DataPath};
+use crate::ports::{DataParts, DataPath, DataTools};
 use crate::routes::{Router, SERVED};
 use crate::view::View;
 use crate::view::applied::Applied;
@@ -48,9 +57,13 @@ use crate::view::freshness::Freshness;
 use crate::view::tail::Feed;
 
 /// Time for calls in flight to end.
-const DRAIN: Duration = Duration::from_secs(15);
+const DRAIN: Duration = Duration::from_secs(12);
+/// Time to hand the dispatched groups over.
+const HAND_OVER: Duration = Duration::from_secs(4);
+/// Streams between two gateways on one connection: as many as consumers.
+const INTERNAL_STREAMS: u32 = 20_000;
 /// Time for the data path to flush.
-const FLUSH: Duration = Duration::from_secs(8);
+const FLUSH: Duration = Duration::from_secs(7);
 /// Time for the tasks to stop.
 const TASKS_STOP: Duration = Duration::from_secs(3);
 /// Time for calls of other gateways to end.
@@ -88,6 +101,24 @@ pub struct App<D: StreamService + DataPath> {
     router: Router<D, ToService>,
     grpc_health: HealthReporter,
     keys: ControlPlaneKeys,
+    published: Published,
+    groups: GroupsHalf,
+}
+
+/// What the control plane published, as far as it came.
+#[derive(Clone, Default)]
+struct Published {
+    view: Arc<View>,
+    applied: Applied,
+    freshness: Freshness,
+}
+
+/// Consumer groups: the door, and what is dispatched here.
+struct GroupsHalf {
+    door: Door,
+    dispatchers: Arc<Dispatchers>,
+    owners: Arc<MemberOwners>,
+    ack_keys: Keys,
 }
 
 impl App<Data> {
@@ -127,6 +158,18 @@ impl<D: StreamService + DataPath> App<D> {
         let billing = internal_channel(&config.billing, &internal_tls, "billing")?;
         let keys = ControlPlaneKeys(KeyLookupServiceClient::new(control_plane.clone()));
         let signer = CallerSigner::from(&internal_tls);
+        let published = Published::default();
+        let groups = GroupsHalf::build(GroupsNeed {
+            config: &config,
+            boot_id: &boot_id,
+            internal_tls: &internal_tls,
+            published: &published,
+            tools: data.tools(),
+            control_plane: SignedChannel::new(control_plane.clone(), signer.clone(), "control-plane"),
+            audit: metrics.denials.sink(),
+            metrics: &registry,
+            tasks: &tasks,
+        })?;
         let control = Forward::new(ToService {
             channel: control_plane,
             signer: signer.clone(),
@@ -139,7 +182,8 @@ impl<D: StreamService + DataPath> App<D> {
             audience: "billing",
             unavailable: Reason::BillingUnavailable,
         });
-        let (router, grpc_health) = Router::new(Arc::clone(&data), control, usage, config.limits.body.bytes())?;
+        let (router, grpc_health) =
+            Router::new(Arc::clone(&data), groups.door.clone(), control, usage, config.limits.body.bytes())?;
         let public = bind(config.public_listen.addr()).await?;
         let internal = bind(config.internal_listen.addr()).await?;
         let admin =
@@ -163,6 +207,8 @@ impl<D: StreamService + DataPath> App<D> {
             router,
             grpc_health,
             keys,
+            published,
+            groups,
         })
     }
 
@@ -181,8 +227,8 @@ impl<D: StreamService + DataPath> App<D> {
         let admin_stop = CancellationToken::new();
         let admin = tokio::spawn(self.admin.run(admin_stop.clone()));
 
-        let view = Arc::new(View::default());
-        let (applied, freshness) = (Applied::default(), Freshness::default());
+        let Published { view, applied, freshness } = self.published;
+        let GroupsHalf { door, dispatchers, owners, ack_keys } = self.groups;
         let advertised = self.config.internal_advertise.clone().unwrap_or_else(|| self.addrs.internal.to_string());
         let heartbeats = Arc::new(Heartbeats::new(
             self.config.id.clone(),
@@ -205,10 +251,10 @@ impl<D: StreamService + DataPath> App<D> {
         };
         tasks.spawn_critical("control log", feed.run(stop.clone()));
         tasks.spawn_critical("heartbeats", Arc::clone(&heartbeats).run(stop.clone()));
-        let owners = MemberOwners::new(self.config.id.as_str().into(), heartbeats.message().boot_id.into());
         tasks.spawn_critical("members' log", members::tail::run(self.kafka.clone(), owners, stop.clone()));
         tasks.spawn("ticks", until(stop.clone(), freshness.clone().tick()));
         tasks.spawn("gauges", until(stop.clone(), gauges(self.metrics.clone(), applied.clone(), freshness.clone())));
+        tasks.spawn("keys of ack ids", ack_keys.watch(RELOAD_INTERVAL, stop.clone()));
         if let Some(tls) = self.public_tls.clone() {
             tasks.spawn("certificates", tls.watch(RELOAD_INTERVAL, stop.clone()));
         }
@@ -218,10 +264,10 @@ impl<D: StreamService + DataPath> App<D> {
 
         let parts = StackParts {
             view: Arc::clone(&view),
-            applied,
+            applied: applied.clone(),
             freshness,
             hash_key: self.hash_key,
-            lookup: KeyLookup::new(Arc::new(self.keys), view, self.metrics.lookups.clone()),
+            lookup: KeyLookup::new(Arc::new(self.keys), Arc::clone(&view), self.metrics.lookups.clone()),
             failures: Failures::new(
                 self.config.limits.failed_authentications_per_second,
                 self.config.limits.failed_authentications_burst,
@@ -235,7 +281,9 @@ impl<D: StreamService + DataPath> App<D> {
         };
         let service = Edge(stack(parts, self.router));
         let internal_stop = CancellationToken::new();
-        let internal = serve_peers(self.internal, &self.internal_tls, Arc::clone(&heartbeats), internal_stop.clone())?;
+        let for_peers = ServeParts { local: Arc::clone(&dispatchers) as Arc<_>, view, applied };
+        let peer = Peer(Arc::clone(&heartbeats));
+        let internal = serve_peers(self.internal, &self.internal_tls, peer, for_peers, internal_stop.clone())?;
         let closing = CancellationToken::new();
         let edge = EdgeLimits { max_connections: self.config.limits.connections, ..EdgeLimits::default() };
         let public =
@@ -250,10 +298,15 @@ impl<D: StreamService + DataPath> App<D> {
         self.health.set_ready(false);
         set_grpc_health(&self.grpc_health, ServingStatus::NotServing).await;
         heartbeats.set_phase(MemberPhase::Draining);
+        door.close();
         closing.cancel();
         match public.await {
             Ok(report) => tracing::info!(?report, "public listener closed"),
             Err(error) => tracing::error!(%error, "public listener"),
+        }
+        let handed_over = dispatchers.shutdown(Instant::now() + HAND_OVER);
+        if tokio::time::timeout(HAND_OVER + Duration::from_secs(1), handed_over).await.is_err() {
+            tracing::error!("the groups were not handed over in time");
         }
         let flushed = self.data.shutdown(Instant::now() + FLUSH);
         if tokio::time::timeout(FLUSH + Duration::from_secs(1), flushed).await.is_err() {
@@ -281,14 +334,71 @@ impl<D: StreamService + DataPath> App<D> {
 fn serve_peers(
     listener: TcpListener,
     tls: &InternalTls,
-    heartbeats: Arc<Heartbeats>,
+    peer: Peer,
+    groups: ServeParts,
     stop: CancellationToken,
 ) -> Result<tokio::task::JoinHandle<sluice_runtime::server::ServeReport>, RunError> {
     let tls = tls.server_tls().map_err(|error| RunError::Task(format!("internal listener: {error}")))?;
-    let peers = RequireRole::new(PEER_ROLES).layer(PeerServiceServer::new(Peer(heartbeats)));
-    let routes = Routes::new(peers).prepare();
-    let served = serve(listener, Some(tls), EdgeLimits::internal(), move |_| routes.clone(), stop, INTERNAL_DRAIN);
+    let peers = RequireRole::new(PEER_ROLES).layer(PeerServiceServer::new(peer));
+    let routes = Routes::new(peers).add_service(serve_groups::service(groups)).prepare();
+    // A stream whose consumer has nothing to say is silent for long.
+    let patient = ServiceBuilder::new()
+        .map_request(|request: http::Request<RequestBody>| request.map(RequestBody::allow_idle))
+        .service(routes);
+    let edge = EdgeLimits { h2_max_streams: INTERNAL_STREAMS, ..EdgeLimits::internal() };
+    let served = serve(listener, Some(tls), edge, move |_| patient.clone(), stop, INTERNAL_DRAIN);
     Ok(tokio::spawn(served))
+}
+
+/// What the groups' half is built from.
+struct GroupsNeed<'a> {
+    config: &'a Config,
+    boot_id: &'a str,
+    internal_tls: &'a InternalTls,
+    published: &'a Published,
+    tools: DataTools,
+    control_plane: SignedChannel,
+    audit: Arc<dyn AuditSink>,
+    metrics: &'a Metrics,
+    tasks: &'a TaskSet,
+}
+
+impl GroupsHalf {
+    fn build(need: GroupsNeed<'_>) -> Result<Self, BuildError> {
+        let gateway_id: Arc<str> = need.config.id.as_str().into();
+        let owners = MemberOwners::new(Arc::clone(&gateway_id), need.boot_id.into());
+        let dispatchers = Dispatchers::start(DispatchParts {
+            gateway_id: Arc::clone(&gateway_id),
+            boot_id: need.boot_id.into(),
+            wire: need.tools.wire.clone(),
+            reader: need.tools.reader.clone(),
+            sink: Arc::clone(&need.tools.sink),
+            meter: need.tools.meter.clone(),
+            view: Arc::clone(&need.published.view),
+            owners: Arc::clone(&owners),
+            metrics: need.metrics.clone(),
+            tasks: need.tasks.clone(),
+        });
+        let ack_keys = Keys::load(need.config.ack_keys_file.clone())?;
+        let remotes = Remotes::new(need.internal_tls.clone(), Arc::clone(&gateway_id), need.published.applied.clone());
+        let limits = &need.config.limits;
+        let door = Door::new(DoorParts {
+            gateway_id,
+            dispatching: Dispatching {
+                local: Arc::clone(&dispatchers) as Arc<_>,
+                owners: Arc::clone(&owners) as Arc<_>,
+                peers: Arc::new(remotes),
+            },
+            ack_ids: AckIds::new(ack_keys.clone()),
+            tools: need.tools,
+            maker: Arc::new(ControlPlaneGroups(GroupServiceClient::new(need.control_plane))),
+            audit: need.audit,
+            metrics: need.metrics.register("door", DoorMetrics::register),
+            streams: StreamLimits { all: limits.streams, per_tenant: limits.streams_per_tenant },
+            tasks: need.tasks.clone(),
+        });
+        Ok(Self { door, dispatchers, owners, ack_keys })
+    }
 }
 
 /// Tells everybody when the view can be served.

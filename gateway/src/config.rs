@@ -33,6 +33,9 @@ pub struct Config {
     pub billing: String,
     /// Hex of the 32 bytes that hash the secrets of API keys; the same for the control plane and all gateways.
     pub key_hash_file: SecretFile,
+    /// The keys of ack ids, the same for all gateways: lines `{number 0..255} {64 hexadecimal digits}`; the first signs, all
+    /// verify. Read again when it changes.
+    pub ack_keys_file: SecretFile,
     /// Certificate of the public listener; absent: no TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsFiles>,
@@ -61,6 +64,10 @@ pub struct LimitsConfig {
     pub calls: usize,
     /// Calls at a time of one peer address.
     pub calls_per_peer: usize,
+    /// Streams of consumers at a time.
+    pub streams: usize,
+    /// Of these, streams of one tenant.
+    pub streams_per_tenant: usize,
     /// Bytes of a request body, before and after inflation.
     pub body: ByteSize,
     /// Bytes of all request bodies at a time: about a quarter of the memory the process may use.
@@ -77,6 +84,8 @@ impl Default for LimitsConfig {
             connections: 10_000,
             calls: 8_192,
             calls_per_peer: 4_096,
+            streams: 20_000,
+            streams_per_tenant: 12_000,
             body: ByteSize::new(BODY_BYTES_MAX as u64),
             in_flight: ByteSize::new(256 << 20),
             failed_authentications_per_second: 50,
@@ -133,6 +142,7 @@ admin_listen = "127.0.0.1:7101"
 control_plane = "control-plane.internal:7200"
 billing = "billing.internal:7300"
 key_hash_file = "/etc/sluice/key-hash.key"
+ack_keys_file = "/etc/sluice/ack-ids.keys"
 
 [tls]
 cert = "/etc/sluice/public.pem"
@@ -153,6 +163,8 @@ password_file = "/etc/sluice/kafka-password"
 connections = 10000
 calls = 8192
 calls_per_peer = 4096
+streams = 20000
+streams_per_tenant = 12000
 body = "8MiB"
 in_flight = "256MiB"
 failed_authentications_per_second = 50
@@ -189,6 +201,8 @@ impl Validate for LimitsConfig {
         faults.require(self.connections > 0, "connections", "must be at least 1");
         faults.require(self.calls > 0, "calls", "must be at least 1");
         faults.require(self.calls_per_peer > 0, "calls_per_peer", "must be at least 1");
+        faults.require(self.streams > 0, "streams", "must be at least 1");
+        faults.require(self.streams_per_tenant > 0, "streams_per_tenant", "must be at least 1");
         faults.require((1..=1 << 30).contains(&self.body.bytes()), "body", "must be 1 byte to 1 GiB");
         faults.require(self.in_flight.bytes() >= self.body.bytes(), "in_flight", "must be at least `body`");
         let (rate, burst) = (self.failed_authentications_per_second, self.failed_authentications_burst);

@@ -3,6 +3,8 @@
 use sluice_runtime::config::FileError;
 use sluice_runtime::tls::TlsError;
 
+use crate::groups::keyring::KeyRingError;
+
 /// Why [`crate::App::build`] failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -12,6 +14,9 @@ pub enum BuildError {
     /// The hash key is not 32 bytes of hex.
     #[error("key_hash_file must hold 64 hexadecimal digits")]
     HashKey,
+    /// The keys of ack ids cannot be used.
+    #[error("load the keys of ack ids")]
+    AckKeys(#[from] KeyRingError),
     /// Certificates.
     #[error("load certificates")]
     Tls(#[from] TlsError),

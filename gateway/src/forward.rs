@@ -11,16 +11,22 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use prost::Message as _;
+
 use sluice_proto::Rpc;
+use sluice_proto::admin::v1::group_service_client::GroupServiceClient;
+use sluice_proto::admin::v1::{CreateGroupRequest, Group};
 use sluice_proto::forward::{ForwardCall, ForwardContext, Prepared};
+use sluice_proto::google::longrunning::operation;
 use sluice_proto::internal::control::v1::key_lookup_service_client::KeyLookupServiceClient;
 use sluice_proto::internal::control::v1::{ControlRecord, LookupKeyRequest};
-use sluice_runtime::internal::{CALLER_KEY, CallerClaims, CallerSigner};
+use sluice_runtime::internal::{CALLER_KEY, CallerClaims, CallerSigner, SignedChannel, call_as};
 use sluice_runtime::statuses::{self, REQUEST_ID};
 use sluice_types::error::Error;
-use sluice_types::{KeyUid, OpContext, Reason};
+use sluice_types::{ErrorKind, GroupId, KeyUid, NamespaceId, OpContext, Reason};
 
 use crate::auth::{KeySource, LookupFailure};
+use crate::groups::door::MakeGroups;
 use crate::layers::identify::REVISION;
 use crate::ports::BoxFuture;
 
@@ -97,6 +103,51 @@ impl ForwardContext for ToService {
 
 fn forwarded_id() -> Arc<str> {
     FORWARDED_ID.try_with(Arc::clone).unwrap_or_else(|_| "".into())
+}
+
+/// Makes groups at the control plane, as the caller.
+pub struct ControlPlaneGroups(pub GroupServiceClient<SignedChannel>);
+
+impl MakeGroups for ControlPlaneGroups {
+    fn make<'a>(
+        &'a self,
+        caller: &'a OpContext,
+        namespace: &'a NamespaceId,
+        group: &'a GroupId,
+        topics: &'a [String],
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move {
+            let message = CreateGroupRequest {
+                parent: format!("namespaces/{namespace}"),
+                group_id: group.to_string(),
+                group: Some(Group { topics: topics.to_vec(), ..Group::default() }),
+                ..CreateGroupRequest::default()
+            };
+            let request = call_as(caller, message)?;
+            let answer = tokio::time::timeout(caller.remaining(), self.0.clone().create_group(request)).await;
+            let operation = match answer {
+                Ok(Ok(answer)) => answer.into_inner(),
+                // Another consumer was first.
+                Ok(Err(status)) if status.code() == Code::AlreadyExists => return Ok(()),
+                Ok(Err(status)) => return Err(statuses::from_tonic_for(&status, Reason::ControlPlaneUnavailable)),
+                Err(_) => {
+                    return Err(Error::unavailable(
+                        Reason::ControlPlaneUnavailable,
+                        "the group could not be made in time; try again",
+                    ));
+                }
+            };
+            match operation.result {
+                Some(operation::Result::Error(status)) if status.code == ErrorKind::AlreadyExists.grpc_code() => Ok(()),
+                Some(operation::Result::Error(status)) => {
+                    let status =
+                        Status::with_details(status.code.into(), &status.message, status.encode_to_vec().into());
+                    Err(statuses::from_tonic_for(&status, Reason::ControlPlaneUnavailable))
+                }
+                Some(operation::Result::Response(_)) | None => Ok(()),
+            }
+        })
+    }
 }
 
 /// Asks the control plane for keys.

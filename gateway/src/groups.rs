@@ -9,7 +9,12 @@
 //! One invariant carries the rest: an acknowledgement is answered OK only after a commit that holds it was taken by Kafka
 //! from a member that is still one. Who owns a group is a hint; Kafka's epochs decide.
 
+pub mod ack_id;
+pub mod door;
+pub mod keyring;
 pub mod dispatch;
 pub mod model;
 pub mod owner;
+pub mod remote;
+pub mod serve;
 pub mod window;

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use sluice_kafka::ProduceSink;
 use sluice_runtime::config::KafkaConfig;
 use sluice_runtime::{Health, Metrics, TaskSet};
 use sluice_types::error::Error;
@@ -22,6 +23,7 @@ use sluice_types::{
 };
 
 use crate::groups::model::ResolvedGroup;
+use crate::metering::Meter;
 use crate::quota::TenantLimiter;
 use crate::view::{TopicLookup, View};
 
@@ -45,9 +47,24 @@ pub trait DataPath: TopicReadiness {
     fn http_produce(&self, call: HttpCall) -> BoxFuture<'_, Result<http::Response<Body>, Error>>;
     /// `GET …/records`.
     fn http_fetch(&self, call: HttpCall) -> BoxFuture<'_, Result<http::Response<Body>, Error>>;
+    /// What consumer groups use of it.
+    fn tools(&self) -> DataTools;
     /// Called when no call is in flight any more: flush the producers, then close the usage windows (`last = true`).
     /// Returns by `deadline`.
     fn shutdown(&self, deadline: Instant) -> BoxFuture<'_, ()>;
+}
+
+/// What the data path lends to consumer groups; clones are the same.
+#[derive(Clone)]
+pub struct DataTools {
+    /// Appends records.
+    pub sink: Arc<dyn ProduceSink>,
+    /// Our Kafka client.
+    pub wire: sluice_wire::Client,
+    /// Reads records for many.
+    pub reader: sluice_wire::Reader,
+    /// Counts usage.
+    pub meter: Meter,
 }
 
 /// What the data path is built from.
@@ -171,6 +188,16 @@ impl DataCall {
             true => Ok(()),
             false => Err(permission_missing(permission, resource)),
         }
+    }
+
+    /// The same call of the same caller, with what is known of it now.
+    pub fn with_context(&self, context: Arc<OpContext>, limiter: Arc<TenantLimiter>) -> Self {
+        Self { context, limiter, permission: self.permission, view: Arc::clone(&self.view) }
+    }
+
+    /// The permission of the RPC.
+    pub fn permission(&self) -> &'static str {
+        self.permission
     }
 
     /// The view, for look-ups of what the group names.

@@ -1,6 +1,6 @@
 //! The innermost service: from an authorized request to the handler, for both protocols onto the same service traits.
 //!
-//! Data calls go to the data path; admin and usage calls to [`Forward`], which implements their traits. gRPC goes by path to
+//! Data calls go to the data path and to the groups' door; admin and usage calls to [`Forward`], which implements their traits. gRPC goes by path to
 //! tonic's servers, HTTP by the route table to generated dispatchers; the hot HTTP routes have handlers by hand. Errors of
 //! either come out as [`Error`] or as gRPC statuses with our details, never as a library made them.
 
@@ -19,6 +19,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 use tower::Service;
 
+use sluice_proto::admin::v1::group_service_server::GroupServiceServer;
 use sluice_proto::admin::v1::namespace_service_server::NamespaceServiceServer;
 use sluice_proto::admin::v1::operation_service_server::OperationServiceServer;
 use sluice_proto::admin::v1::service_account_service_server::ServiceAccountServiceServer;
@@ -26,17 +27,20 @@ use sluice_proto::admin::v1::tenant_service_server::TenantServiceServer;
 use sluice_proto::admin::v1::topic_service_server::TopicServiceServer;
 use sluice_proto::billing::v1::usage_service_server::UsageServiceServer;
 use sluice_proto::forward::{Forward, ForwardContext};
+use sluice_proto::stream::v1::consumer_service_server::ConsumerServiceServer;
 use sluice_proto::stream::v1::stream_service_server::{StreamService, StreamServiceServer};
 use sluice_types::error::Error;
 
 use crate::error::BuildError;
 use crate::forward::with_request_id;
+use crate::groups::door::{Door, MESSAGE_BYTES_MAX};
 use crate::layers::call::Target;
 use crate::layers::{Answer, Request, Response, call_of};
 use crate::ports::DataPath;
 use crate::routes::reflection::Reflection;
 
 pub use check::SERVED;
+pub(crate) use grpc::library_error;
 
 /// What the gateway serves; clones are the same.
 pub struct Router<D: StreamService, C: ForwardContext>(Arc<Served<D, C>>);
@@ -44,12 +48,15 @@ pub struct Router<D: StreamService, C: ForwardContext>(Arc<Served<D, C>>);
 struct Served<D: StreamService, C: ForwardContext> {
     data: Arc<D>,
     stream: StreamServiceServer<D>,
+    door: Door,
+    consumer: ConsumerServiceServer<Door>,
     /// Without gRPC servers, for HTTP.
     control: Forward<C>,
     usage: Forward<C>,
     tenants: TenantServiceServer<Forward<C>>,
     namespaces: NamespaceServiceServer<Forward<C>>,
     topics: TopicServiceServer<Forward<C>>,
+    groups: GroupServiceServer<Forward<C>>,
     accounts: ServiceAccountServiceServer<Forward<C>>,
     operations: OperationServiceServer<Forward<C>>,
     usages: UsageServiceServer<Forward<C>>,
@@ -68,6 +75,7 @@ impl<D: StreamService + DataPath, C: ForwardContext> Router<D, C> {
     /// Refuses to be built if a served RPC lacks an authorization. The reporter tells gRPC health what to say.
     pub fn new(
         data: Arc<D>,
+        door: Door,
         control: Forward<C>,
         usage: Forward<C>,
         body_bytes_max: u64,
@@ -88,9 +96,14 @@ impl<D: StreamService + DataPath, C: ForwardContext> Router<D, C> {
                 .max_decoding_message_size(limit)
                 .accept_compressed(tonic::codec::CompressionEncoding::Gzip),
             data,
+            consumer: ConsumerServiceServer::new(door.clone())
+                .max_decoding_message_size(MESSAGE_BYTES_MAX.min(limit))
+                .accept_compressed(tonic::codec::CompressionEncoding::Gzip),
+            door,
             tenants: server!(TenantServiceServer, control),
             namespaces: server!(NamespaceServiceServer, control),
             topics: server!(TopicServiceServer, control),
+            groups: server!(GroupServiceServer, control),
             accounts: server!(ServiceAccountServiceServer, control),
             operations: server!(OperationServiceServer, control),
             usages: server!(UsageServiceServer, usage),

@@ -15,7 +15,7 @@ use sluice_devstack::{BILLING, CONTROL_PLANE, Connection, GATEWAY, PROVISIONING,
 
 use crate::role::Role;
 pub(crate) use files::write_secret;
-use files::{secret, write_config};
+use files::{key_ring, secret, write_config};
 
 /// The databases.
 const CONTROL_DB: &str = "sluice_control";
@@ -100,6 +100,7 @@ impl Local {
         for name in ["key-hash", "page-token-billing"] {
             secret(&dir.join("secrets").join(name))?;
         }
+        key_ring(&dir.join("secrets/ack-ids"))?;
         let local = Self {
             dir: dir.to_path_buf(),
             public: ports.gateways.iter().map(|gateway| address(gateway[0])).collect(),
@@ -198,7 +199,7 @@ impl Local {
         Ok(format!(
             "id = {name:?}\npublic_listen = {:?}\ninternal_listen = {:?}\nadmin_listen = {:?}\n\
              internal_advertise = \"localhost:{}\"\ncontrol_plane = \"localhost:{}\"\nbilling = \"localhost:{}\"\n\
-             key_hash_file = {:?}\ndata_dir = {data:?}\n{}",
+             key_hash_file = {:?}\nack_keys_file = {:?}\ndata_dir = {data:?}\n{}",
             address(own[0]),
             address(own[1]),
             address(own[2]),
@@ -206,6 +207,7 @@ impl Local {
             ports.control_internal,
             ports.billing_internal,
             self.secret("key-hash"),
+            self.secret("ack-ids"),
             self.kafka(Role::Gateway),
         ))
     }

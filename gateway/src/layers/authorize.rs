@@ -1,7 +1,7 @@
 //! Layer 12: may they, from the RPC's option in the proto.
 //!
 //! Data calls are decided here from the view: the layer makes the [`DataCall`] that the handler must use to reach a topic,
-//! bound to the RPC's permission, and decides at once where the path already names the topic. Admin and usage calls are
+//! bound to the RPC's permission, and decides at once where the path already names the topic or the group. Admin and usage calls are
 //! forwarded; their service decides inside its transaction, so a change of roles and a call cannot race.
 
 use std::sync::Arc;
@@ -16,8 +16,12 @@ use crate::ports::DataCall;
 use crate::quota::TenantLimiter;
 use crate::view::View;
 
-/// The service whose calls are decided here.
+/// Records by position. Its calls name topics.
 pub const DATA_SERVICE: &str = "sluice.stream.v1.StreamService";
+/// Records by group. Its calls name groups.
+pub const CONSUMER_SERVICE: &str = "sluice.stream.v1.ConsumerService";
+/// The services whose calls are decided here.
+const DECIDED_HERE: &[&str] = &[DATA_SERVICE, CONSUMER_SERVICE];
 
 /// The layer.
 pub struct Authorize {
@@ -30,12 +34,15 @@ impl Middleware for Authorize {
 
     async fn handle<S: Inner>(&self, mut request: Request, next: Next<'_, S>) -> Answer {
         let call = call_of(&request)?;
-        if let Some(rpc) = call.target.rpc().filter(|rpc| rpc.service == DATA_SERVICE) {
+        if let Some(rpc) = call.target.rpc().filter(|rpc| DECIDED_HERE.contains(&rpc.service)) {
             let data_call = self.data_call(&request, rpc)?;
             if let (Target::Http(route), Some(field)) = (&call.target, rpc.resource_field)
                 && let Some((_, name)) = route.vars.iter().find(|(var, _)| *var == field)
             {
-                data_call.check(field, name)?;
+                match rpc.service {
+                    CONSUMER_SERVICE => drop(data_call.check_group(field, name)?),
+                    _ => drop(data_call.check(field, name)?),
+                }
             }
             request.extensions_mut().insert(Arc::new(data_call));
         }

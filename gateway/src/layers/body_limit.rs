@@ -2,7 +2,7 @@
 //!
 //! A declared length over the limit is refused before anything is read. An undeclared one is counted as it comes. Over HTTP,
 //! `content-encoding: gzip` is inflated by [`read_whole`] up to the same limit, so a small body cannot become a large one;
-//! gRPC's own compression is bounded by the services' decode limit.
+//! gRPC's own compression is bounded by the services' decode limit, and so is every message of a stream of requests.
 
 use std::io::Read;
 use std::pin::Pin;
@@ -40,6 +40,10 @@ impl Middleware for BodyLimit {
 
     async fn handle<S: Inner>(&self, request: Request, next: Next<'_, S>) -> Answer {
         let call = call_of(&request)?;
+        // A stream of requests has no length; each of its messages is bounded by the service.
+        if call.target.is_request_stream() {
+            return next.run(request).await;
+        }
         let max = self.max;
         if declared_length(request.headers())?.is_some_and(|length| length > max + GRPC_FRAME_BYTES) {
             return Err(too_large(max));

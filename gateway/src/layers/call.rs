@@ -83,6 +83,11 @@ impl Target {
         }
     }
 
+    /// Whether the caller sends a stream of messages, as long as it likes.
+    pub fn is_request_stream(&self) -> bool {
+        self.rpc().is_some_and(|rpc| rpc.client_streaming)
+    }
+
     /// A word for logs and metrics, from a fixed set.
     pub fn label(&self) -> &'static str {
         match self {

@@ -2,7 +2,8 @@
 //!
 //! From `grpc-timeout`, or `x-request-timeout-ms` over HTTP; 30 s if none is sent, never more than 60 s. Everything below
 //! waits within it. Handlers stop 100 ms earlier and say what they know; whatever is still running [`MARGIN`] before the
-//! deadline is dropped and answered DEADLINE_EXCEEDED, so that an answer arrives while the caller still waits for it.
+//! deadline is dropped and answered DEADLINE_EXCEEDED, so that an answer arrives while the caller still waits for it. Of an
+//! answer that is a stream only the beginning is bounded: the layer has done its work when the answer's head leaves.
 
 use std::time::{Duration, Instant};
 

@@ -50,6 +50,10 @@ impl Middleware for Quota {
             return next.run(request).await;
         };
         take_request(&call, &limiter)?;
+        // Its messages come and go: what it holds is bounded per message and stream.
+        if call.target.is_request_stream() {
+            return next.run(request).await;
+        }
         let declared = declared_length(request.headers())?;
         if let Some(length) = declared
             && call.target.rpc().is_some_and(|rpc| rpc.permission == PRODUCE)

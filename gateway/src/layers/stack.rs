@@ -6,9 +6,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
+use http_body_util::Full;
 use tower::{Service, ServiceBuilder};
 
 use sluice_runtime::body::{BoxBody, BoxError, boxed};
+use sluice_runtime::server::RequestBody;
 use sluice_runtime::statuses;
 use sluice_types::api_key::HashKey;
 
@@ -93,10 +96,29 @@ pub fn stack(parts: StackParts, handler: impl Inner) -> impl Inner {
 #[derive(Clone)]
 pub struct Edge<S>(pub S);
 
+/// A request body that may be allowed to be silent.
+pub trait Patient: Sized {
+    /// Lets the client send nothing for as long as it likes.
+    fn patient(self) -> Self;
+}
+
+impl Patient for RequestBody {
+    fn patient(self) -> Self {
+        self.allow_idle()
+    }
+}
+
+impl Patient for Full<Bytes> {
+    /// It is here already.
+    fn patient(self) -> Self {
+        self
+    }
+}
+
 impl<S, B> Service<http::Request<B>> for Edge<S>
 where
     S: Inner,
-    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    B: http_body::Body<Data = Bytes> + Patient + Send + 'static,
     B::Error: Into<BoxError>,
 {
     type Response = http::Response<BoxBody>;
@@ -108,8 +130,11 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let request: Request = request.map(Body::new);
         let protocol = Protocol::of(request.headers());
+        // On a stream of requests silence is no fault.
+        let rpc = sluice_proto::rpc_by_path(request.uri().path()).filter(|_| protocol == Protocol::Grpc);
+        let streams = rpc.is_some_and(|rpc| rpc.client_streaming);
+        let request: Request = request.map(|body| Body::new(if streams { body.patient() } else { body }));
         let call = self.0.call(request);
         Box::pin(async move {
             Ok(match call.await {

@@ -56,11 +56,7 @@ impl Middleware for Tenant {
         // Taken before the handler works: its answer is based on at least this.
         call.facts.lock().revision = self.applied.revision();
         if verified.state.suspended {
-            return Err(Error::new(
-                ErrorKind::PermissionDenied,
-                Reason::TenantSuspended,
-                "the tenant is suspended; its operator can tell why and resume it",
-            ));
+            return Err(suspended());
         }
         let deadline = request.extensions().get::<Deadline>().copied();
         let deadline = deadline.ok_or_else(|| Error::internal("a call came to the tenant layer without a deadline"))?;
@@ -90,6 +86,15 @@ impl Tenant {
             "this gateway has not yet applied the revision that the call asks for; try again",
         ))
     }
+}
+
+/// The tenant is switched off.
+pub(crate) fn suspended() -> Error {
+    Error::new(
+        ErrorKind::PermissionDenied,
+        Reason::TenantSuspended,
+        "the tenant is suspended; its operator can tell why and resume it",
+    )
 }
 
 fn context(call: &Call, verified: &Verified, deadline: Deadline) -> OpContext {

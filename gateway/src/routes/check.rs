@@ -10,9 +10,11 @@ use crate::error::BuildError;
 /// The services that tenants reach with a credential.
 pub const SERVED: &[&str] = &[
     "sluice.stream.v1.StreamService",
+    "sluice.stream.v1.ConsumerService",
     "sluice.admin.v1.TenantService",
     "sluice.admin.v1.NamespaceService",
     "sluice.admin.v1.TopicService",
+    "sluice.admin.v1.GroupService",
     "sluice.admin.v1.ServiceAccountService",
     "sluice.admin.v1.OperationService",
     "sluice.billing.v1.UsageService",

@@ -24,9 +24,11 @@ impl<D: StreamService + DataPath, C: ForwardContext> Served<D, C> {
         }
         let response = match rpc.service {
             "sluice.stream.v1.StreamService" => call!(stream),
+            "sluice.stream.v1.ConsumerService" => call!(consumer),
             "sluice.admin.v1.TenantService" => call!(tenants),
             "sluice.admin.v1.NamespaceService" => call!(namespaces),
             "sluice.admin.v1.TopicService" => call!(topics),
+            "sluice.admin.v1.GroupService" => call!(groups),
             "sluice.admin.v1.ServiceAccountService" => call!(accounts),
             "sluice.admin.v1.OperationService" => call!(operations),
             "sluice.billing.v1.UsageService" => call!(usages),
@@ -59,7 +61,8 @@ fn ours(response: Response, body_bytes_max: u64) -> Answer {
     }
 }
 
-fn library_error(status: &Status, body_bytes_max: u64) -> Error {
+/// What the library says of a message it could not take, as our error.
+pub(crate) fn library_error(status: &Status, body_bytes_max: u64) -> Error {
     let text = status.message();
     let invalid = |reason, message| Error::new(ErrorKind::InvalidArgument, reason, message);
     match status.code() {

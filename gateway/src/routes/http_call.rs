@@ -1,18 +1,21 @@
 //! HTTP calls: the whole body, then a hot handler or the dispatcher of the service.
 
-use http::{HeaderValue, header};
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
 use http_body_util::Full;
 use tonic::metadata::MetadataMap;
 
 use sluice_proto::dispatch::{self, HttpError, HttpReply};
 use sluice_proto::forward::ForwardContext;
+use sluice_proto::stream::v1::SubscribeRequest;
 use sluice_proto::stream::v1::stream_service_server::StreamService;
-use sluice_proto::{RouteMatch, TranscodeError};
+use sluice_proto::{RouteMatch, TranscodeError, decode_request};
 use sluice_runtime::statuses;
 use sluice_types::error::Error;
 use sluice_types::{ErrorKind, Reason};
 
-use crate::layers::authorize::DATA_SERVICE;
+use crate::groups::door::SomeFailed;
+use crate::layers::authorize::{CONSUMER_SERVICE, DATA_SERVICE};
 use crate::layers::body_limit::read_whole;
 use crate::layers::quota::Held;
 use crate::layers::{Answer, Request, Response};
@@ -35,8 +38,15 @@ impl<D: StreamService + DataPath, C: ForwardContext> Served<D, C> {
                 _ => self.data.http_fetch(hot).await,
             };
         }
+        let mut query = query::pairs(&parts.uri)?;
+        if route.rpc.service == CONSUMER_SERVICE {
+            query::spell_encoding(&mut query);
+            if route.rpc.method == "Subscribe" {
+                return self.subscribe(&route, &parts, &query, &body).await;
+            }
+        }
         let call = dispatch::HttpCall {
-            query: query::pairs(&parts.uri)?,
+            query,
             metadata: MetadataMap::from_headers(parts.headers),
             extensions: parts.extensions,
             route,
@@ -49,11 +59,26 @@ impl<D: StreamService + DataPath, C: ForwardContext> Served<D, C> {
         }
     }
 
+    /// Server-sent events, for which there is no generated dispatcher.
+    async fn subscribe(
+        &self,
+        route: &RouteMatch,
+        parts: &http::request::Parts,
+        query: &[(String, String)],
+        body: &Bytes,
+    ) -> Answer {
+        let call = DataCall::of(&parts.extensions)?;
+        let request: SubscribeRequest = decode_request(route, query, body).map_err(unreadable)?;
+        self.door.http_subscribe(&call, &request).await
+    }
+
     async fn dispatch(&self, call: dispatch::HttpCall) -> Result<HttpReply, HttpError> {
         match call.route.rpc.service {
             "sluice.admin.v1.TenantService" => dispatch::dispatch_tenant_service_http(&self.control, call).await,
             "sluice.admin.v1.NamespaceService" => dispatch::dispatch_namespace_service_http(&self.control, call).await,
             "sluice.admin.v1.TopicService" => dispatch::dispatch_topic_service_http(&self.control, call).await,
+            "sluice.admin.v1.GroupService" => dispatch::dispatch_group_service_http(&self.control, call).await,
+            "sluice.stream.v1.ConsumerService" => dispatch::dispatch_consumer_service_http(&self.door, call).await,
             "sluice.admin.v1.ServiceAccountService" => {
                 dispatch::dispatch_service_account_service_http(&self.control, call).await
             }
@@ -66,6 +91,9 @@ impl<D: StreamService + DataPath, C: ForwardContext> Served<D, C> {
 
 fn answer(reply: HttpReply) -> Response {
     let mut response = http::Response::new(Body::new(Full::new(reply.body)));
+    if reply.extensions.get::<SomeFailed>().is_some() {
+        *response.status_mut() = StatusCode::MULTI_STATUS;
+    }
     *response.headers_mut() = reply.metadata.into_headers();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

@@ -24,6 +24,16 @@ pub fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, Error> {
         .collect()
 }
 
+/// Lets `encoding` do without its prefix: `encoding=JSON`.
+pub fn spell_encoding(pairs: &mut [(String, String)]) {
+    const PREFIX: &str = "PAYLOAD_ENCODING_";
+    for (_, value) in pairs.iter_mut().filter(|(name, _)| name == "encoding") {
+        if !value.starts_with(PREFIX) && value.parse::<i32>().is_err() {
+            *value = format!("{PREFIX}{}", value.to_ascii_uppercase());
+        }
+    }
+}
+
 fn decode(text: &str) -> Result<String, Error> {
     let spaced = text.replace('+', " ");
     let decoded = percent_decode_str(&spaced).decode_utf8();
@@ -40,6 +50,15 @@ mod tests {
         let pairs = pairs(&uri).expect("good");
         let wanted = [("b", "1"), ("a", "x y z"), ("b", ""), ("flag", ""), ("", "v")];
         assert!(pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())).eq(wanted), "{pairs:?}");
+    }
+
+    #[test]
+    fn an_encoding_may_be_named_shortly() {
+        let mut pairs: Vec<(String, String)> =
+            ["json", "PAYLOAD_ENCODING_TEXT", "7"].map(|value| ("encoding".to_owned(), value.to_owned())).into();
+        spell_encoding(&mut pairs);
+        let values: Vec<&str> = pairs.iter().map(|(_, value)| value.as_str()).collect();
+        assert_eq!(values, ["PAYLOAD_ENCODING_JSON", "PAYLOAD_ENCODING_TEXT", "7"]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A data path that only says which topic it was asked for.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use http_body_util::Full;
 use parking_lot::Mutex;
 use tonic::{Request, Response, Status};
 
-use sluice_gateway::ports::{Body, BoxFuture, DataCall, DataPath, HttpCall, TopicReadiness};
+use sluice_gateway::ports::{Body, BoxFuture, DataCall, DataPath, DataTools, HttpCall, TopicReadiness};
 use sluice_proto::stream::v1::stream_service_server::StreamService;
 use sluice_proto::stream::v1::{
     FetchRequest, FetchResponse, GetTopicMetadataRequest, ListOffsetsRequest, ListOffsetsResponse, PartitionOffset,
@@ -23,6 +23,8 @@ use sluice_types::physical::TopicName;
 pub(crate) struct Data {
     /// Topics that were made ready.
     pub(crate) ready: Mutex<Vec<String>>,
+    /// What the groups use; real, in a process that serves no records.
+    pub(crate) tools: OnceLock<DataTools>,
     /// `shutdown` was called.
     pub(crate) flushed: AtomicBool,
 }
@@ -90,6 +92,10 @@ impl DataPath for Data {
             tokio::time::sleep(Duration::from_secs(1)).await;
             Ok(http::Response::new(Body::new(Full::from(topic.topic_uid.to_string()))))
         })
+    }
+
+    fn tools(&self) -> DataTools {
+        self.tools.get().cloned().expect("set when it was built")
     }
 
     fn shutdown(&self, _: Instant) -> BoxFuture<'_, ()> {

@@ -11,6 +11,7 @@ use prost::Message;
 use tokio_util::sync::CancellationToken;
 
 use sluice_devstack::{ADMIN, GATEWAY, Stack};
+use sluice_gateway::ports::DataPath;
 use sluice_gateway::{Addrs, App, Config, RunError};
 use sluice_proto::internal::control::v1::control_record::Resource;
 use sluice_proto::internal::control::v1::{
@@ -52,6 +53,7 @@ impl World {
         let connection = stack.connection().kafka().expect("Kafka");
         write_secret(&dir.path().join("kafka-password"), connection.password(GATEWAY).expect("password"));
         write_secret(&dir.path().join("key-hash"), &"ab".repeat(32));
+        write_secret(&dir.path().join("ack-ids"), &format!("1 {}", "cd".repeat(32)));
         write_secret(&dir.path().join("admin-password"), connection.password(ADMIN).expect("password"));
         let config = KafkaConfig {
             bootstrap: connection.bootstrap.clone(),
@@ -116,12 +118,13 @@ impl World {
         let dir = self.dir.path();
         let text = format!(
             "id = {id:?}\ndata_dir = {:?}\npublic_listen = \"127.0.0.1:0\"\ninternal_listen = \"127.0.0.1:0\"\n\
-             admin_listen = \"127.0.0.1:0\"\ncontrol_plane = {:?}\nbilling = \"127.0.0.1:1\"\nkey_hash_file = {:?}\n\
+             admin_listen = \"127.0.0.1:0\"\ncontrol_plane = {:?}\nbilling = \"127.0.0.1:1\"\nkey_hash_file = {:?}\nack_keys_file = {:?}\n\
              [internal_tls]\nca = {:?}\ncert = {:?}\nkey = {:?}\n\
              [kafka]\nbootstrap = {:?}\nca = {:?}\nusername = {GATEWAY:?}\npassword_file = {:?}\n",
             dir.join(id),
             self.control_plane_addr.to_string(),
             dir.join("key-hash"),
+            dir.join("ack-ids"),
             connection.ca_file,
             self.tls.join("gateway.pem"),
             self.tls.join("gateway.key"),
@@ -132,7 +135,12 @@ impl World {
         let config: Config = parse(&(text + extra), Path::new("gateway.toml")).expect("configuration");
         let data = Arc::new(Data::default());
         let for_app = Arc::clone(&data);
-        let app = App::build_with(config, |_| async move { Ok(for_app) }).await.expect("build");
+        let build = |parts| async move {
+            let real = sluice_gateway::data::Data::build(parts).await?;
+            for_app.tools.get_or_init(|| real.tools());
+            Ok(for_app)
+        };
+        let app = App::build_with(config, build).await.expect("build");
         let (addrs, health, shutdown) = (app.addrs(), app.health(), CancellationToken::new());
         let done = tokio::spawn(app.run(shutdown.clone()));
         Gateway { id: id.into(), addrs, health, data, shutdown, done }

@@ -12,11 +12,23 @@ pub(super) fn secret(path: &Path) -> Result<String> {
     if let Ok(text) = fs::read_to_string(path) {
         return Ok(text);
     }
-    let mut bytes = [0u8; 32];
-    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("the system gives no random bytes: {error}"))?;
-    let text = hex::encode(bytes);
+    let text = random()?;
     write_secret(path, &text)?;
     Ok(text)
+}
+
+fn random() -> Result<String> {
+    let mut bytes = [0u8; 32];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("the system gives no random bytes: {error}"))?;
+    Ok(hex::encode(bytes))
+}
+
+/// A key ring with one random key, kept in a file.
+pub(super) fn key_ring(path: &Path) -> Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    write_secret(path, &format!("1 {}\n", random()?))
 }
 
 /// Writes a secret, replacing what is there in one step.

@@ -1,0 +1,226 @@
+//! The door: the gateway that a consumer is connected to.
+//!
+//! The layers have authenticated and limited a call. The door resolves the group (through [`DataCall::group`], which needs the
+//! RPC's permission on the group and `records.consume` on each of its topics), checks every field, finds the dispatcher, and on
+//! the way back encodes, counts and charges what is delivered. No state of a consumer lives here beside its open stream, so any
+//! gateway serves any call.
+
+mod admission;
+mod credit;
+mod dead_letters;
+mod delivery;
+pub mod dispatching;
+mod fields;
+mod http;
+mod metrics;
+mod outlet;
+mod pull;
+mod resolve;
+mod session;
+mod settle;
+mod sse;
+mod standing;
+mod status;
+mod streams;
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use sluice_proto::stream::v1::consumer_service_server::ConsumerService;
+use sluice_proto::stream::v1::{
+    AckRequest, AckResponse, ConsumeRequest, ConsumeResponse, ExtendLeaseRequest, ExtendLeaseResponse,
+    GetGroupStatusRequest, GroupStatus, ListDeadLettersRequest, ListDeadLettersResponse, NackRequest, NackResponse,
+    PullRequest, PullResponse, RedriveDeadLettersRequest, RedriveDeadLettersResponse, ResetOffsetsRequest,
+    ResetOffsetsResponse, SettleOutcome, SettleResult, SubscribeRequest, SubscribeResponse,
+};
+use sluice_runtime::{TaskSet, statuses};
+use sluice_types::error::Error;
+
+use crate::data::failure;
+use crate::groups::ack_id::AckIds;
+use crate::groups::door::admission::Admission;
+use crate::groups::door::dispatching::Dispatching;
+use crate::groups::model::Settle;
+use crate::layers::audit::AuditSink;
+use crate::ports::{DataCall, DataTools};
+
+pub use self::admission::StreamLimits;
+pub use self::metrics::DoorMetrics;
+pub use self::resolve::MakeGroups;
+pub use self::streams::{Answers, MESSAGE_BYTES_MAX};
+
+/// What the door works with.
+pub struct DoorParts {
+    /// This gateway.
+    pub gateway_id: Arc<str>,
+    /// The way to dispatchers.
+    pub dispatching: Dispatching,
+    /// Makes and reads ack ids.
+    pub ack_ids: AckIds,
+    /// What the data path lends: usage, and for dead letters reading and writing.
+    pub tools: DataTools,
+    /// Makes groups on first use.
+    pub maker: Arc<dyn MakeGroups>,
+    /// Where denials go that no layer sees.
+    pub audit: Arc<dyn AuditSink>,
+    /// Figures.
+    pub metrics: DoorMetrics,
+    /// Streams at a time.
+    pub streams: StreamLimits,
+    /// Runs the streams.
+    pub tasks: TaskSet,
+}
+
+/// The door; clones are the same.
+#[derive(Clone)]
+pub struct Door(Arc<Shared>);
+
+/// What all calls share.
+pub(crate) struct Shared {
+    gateway_id: Arc<str>,
+    dispatching: Dispatching,
+    ack_ids: AckIds,
+    tools: DataTools,
+    maker: Arc<dyn MakeGroups>,
+    audit: Arc<dyn AuditSink>,
+    metrics: DoorMetrics,
+    admission: Admission,
+    tasks: TaskSet,
+    /// Cancelled when this gateway drains.
+    closing: CancellationToken,
+}
+
+/// In the extensions of an answer of which some parts failed: over HTTP its status is 207.
+#[derive(Debug, Clone, Copy)]
+pub struct SomeFailed;
+
+impl Door {
+    /// A door.
+    pub fn new(parts: DoorParts) -> Self {
+        Self(Arc::new(Shared {
+            gateway_id: parts.gateway_id,
+            dispatching: parts.dispatching,
+            ack_ids: parts.ack_ids,
+            tools: parts.tools,
+            maker: parts.maker,
+            audit: parts.audit,
+            metrics: parts.metrics,
+            admission: Admission::new(parts.streams),
+            tasks: parts.tasks,
+            closing: CancellationToken::new(),
+        }))
+    }
+
+    /// This gateway drains: streams say so and end, long polls return.
+    pub fn close(&self) {
+        self.0.closing.cancel();
+    }
+}
+
+/// Runs a handler for gRPC.
+async fn handle<Req, Resp, F>(
+    request: Request<Req>,
+    handler: impl FnOnce(Arc<DataCall>, Req) -> F,
+) -> Result<Response<Resp>, Status>
+where
+    F: Future<Output = Result<Resp, Error>>,
+{
+    let (_, extensions, message) = request.into_parts();
+    let call = DataCall::of(&extensions).map_err(|error| statuses::to_tonic(&error, ""))?;
+    let id = Arc::clone(&call.context.request_id);
+    handler(call, message).await.map(Response::new).map_err(|error| {
+        failure::log(&error);
+        statuses::to_tonic(&error, &id)
+    })
+}
+
+/// Marks an answer whose results are not all OK.
+fn marked<T>(mut response: Response<T>, results: impl FnOnce(&T) -> &[SettleResult]) -> Response<T> {
+    if results(response.get_ref()).iter().any(|result| result.outcome() != SettleOutcome::Ok) {
+        response.extensions_mut().insert(SomeFailed);
+    }
+    response
+}
+
+#[tonic::async_trait]
+impl ConsumerService for Door {
+    async fn pull(&self, request: Request<PullRequest>) -> Result<Response<PullResponse>, Status> {
+        handle(request, |call, message| async move { self.0.pull(&call, message).await }).await
+    }
+
+    async fn ack(&self, request: Request<AckRequest>) -> Result<Response<AckResponse>, Status> {
+        let answer = handle(request, |call, message| async move {
+            let settle = || Ok(Settle::Acknowledge);
+            let results = self.0.settle(&call, &message.group, &message.ack_ids, settle).await?;
+            Ok(AckResponse { results })
+        });
+        Ok(marked(answer.await?, |answer| &answer.results))
+    }
+
+    async fn nack(&self, request: Request<NackRequest>) -> Result<Response<NackResponse>, Status> {
+        let answer = handle(request, |call, message| async move {
+            let settle = || settle::refuse(message.delay, &message.reason);
+            let results = self.0.settle(&call, &message.group, &message.ack_ids, settle).await?;
+            Ok(NackResponse { results })
+        });
+        Ok(marked(answer.await?, |answer| &answer.results))
+    }
+
+    async fn extend_lease(
+        &self,
+        request: Request<ExtendLeaseRequest>,
+    ) -> Result<Response<ExtendLeaseResponse>, Status> {
+        let answer = handle(request, |call, message| async move {
+            let settle = || settle::extend(message.ack_deadline);
+            let results = self.0.settle(&call, &message.group, &message.ack_ids, settle).await?;
+            Ok(ExtendLeaseResponse { results })
+        });
+        Ok(marked(answer.await?, |answer| &answer.results))
+    }
+
+    type ConsumeStream = Answers<ConsumeResponse>;
+
+    async fn consume(
+        &self,
+        request: Request<Streaming<ConsumeRequest>>,
+    ) -> Result<Response<Self::ConsumeStream>, Status> {
+        handle(request, |call, messages| async move { self.0.consume(call, messages) }).await
+    }
+
+    type SubscribeStream = Answers<SubscribeResponse>;
+
+    async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
+        handle(request, |call, message| async move {
+            let outgoing = self.0.subscribe(&call, &message).await?;
+            Ok(streams::grpc(outgoing, Arc::clone(&call.context.request_id), streams::subscribe_response))
+        })
+        .await
+    }
+
+    async fn get_group_status(&self, request: Request<GetGroupStatusRequest>) -> Result<Response<GroupStatus>, Status> {
+        handle(request, |call, message| async move { self.0.status(&call, message).await }).await
+    }
+
+    async fn reset_offsets(
+        &self,
+        request: Request<ResetOffsetsRequest>,
+    ) -> Result<Response<ResetOffsetsResponse>, Status> {
+        handle(request, |call, message| async move { self.0.reset(&call, message).await }).await
+    }
+
+    async fn list_dead_letters(
+        &self,
+        request: Request<ListDeadLettersRequest>,
+    ) -> Result<Response<ListDeadLettersResponse>, Status> {
+        handle(request, |call, message| async move { self.0.list_dead_letters(&call, message).await }).await
+    }
+
+    async fn redrive_dead_letters(
+        &self,
+        request: Request<RedriveDeadLettersRequest>,
+    ) -> Result<Response<RedriveDeadLettersResponse>, Status> {
+        handle(request, |call, message| async move { self.0.redrive_dead_letters(&call, message).await }).await
+    }
+}

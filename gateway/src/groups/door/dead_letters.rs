@@ -1,0 +1,113 @@
+//! Dead letters of a group: listing them, and publishing them once more.
+//!
+//! The dead-letter topic is an ordinary topic of the tenant and may hold letters of several groups and other records; a letter says in
+//! its headers whose it is. Which ones were redriven is kept as committed offsets ([`redriven`]). A page does a bounded amount of
+//! reading, so it may be empty and not the last.
+
+mod letter;
+mod page;
+mod reading;
+mod redrive;
+mod redriven;
+
+use std::sync::Arc;
+
+use sluice_proto::stream::v1::{ListDeadLettersRequest, ListDeadLettersResponse, PayloadEncoding};
+use sluice_types::error::Error;
+use sluice_types::limits::{PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX};
+use sluice_types::{ErrorKind, Reason};
+
+use crate::data::answer_by;
+use crate::groups::door::standing::CONSUME;
+use crate::groups::door::{Shared, fields};
+use crate::groups::model::ResolvedGroup;
+use crate::ports::{DataCall, ResolvedTopic};
+
+use self::page::{Pages, Place};
+use self::reading::{Letters, Ready};
+
+/// What looking at a group needs on each of its topics.
+const DESCRIBE: &str = "records.describe";
+/// Bytes of a page, save a single larger letter.
+const PAGE_BYTES: u64 = 4 << 20;
+
+impl Shared {
+    pub(super) async fn list_dead_letters(
+        &self,
+        call: &Arc<DataCall>,
+        request: ListDeadLettersRequest,
+    ) -> Result<ListDeadLettersResponse, Error> {
+        let group = call.group("group", &request.group, DESCRIBE)?;
+        let topic = dead_letter_topic(call, &group)?;
+        let most = fields::bounded("pageSize", request.page_size, PAGE_SIZE_DEFAULT as usize, PAGE_SIZE_MAX as usize)?;
+        let encoding = fields::encoding(request.encoding)?;
+        let pages = Pages::new(self.ack_ids.keys(), call, &group, &topic, encoding);
+        let from = pages.read(&request.page_token)?;
+        call.limiter.check_egress()?;
+        let held = call.limiter.in_flight(PAGE_BYTES)?;
+        let mut letters = Letters::open(&self.tools, &group, &topic, from, answer_by(call)).await?;
+        let mut page = Vec::new();
+        let mut bytes = 0;
+        let mut of_partition = (0, 0, 0);
+        let next = loop {
+            if page.len() >= most || bytes >= PAGE_BYTES {
+                break Some(letters.place());
+            }
+            match letters.next().await? {
+                Ready::Letter(letter) => {
+                    let (shown, size) = letter.show(encoding);
+                    bytes += size;
+                    of_partition = self.count(&topic, of_partition, letter.partition, size);
+                    page.push(shown);
+                }
+                Ready::Pause => break Some(letters.place()),
+                Ready::End => break None,
+            }
+        };
+        self.count(&topic, of_partition, -1, 0);
+        call.limiter.charge_egress(bytes);
+        drop(held);
+        Ok(ListDeadLettersResponse {
+            dead_letters: page,
+            next_page_token: next.map(|place| pages.token(place)).unwrap_or_default(),
+        })
+    }
+
+    /// Counts a letter as delivered, by partition: (partition, records, bytes) so far.
+    fn count(
+        &self,
+        topic: &ResolvedTopic,
+        (of, records, bytes): (i32, u64, u64),
+        partition: i32,
+        size: u64,
+    ) -> (i32, u64, u64) {
+        if of == partition {
+            return (of, records + 1, bytes + size);
+        }
+        self.tools.meter.delivered(topic, of, records, bytes);
+        (partition, 1, size)
+    }
+}
+
+/// The topic that holds the letters; the caller may read it.
+fn dead_letter_topic(call: &DataCall, group: &ResolvedGroup) -> Result<Arc<ResolvedTopic>, Error> {
+    let none = |what: String| Err(Error::new(ErrorKind::FailedPrecondition, Reason::NoDeadLetterTopic, what));
+    let Some(id) = &group.dead_letter_topic else {
+        return none(format!("{} has no dead-letter topic; update the group to give it one", group.name));
+    };
+    let name = format!("namespaces/{}/topics/{id}", group.namespace_id);
+    call.permit_other(CONSUME, &name)?;
+    let tenant = call.view().tenant(group.tenant_uid);
+    match tenant.and_then(|tenant| tenant.names().topic_in(group.namespace_uid, id)) {
+        Some(topic) => Ok(topic),
+        None => none(format!("the dead-letter topic {name} does not exist; create it, or change the group")),
+    }
+}
+
+/// The beginning of the first partition.
+const FIRST: Place = Place { partition: 0, offset: 0 };
+
+/// What decides the content of a page beside its place.
+fn word_of(encoding: PayloadEncoding) -> &'static str {
+    encoding.as_str_name()
+}

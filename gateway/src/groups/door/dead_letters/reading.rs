@@ -1,0 +1,229 @@
+//! Reads the letters of a group, partition after partition, a bounded amount at a time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sluice_types::error::Error;
+use sluice_types::physical::GroupName;
+use sluice_wire::{Committer, FetchRequest, Fetched, Isolation, OffsetAt, Record, decode};
+
+use crate::data::{failure, time_left};
+use crate::groups::model::ResolvedGroup;
+use crate::ports::{DataTools, ResolvedTopic};
+
+use super::letter::Letter;
+use super::page::Place;
+use super::redriven::Redriven;
+
+/// Bytes of one read.
+const READ_BYTES: u32 = 1 << 20;
+/// A batch that does not fit what was asked for is asked for again with this.
+const WHOLE_BATCH_BYTES: u32 = 16 << 20;
+/// Reads of one page.
+const READS_MAX: usize = 64;
+/// A page is answered after this long, whatever it holds.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The letters from a place on that were not redriven.
+pub(super) struct Letters {
+    tools: DataTools,
+    topic: Arc<ResolvedTopic>,
+    /// The group's uid, as text.
+    group: String,
+    redriven: BTreeMap<i32, Redriven>,
+    /// Where each partition ends, at the moment of the look.
+    ends: BTreeMap<i32, i64>,
+    place: Place,
+    /// Read and not looked at, last first.
+    read: Vec<Record>,
+    /// Where the next read begins.
+    read_on: i64,
+    reads_left: usize,
+    pause_at: Instant,
+    until: Instant,
+}
+
+/// What comes next.
+pub(super) enum Ready {
+    Letter(Letter),
+    /// Enough for one call.
+    Pause,
+    /// There are no more.
+    End,
+}
+
+impl Letters {
+    pub(super) async fn open(
+        tools: &DataTools,
+        group: &ResolvedGroup,
+        topic: &Arc<ResolvedTopic>,
+        from: Place,
+        until: Instant,
+    ) -> Result<Self, Error> {
+        let all: Vec<i32> = (0..topic.partitions).collect();
+        let (redriven, ends) =
+            tokio::try_join!(committed(tools, group, topic, &all, until), ends(tools, topic, &all, until),)?;
+        Ok(Self {
+            tools: tools.clone(),
+            topic: Arc::clone(topic),
+            group: group.group_uid.to_string(),
+            redriven,
+            ends,
+            place: from,
+            read: Vec::new(),
+            read_on: from.offset,
+            reads_left: READS_MAX,
+            pause_at: until.min(Instant::now() + PATIENCE),
+            until,
+        })
+    }
+
+    /// Where to go on after what was given.
+    pub(super) fn place(&self) -> Place {
+        self.place
+    }
+
+    /// What lies between an earlier place and this one: partition, from, to (exclusive).
+    pub(super) fn looked_at(&self, from: Place) -> Vec<(i32, i64, i64)> {
+        let range = |partition| {
+            let begin = if partition == from.partition { from.offset } else { 0 };
+            let whole = self.ends.get(&partition).copied().unwrap_or(0);
+            (partition, begin, if partition == self.place.partition { self.place.offset } else { whole })
+        };
+        (from.partition..=self.place.partition.min(self.topic.partitions - 1))
+            .map(range)
+            .filter(|(_, begin, end)| begin < end)
+            .collect()
+    }
+
+    pub(super) async fn next(&mut self) -> Result<Ready, Error> {
+        loop {
+            while let Some(record) = self.read.pop() {
+                let (partition, offset) = (self.place.partition, record.offset);
+                self.place.offset = offset + 1;
+                if self.redriven.get(&partition).is_some_and(|done| done.contains(offset)) {
+                    continue;
+                }
+                if let Some(letter) = Letter::read(record, partition, &self.group) {
+                    return Ok(Ready::Letter(letter));
+                }
+            }
+            // All that was read was looked at.
+            self.place.offset = self.place.offset.max(self.read_on);
+            let partition = self.place.partition;
+            if partition >= self.topic.partitions {
+                return Ok(Ready::End);
+            }
+            let from = self.place.offset.max(self.redriven.get(&partition).map_or(0, Redriven::base));
+            if from >= self.ends.get(&partition).copied().unwrap_or(0) {
+                self.place = Place { partition: partition + 1, offset: 0 };
+                self.read_on = 0;
+                continue;
+            }
+            if self.reads_left == 0 || Instant::now() >= self.pause_at {
+                return Ok(Ready::Pause);
+            }
+            self.reads_left -= 1;
+            (self.read, self.read_on) = read(&self.tools, &self.topic, partition, from, self.until).await?;
+            self.read.reverse();
+        }
+    }
+}
+
+/// Records at or after an offset, and where to read on.
+pub(super) async fn read(
+    tools: &DataTools,
+    topic: &ResolvedTopic,
+    partition: i32,
+    offset: i64,
+    until: Instant,
+) -> Result<(Vec<Record>, i64), Error> {
+    let decoded = |fetched: &Fetched| {
+        decode(&fetched.batches, offset, &fetched.aborted)
+            .map_err(|error| failure::reading(sluice_wire::Error::Decode(error), &topic.name))
+    };
+    let fetched = match fetch(tools, topic, partition, offset, READ_BYTES, until).await {
+        // Retention was there first.
+        Err(sluice_wire::Error::OffsetOutOfRange { .. }) => {
+            let start = tools.wire.list_offset(
+                topic.physical.as_str(),
+                partition,
+                OffsetAt::Earliest,
+                Isolation::ReadCommitted,
+                time_left(until),
+            );
+            let start = start.await.map_err(|error| failure::reading(error, &topic.name))?.offset.unwrap_or(0);
+            // A log that ends before the offset has nothing for us.
+            return Ok((Vec::new(), if start > offset { start } else { i64::MAX }));
+        }
+        fetched => fetched.map_err(|error| failure::reading(error, &topic.name))?,
+    };
+    let mut found = decoded(&fetched)?;
+    if found.truncated && found.next_offset == offset {
+        let fetched = fetch(tools, topic, partition, offset, WHOLE_BATCH_BYTES, until).await;
+        found = decoded(&fetched.map_err(|error| failure::reading(error, &topic.name))?)?;
+    }
+    let empty = found.records.is_empty() && found.next_offset == offset;
+    Ok((found.records, if empty { i64::MAX } else { found.next_offset }))
+}
+
+async fn fetch(
+    tools: &DataTools,
+    topic: &ResolvedTopic,
+    partition: i32,
+    offset: i64,
+    max_bytes: u32,
+    until: Instant,
+) -> sluice_wire::Result<Fetched> {
+    let request = FetchRequest {
+        topic: topic.physical.as_str().to_owned(),
+        topic_id: None,
+        partition,
+        offset,
+        max_bytes,
+        min_bytes: 1,
+        max_wait: Duration::ZERO,
+        isolation: Isolation::ReadCommitted,
+    };
+    tools.reader.fetch(request, topic.tenant_uid.uid().as_u64(), time_left(until)).await
+}
+
+async fn ends(
+    tools: &DataTools,
+    topic: &ResolvedTopic,
+    partitions: &[i32],
+    until: Instant,
+) -> Result<BTreeMap<i32, i64>, Error> {
+    let name = topic.physical.as_str();
+    let (at, isolation) = (OffsetAt::Latest, Isolation::ReadCommitted);
+    let listed = tools.wire.list_offsets(name, partitions, at, isolation, time_left(until)).await;
+    let listed = listed.map_err(|error| failure::reading(error, &topic.name))?;
+    let end = |(partition, listed): (i32, sluice_wire::Result<sluice_wire::ListedOffset>)| {
+        let listed = listed.map_err(|error| failure::reading(error, &topic.name))?;
+        Ok((partition, listed.offset.unwrap_or(0)))
+    };
+    listed.into_iter().map(end).collect()
+}
+
+/// What was redriven, as committed.
+pub(super) async fn committed(
+    tools: &DataTools,
+    group: &ResolvedGroup,
+    topic: &ResolvedTopic,
+    partitions: &[i32],
+    until: Instant,
+) -> Result<BTreeMap<i32, Redriven>, Error> {
+    let kept_under = GroupName::redrive(group.namespace_uid, group.group_uid);
+    let wanted = [(topic.physical.as_str(), partitions)];
+    let found =
+        tools.wire.committed_offsets(kept_under.as_str(), Committer::Outside, Some(&wanted), time_left(until)).await;
+    let found = found.map_err(failure::cluster_unavailable)?;
+    let mut redriven = BTreeMap::new();
+    for ((_, partition), committed) in found {
+        if let Some(committed) = committed.map_err(failure::cluster_unavailable)? {
+            redriven.insert(partition, Redriven::read(committed.offset, &committed.metadata));
+        }
+    }
+    Ok(redriven)
+}

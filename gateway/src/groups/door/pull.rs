@@ -1,0 +1,133 @@
+//! Records for a client that asks, with a long poll that never fails because the group moved.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sluice_proto::stream::v1::{DeliveryState, PayloadEncoding, PullRequest, PullResponse};
+use sluice_types::error::Error;
+use sluice_types::limits::{
+    FETCH_BYTES_DEFAULT, FETCH_BYTES_MAX, FETCH_WAIT_MS_MAX, PULL_RECORDS_DEFAULT, PULL_RECORDS_MAX,
+};
+
+use crate::data::{answer_by, time_left};
+use crate::groups::door::dispatching::{Asking, NoAnswer};
+use crate::groups::door::{Shared, fields};
+use crate::groups::model::{ResolvedGroup, TakeWish, Taken};
+use crate::ports::DataCall;
+
+/// One question to a dispatcher waits so long; between two of them a drain and the tenant's limits are looked at.
+const ROUND: Duration = Duration::from_secs(3);
+/// How long to look for the dispatcher beyond the client's wait.
+const SEARCH: Duration = Duration::from_secs(2);
+/// Held of the tenant's bytes in flight while nothing has come yet.
+const WAITING_BYTES: u64 = 64 << 10;
+/// Before asking again a dispatcher that did not wait.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A request whose fields are good.
+#[derive(Debug)]
+struct Wish {
+    records: usize,
+    bytes: u64,
+    wait: Duration,
+    encoding: PayloadEncoding,
+}
+
+impl Shared {
+    pub(super) async fn pull(&self, call: &Arc<DataCall>, request: PullRequest) -> Result<PullResponse, Error> {
+        let until = answer_by(call);
+        let group = self.group(call, &request.group, &request.topics, until).await?;
+        let wish = check(&request)?;
+        let wait_until = until.min(Instant::now() + wish.wait);
+        loop {
+            let (taken, held) = self.round(call, &group, &wish, wait_until, until).await?;
+            if taken.records.is_empty() && Instant::now() < wait_until && !self.closing.is_cancelled() {
+                continue;
+            }
+            let state = match taken.records.is_empty() {
+                true => taken.state,
+                false => DeliveryState::Flowing,
+            };
+            let delivered = self.deliver(call, &group, wish.encoding, taken.records);
+            drop(held);
+            return Ok(PullResponse { records: delivered.records, state: state.into() });
+        }
+    }
+
+    async fn round(
+        &self,
+        call: &Arc<DataCall>,
+        group: &Arc<ResolvedGroup>,
+        wish: &Wish,
+        wait_until: Instant,
+        until: Instant,
+    ) -> Result<(Taken, Option<crate::quota::InFlightGuard>), Error> {
+        let nothing = |state| Ok((Taken { records: Vec::new(), state }, None));
+        if let Err(error) = call.limiter.check_egress() {
+            let pause = error.retry_after.unwrap_or(PAUSE);
+            self.sleep_until(wait_until.min(Instant::now() + pause)).await;
+            return nothing(DeliveryState::Throttled);
+        }
+        let held = call.limiter.in_flight(wish.bytes.min(WAITING_BYTES))?;
+        let began = Instant::now();
+        let round_until = wait_until.min(began + ROUND);
+        let asking = Asking {
+            caller: &call.context,
+            call: self.group_call(call, Arc::clone(group)),
+            until: until.min(round_until + SEARCH),
+        };
+        let take = TakeWish { records: wish.records, bytes: wish.bytes, wait: time_left(round_until) };
+        match self.dispatching.take(&asking, take).await {
+            Ok(taken) => {
+                if taken.records.is_empty() {
+                    self.sleep_until(round_until.min(Instant::now() + PAUSE)).await;
+                }
+                Ok((taken, Some(held)))
+            }
+            Err(NoAnswer::Moving) => nothing(DeliveryState::Assigning),
+            Err(NoAnswer::Refused(error)) => Err(error),
+        }
+    }
+
+    /// Until then, or until this gateway drains.
+    async fn sleep_until(&self, until: Instant) {
+        let sleep = tokio::time::sleep_until(until.into());
+        self.closing.run_until_cancelled(sleep).await;
+    }
+}
+
+fn check(request: &PullRequest) -> Result<Wish, Error> {
+    let wait_max = i64::try_from(FETCH_WAIT_MS_MAX).unwrap_or(i64::MAX);
+    Ok(Wish {
+        records: fields::bounded("maxRecords", request.max_records, PULL_RECORDS_DEFAULT, PULL_RECORDS_MAX)?,
+        bytes: fields::bounded("maxBytes", request.max_bytes, FETCH_BYTES_DEFAULT, FETCH_BYTES_MAX)? as u64,
+        wait: fields::time("wait", request.wait, 0..=wait_max)?.unwrap_or_default(),
+        encoding: fields::encoding(request.encoding)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_proto::wkt;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_said_has_the_documented_defaults() {
+        let wish = check(&PullRequest::default()).expect("good");
+        assert_eq!((wish.records, wish.bytes, wish.wait), (100, 1 << 20, Duration::ZERO));
+    }
+
+    #[test]
+    fn each_field_out_of_bounds_is_named() {
+        let base = PullRequest::default;
+        for (request, field) in [
+            (PullRequest { max_records: 1_001, ..base() }, "maxRecords"),
+            (PullRequest { max_bytes: -1, ..base() }, "maxBytes"),
+            (PullRequest { wait: Some(wkt::Duration::from_millis(30_001)), ..base() }, "wait"),
+            (PullRequest { encoding: 77, ..base() }, "encoding"),
+        ] {
+            assert_eq!(check(&request).expect_err(field).field.as_deref(), Some(field));
+        }
+    }
+}

@@ -1,0 +1,459 @@
+//! One open stream of a consumer: from the dispatcher to the client and back, over as many dispatchers as it takes.
+//!
+//! The client's credit is kept here, so a stream that finds another dispatcher goes on with what is left of it. What was sent to
+//! a dispatcher that has gone and was not answered is answered UNAVAILABLE: nobody knows. Every 10 s, and whenever something of
+//! the tenant changes, the stream is checked anew; its end is an error that says why.
+
+mod timing;
+mod unsettled;
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::{Stream, StreamExt};
+use tokio::sync::{mpsc, watch};
+
+use sluice_proto::stream::v1::{DeliveryState, Notice, PayloadEncoding, SettleResult, Settled};
+use sluice_types::error::Error;
+use sluice_types::{ErrorKind, Reason};
+
+use crate::groups::door::Shared;
+use crate::groups::door::admission::Place;
+use crate::groups::door::credit::Credit;
+use crate::groups::door::dispatching::{Asking, NoAnswer};
+use crate::groups::door::outlet::{Outlet, Said};
+use crate::groups::door::settle::Read;
+use crate::groups::door::standing::Standing;
+use crate::groups::model::{AttachCommand, AttachEvent, AttachWish, Attachment, Leased, Owner, Settle};
+use crate::ports::BoxFuture;
+
+use self::timing::Told;
+use self::unsettled::Unsettled;
+
+/// How often a stream is checked, if nothing tells to.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// How long a search for a dispatcher goes on before it begins anew.
+const SEARCH: Duration = Duration::from_secs(30);
+/// After a dispatcher could not take the stream for the moment.
+const ATTACH_PAUSE: Duration = Duration::from_millis(500);
+/// What a dispatcher that has lost the group may still say.
+const LAST_WORD: Duration = Duration::from_millis(1_500);
+/// What a stream of a gateway that drains may still take for answers.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// Bytes in flight are over the tenant's limit: look again after this.
+const MEMORY_PAUSE: Duration = Duration::from_millis(100);
+/// Messages that wait for the client, beyond which it is not listened to.
+const WAITING_MAX: usize = 32;
+
+/// What a client says on its stream.
+#[derive(Debug)]
+pub(super) enum Ask {
+    Credit(Credit),
+    Settle { sequence: i64, settle: Settle, ids: Vec<String> },
+}
+
+/// All that a client says.
+pub(super) type Input = Pin<Box<dyn Stream<Item = Result<Ask, Error>> + Send>>;
+
+/// How a stream begins.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Opening {
+    pub(super) encoding: PayloadEncoding,
+    pub(super) batch_records: usize,
+    /// All that may be out at a time (`returns_credit`), or the first credit.
+    pub(super) credit: Credit,
+    pub(super) returns_credit: bool,
+}
+
+/// A stream.
+pub(super) struct Session {
+    door: Arc<Shared>,
+    standing: Standing,
+    opening: Opening,
+    /// What is left of the client's credit.
+    left: Credit,
+    commands: VecDeque<AttachCommand>,
+    waiting: VecDeque<Said>,
+    /// Records that the tenant's limits hold back, and until when at least.
+    parked: Option<(Vec<Leased>, Instant)>,
+    unsettled: Unsettled,
+    told: Told,
+    input_ended: bool,
+    look_again_at: Instant,
+    lost_at: Option<Instant>,
+    leave_at: Option<Instant>,
+    _open: Open,
+}
+
+/// Counts the stream as open.
+struct Open(Arc<Shared>, #[expect(dead_code, reason = "held until the stream ends")] Place);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.metrics.streams.dec();
+    }
+}
+
+/// What happened.
+enum Step {
+    Event(Option<AttachEvent>),
+    Asked(Option<Result<Ask, Error>>),
+    Attached(Result<Attachment, NoAnswer>),
+    CommandsEnded,
+    Closing,
+    Changed,
+    OwnersChanged,
+    Timer,
+    Gone,
+}
+
+/// The way to the dispatcher, as far as there is one.
+#[derive(Default)]
+struct Link {
+    commands: Option<mpsc::Sender<AttachCommand>>,
+    events: Option<mpsc::Receiver<AttachEvent>>,
+    owner: Option<Owner>,
+    attaching: Option<BoxFuture<'static, Result<Attachment, NoAnswer>>>,
+}
+
+impl Link {
+    async fn event(events: &mut Option<mpsc::Receiver<AttachEvent>>) -> Option<AttachEvent> {
+        match events {
+            Some(events) => events.recv().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn room(
+        commands: &mut Option<mpsc::Sender<AttachCommand>>,
+    ) -> Result<mpsc::Permit<'_, AttachCommand>, mpsc::error::SendError<()>> {
+        match commands {
+            Some(commands) => commands.reserve().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn attached(
+        attaching: &mut Option<BoxFuture<'static, Result<Attachment, NoAnswer>>>,
+    ) -> Result<Attachment, NoAnswer> {
+        match attaching {
+            Some(attaching) => attaching.await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Session {
+    pub(super) fn new(door: Arc<Shared>, standing: Standing, opening: Opening, place: Place) -> Self {
+        let now = Instant::now();
+        door.metrics.streams.inc();
+        Self {
+            _open: Open(Arc::clone(&door), place),
+            left: opening.credit,
+            door,
+            standing,
+            opening,
+            commands: VecDeque::new(),
+            waiting: VecDeque::new(),
+            parked: None,
+            unsettled: Unsettled::default(),
+            told: Told::new(now),
+            input_ended: false,
+            look_again_at: now + LOOK_AGAIN,
+            lost_at: None,
+            leave_at: None,
+        }
+    }
+
+    /// Runs until either side ends it.
+    pub(super) async fn run(mut self, input: Input, out: Outlet) {
+        let end = self.work(input, &out).await;
+        let code = end.as_ref().map_or("OK", |error| error.kind.as_str());
+        self.door.metrics.ended(code);
+        tracing::debug!(group = %self.standing.group().name, code, "stream ended");
+        out.end(end);
+    }
+
+    /// The stream's life; gives its end.
+    async fn work(&mut self, mut input: Input, out: &Outlet) -> Option<Error> {
+        let mut changes = self.standing.changes();
+        let mut owners = self.door.dispatching.owners.changes();
+        let closing = self.door.closing.clone();
+        let mut link = Link { attaching: Some(self.attach(Duration::ZERO)), ..Link::default() };
+        loop {
+            if let Some(end) = self.over() {
+                return end;
+            }
+            let listens = !self.input_ended && self.waiting.len() < WAITING_MAX && self.unsettled.has_room();
+            let takes = self.waiting.is_empty() && self.parked.is_none();
+            let step = tokio::select! {
+                permit = out.messages.reserve(), if !self.waiting.is_empty() => match (permit, self.waiting.pop_front()) {
+                    (Ok(permit), Some(said)) => {
+                        permit.send(said);
+                        continue;
+                    }
+                    _ => Step::Gone,
+                },
+                permit = Link::room(&mut link.commands), if !self.commands.is_empty() => match permit {
+                    Ok(permit) => {
+                        if let Some(command) = self.commands.pop_front() {
+                            if let AttachCommand::Settle { sequence, .. } = &command {
+                                self.unsettled.sent(*sequence);
+                            }
+                            permit.send(command);
+                        }
+                        continue;
+                    }
+                    Err(_) => Step::CommandsEnded,
+                },
+                event = Link::event(&mut link.events), if takes => Step::Event(event),
+                attached = Link::attached(&mut link.attaching) => Step::Attached(attached),
+                asked = input.next(), if listens => Step::Asked(asked),
+                () = closing.cancelled(), if self.leave_at.is_none() => Step::Closing,
+                () = changed(&mut changes) => Step::Changed,
+                () = owners_changed(&mut owners) => Step::OwnersChanged,
+                () = tokio::time::sleep_until(self.next_look().into()) => Step::Timer,
+                () = out.messages.closed() => Step::Gone,
+            };
+            match step {
+                Step::Event(Some(event)) => self.happened(event),
+                Step::Event(None) => self.detach(&mut link),
+                // The dispatcher is leaving: its last events say so.
+                Step::CommandsEnded => link.commands = None,
+                Step::Attached(attached) => {
+                    if let Err(error) = self.attached(attached, &mut link) {
+                        return Some(error);
+                    }
+                }
+                Step::Asked(Some(Ok(ask))) => self.asked(ask),
+                Step::Asked(Some(Err(error))) => return Some(error),
+                Step::Asked(None) => self.input_ended = true,
+                Step::Closing => self.farewell(),
+                Step::Changed => {
+                    if let Err(error) = self.look_again() {
+                        return Some(error);
+                    }
+                }
+                Step::OwnersChanged => self.watch_owner(&link),
+                Step::Timer => {
+                    let now = Instant::now();
+                    if self.look_again_at <= now {
+                        if let Err(error) = self.look_again() {
+                            return Some(error);
+                        }
+                        changes = self.standing.changes();
+                    }
+                    self.on_time(now, &mut link);
+                }
+                Step::Gone => return None,
+            }
+        }
+    }
+
+    /// Whether the stream is over, and how.
+    fn over(&self) -> Option<Option<Error>> {
+        let quiet = self.waiting.is_empty() && self.unsettled.is_empty();
+        if let Some(leave_at) = self.leave_at
+            && (quiet || leave_at <= Instant::now())
+        {
+            return Some(Some(shutting_down()));
+        }
+        // A client that has said its last word and has no credit can get nothing any more.
+        let starved = self.input_ended && !self.opening.returns_credit && self.left.records == 0;
+        (starved && quiet && self.parked.is_none()).then_some(None)
+    }
+
+    /// Begins to look for the dispatcher.
+    fn attach(&self, pause: Duration) -> BoxFuture<'static, Result<Attachment, NoAnswer>> {
+        let door = Arc::clone(&self.door);
+        let caller = Arc::clone(self.standing.context());
+        let call = door.group_call(self.standing.call(), Arc::clone(self.standing.group()));
+        let wish = AttachWish {
+            credit_records: self.left.records,
+            credit_bytes: self.left.bytes,
+            batch_records: self.opening.batch_records,
+            returns_credit: self.opening.returns_credit,
+        };
+        Box::pin(async move {
+            tokio::time::sleep(pause).await;
+            let asking = Asking { caller: &caller, call, until: Instant::now() + SEARCH };
+            door.dispatching.attach(&asking, wish).await
+        })
+    }
+
+    fn attached(&mut self, attached: Result<Attachment, NoAnswer>, link: &mut Link) -> Result<(), Error> {
+        link.attaching = None;
+        match attached {
+            Ok(attachment) => {
+                self.told.attached(true);
+                // Credit that came meanwhile; what was there before went with the wish.
+                link.commands = Some(attachment.commands);
+                link.events = Some(attachment.events);
+                link.owner = Some(self.door.dispatching.owners.owner(self.standing.group().group_uid));
+                Ok(())
+            }
+            Err(NoAnswer::Moving) => {
+                link.attaching = Some(self.reattach(Duration::ZERO));
+                Ok(())
+            }
+            Err(NoAnswer::Refused(error)) if error.kind == ErrorKind::Unavailable => {
+                tracing::debug!(%error, group = %self.standing.group().name, "no stream at the dispatcher yet");
+                link.attaching = Some(self.reattach(ATTACH_PAUSE));
+                Ok(())
+            }
+            Err(NoAnswer::Refused(error)) => Err(error),
+        }
+    }
+
+    /// As [`Session::attach`]: the credit goes with the wish, not beside it.
+    fn reattach(&mut self, pause: Duration) -> BoxFuture<'static, Result<Attachment, NoAnswer>> {
+        self.commands.retain(|command| !matches!(command, AttachCommand::Credit { .. }));
+        self.attach(pause)
+    }
+
+    /// The dispatcher has let go of the stream.
+    fn detach(&mut self, link: &mut Link) {
+        self.door.metrics.reattached.inc();
+        self.told.attached(false);
+        self.lost_at = None;
+        for (sequence, read) in self.unsettled.take_sent() {
+            self.answer(sequence, &read.results(&[]));
+        }
+        *link = Link { attaching: Some(self.reattach(Duration::ZERO)), ..Link::default() };
+    }
+
+    fn happened(&mut self, event: AttachEvent) {
+        match event {
+            AttachEvent::Records(records) => self.records(records),
+            AttachEvent::Settled { sequence, outcomes } => {
+                if let Some((sequence, read)) = self.unsettled.take(sequence) {
+                    self.answer(sequence, &read.results(&outcomes));
+                }
+            }
+            AttachEvent::State(state) => self.told.dispatcher(state),
+        }
+    }
+
+    /// Hands records on, or keeps them while the tenant is over its limits.
+    fn records(&mut self, records: Vec<Leased>) {
+        let call = self.standing.call();
+        let pause = match (call.limiter.check_egress(), call.limiter.in_flight(0)) {
+            (Err(error), _) => error.retry_after.unwrap_or(MEMORY_PAUSE),
+            (_, Err(_)) => MEMORY_PAUSE,
+            (Ok(()), Ok(_)) => {
+                self.told.throttled(false);
+                let delivered = self.door.deliver(call, self.standing.group(), self.opening.encoding, records);
+                self.left.take(delivered.records.len(), delivered.bytes);
+                if !delivered.records.is_empty() {
+                    self.waiting.push_back(Said::Records(delivered.records));
+                }
+                return;
+            }
+        };
+        self.told.throttled(true);
+        self.parked = Some((records, Instant::now() + pause));
+    }
+
+    fn asked(&mut self, ask: Ask) {
+        match ask {
+            Ask::Credit(more) => {
+                let added = self.left.add(more);
+                if let Some(AttachCommand::Credit { records, bytes }) = self.commands.back_mut() {
+                    *records += added.records;
+                    *bytes += added.bytes;
+                } else if added != Credit::default() {
+                    self.commands.push_back(AttachCommand::Credit { records: added.records, bytes: added.bytes });
+                }
+            }
+            Ask::Settle { sequence, settle, ids } => {
+                let mut read = Read::of(&self.door.ack_ids, self.standing.group().group_uid, &ids);
+                let leases = std::mem::take(&mut read.leases);
+                if leases.is_empty() {
+                    self.answer(sequence, &read.results(&[]));
+                    return;
+                }
+                let sequence = self.unsettled.put(sequence, read);
+                self.commands.push_back(AttachCommand::Settle { sequence, settle, leases });
+            }
+        }
+    }
+
+    fn answer(&mut self, sequence: i64, results: &[SettleResult]) {
+        self.door.metrics.settled(results.iter().map(SettleResult::outcome));
+        self.waiting.push_back(Said::Settled(Settled { sequence, results: results.to_vec() }));
+    }
+
+    fn look_again(&mut self) -> Result<(), Error> {
+        self.look_again_at = Instant::now() + LOOK_AGAIN;
+        self.standing.look_again()
+    }
+
+    /// A dispatcher that has lost the group mostly says so itself; one that was stopped does not.
+    fn watch_owner(&mut self, link: &Link) {
+        let now_owner = self.door.dispatching.owners.owner(self.standing.group().group_uid);
+        self.lost_at = match &link.owner {
+            Some(owner) if *owner != now_owner => self.lost_at.or_else(|| Some(Instant::now() + LAST_WORD)),
+            _ => None,
+        };
+    }
+
+    fn on_time(&mut self, now: Instant, link: &mut Link) {
+        if self.lost_at.is_some_and(|at| at <= now) {
+            self.detach(link);
+        }
+        for (sequence, read) in self.unsettled.take_late(now) {
+            self.answer(sequence, &read.results(&[]));
+        }
+        if let Some((records, _)) = self.parked.take_if(|(_, until)| *until <= now) {
+            self.records(records);
+        }
+        if let Some(state) = self.told.due(now) {
+            self.notice(state, false);
+        }
+    }
+
+    fn next_look(&self) -> Instant {
+        let parked = self.parked.as_ref().map(|(_, until)| *until);
+        let notice = self.told.due_at().filter(|_| self.waiting.is_empty());
+        let times = [parked, notice, self.unsettled.late_at(), self.lost_at, self.leave_at];
+        times.into_iter().flatten().fold(self.look_again_at, Instant::min)
+    }
+
+    /// This gateway drains: the client may go to another one at once.
+    fn farewell(&mut self) {
+        self.notice(self.told.state(), true);
+        self.leave_at = Some(Instant::now() + FAREWELL);
+    }
+
+    fn notice(&mut self, state: DeliveryState, reconnect: bool) {
+        self.waiting.push_back(Said::Notice(Notice { state: state.into(), reconnect }));
+    }
+}
+
+fn shutting_down() -> Error {
+    Error::unavailable(
+        Reason::ShuttingDown,
+        "this gateway is shutting down; connect again: acknowledgements decide what comes again",
+    )
+    .with_retry_after(Duration::from_millis(100))
+}
+
+async fn changed(changes: &mut Option<watch::Receiver<u64>>) {
+    match changes {
+        Some(watched) => {
+            if watched.changed().await.is_err() {
+                // The view was replaced: the next look finds the new one.
+                *changes = None;
+            }
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn owners_changed(owners: &mut watch::Receiver<u64>) {
+    if owners.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

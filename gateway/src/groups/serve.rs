@@ -1,0 +1,224 @@
+//! This gateway's dispatcher for the other gateways, on the internal listener.
+//!
+//! Only gateways pass, and tenant and account come from the signed token of the caller, never from the message. A group that
+//! this gateway's view does not have yet is waited for, up to the revision that the door has applied.
+
+mod signed;
+mod stream;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use tower::Layer;
+
+use sluice_proto::internal::gateway::v1 as wire;
+use sluice_proto::internal::gateway::v1::attach_request;
+use sluice_proto::internal::gateway::v1::dispatch_service_server::{DispatchService, DispatchServiceServer};
+use sluice_runtime::internal::{CallerVerifier, RequireRole, RoleService};
+use sluice_runtime::statuses;
+use sluice_types::error::Error;
+use sluice_types::{ErrorKind, OpContext, Reason, Revision};
+
+use crate::groups::model::{AttachWish, Dispatch, DispatchError, GroupCall, TakeWish};
+use crate::groups::remote::messages::{Malformed, leased_to_wire, outcomes_to_wire, settlement_from_wire};
+use crate::view::View;
+use crate::view::applied::Applied;
+
+use self::signed::Signed;
+
+/// How long a call waits for the revision that its door has applied.
+const REVISION_WAIT: Duration = Duration::from_secs(2);
+/// How long a stream's first message may take.
+const FIRST_MESSAGE: Duration = Duration::from_secs(10);
+/// An answer leaves so long before the door stops waiting.
+const MARGIN: Duration = Duration::from_millis(30);
+/// A settlement of the most ids, and more.
+const REQUEST_BYTES_MAX: usize = 4 << 20;
+/// Messages of a stream that wait for the connection.
+const RESPONSES: usize = 1;
+
+/// What it is served from.
+#[derive(Clone)]
+pub struct ServeParts {
+    /// This process's dispatcher.
+    pub local: Arc<dyn Dispatch>,
+    /// Where groups are looked up.
+    pub view: Arc<View>,
+    /// What is applied of it.
+    pub applied: Applied,
+}
+
+/// The service, behind its checks.
+pub fn service(parts: ServeParts) -> RoleService<Signed<DispatchServiceServer<Served>>> {
+    let verifier = CallerVerifier::new(crate::ROLE);
+    let served = Served { parts, verifier: verifier.clone() };
+    let server = DispatchServiceServer::new(served).max_decoding_message_size(REQUEST_BYTES_MAX);
+    RequireRole::new(&[crate::ROLE]).layer(Signed::new(server, verifier))
+}
+
+/// The service.
+pub struct Served {
+    parts: ServeParts,
+    verifier: CallerVerifier,
+}
+
+impl Served {
+    /// The call of the group that a message names, for the caller of the token.
+    async fn call(&self, caller: &OpContext, group: Option<wire::GroupRef>) -> Result<GroupCall, DispatchError> {
+        let group = group.ok_or_else(|| malformed(Malformed("group")))?;
+        let uid = group.group_uid.parse().map_err(|_| malformed(Malformed("group uid")))?;
+        if group.tenant_uid != caller.tenant.uid().to_string() {
+            return Err(malformed(Malformed("tenant")));
+        }
+        self.catch_up(&group).await?;
+        let tenant = self.parts.view.tenant(caller.tenant.uid());
+        let resolved = tenant.and_then(|tenant| tenant.names().group_of(uid));
+        Ok(GroupCall {
+            group: resolved.ok_or_else(|| Error::not_found(&group.group_uid))?,
+            account: caller.principal.account_id.as_str().into(),
+            door: group.gateway_id.into(),
+            deadline: caller.deadline.checked_sub(MARGIN).unwrap_or(caller.deadline),
+        })
+    }
+
+    async fn catch_up(&self, group: &wire::GroupRef) -> Result<(), DispatchError> {
+        let mut topic_id = [0; 16];
+        if group.applied_offset < 0 || hex::decode_to_slice(&group.control_topic_id, &mut topic_id).is_err() {
+            return Ok(());
+        }
+        let wanted = Revision { topic_id, offset: group.applied_offset };
+        if self.parts.applied.wait_for(wanted, REVISION_WAIT).await {
+            return Ok(());
+        }
+        Err(DispatchError::Moving("this gateway is behind the control log".into()))
+    }
+
+    async fn unary<T>(
+        &self,
+        caller: Result<OpContext, Status>,
+        group: Option<wire::GroupRef>,
+        work: impl AsyncFnOnce(GroupCall) -> Result<T, DispatchError>,
+    ) -> Result<Response<T>, Status> {
+        let caller = caller?;
+        let answer = match self.call(&caller, group).await {
+            Ok(call) => work(call).await,
+            Err(error) => Err(error),
+        };
+        answer.map(Response::new).map_err(|error| status(error, &caller.request_id))
+    }
+}
+
+fn caller<M>(request: &mut Request<M>) -> Result<OpContext, Status> {
+    let context = request.extensions_mut().remove::<OpContext>();
+    context.ok_or_else(|| statuses::to_tonic(&Error::internal("a call came past the caller layer"), ""))
+}
+
+fn malformed(what: Malformed) -> DispatchError {
+    DispatchError::Refused(Error::internal(what))
+}
+
+/// What the door reads back from a failure.
+fn status(error: DispatchError, request_id: &str) -> Status {
+    let error = match error {
+        DispatchError::NotDispatcher => {
+            Error::new(ErrorKind::FailedPrecondition, Reason::NotDispatcher, "this gateway does not dispatch the group")
+        }
+        DispatchError::Moving(what) => {
+            Error::unavailable(Reason::GroupMoving, "the group is moving to another gateway").with_source(what)
+        }
+        DispatchError::Refused(error) => error,
+    };
+    statuses::to_tonic(&error, request_id)
+}
+
+#[tonic::async_trait]
+impl DispatchService for Served {
+    async fn take(&self, mut request: Request<wire::TakeRequest>) -> Result<Response<wire::TakeResponse>, Status> {
+        let caller = caller(&mut request);
+        let wire::TakeRequest { group, max_records, max_bytes, wait_ms } = request.into_inner();
+        self.unary(caller, group, async |call| {
+            let wish = TakeWish {
+                records: usize::try_from(max_records).unwrap_or(0).max(1),
+                bytes: u64::try_from(max_bytes).unwrap_or(0),
+                wait: Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0)),
+            };
+            let taken = self.parts.local.take(&call, wish).await?;
+            let records = taken.records.into_iter().map(leased_to_wire).collect();
+            Ok(wire::TakeResponse { records, state: taken.state.into() })
+        })
+        .await
+    }
+
+    async fn settle(
+        &self,
+        mut request: Request<wire::SettleRequest>,
+    ) -> Result<Response<wire::SettleResponse>, Status> {
+        let caller = caller(&mut request);
+        let wire::SettleRequest { group, settlement } = request.into_inner();
+        self.unary(caller, group, async |call| {
+            let (settle, leases) = settlement_from_wire(settlement.unwrap_or_default()).map_err(malformed)?;
+            let outcomes = self.parts.local.settle(&call, settle, leases).await?;
+            Ok(wire::SettleResponse { outcomes: outcomes_to_wire(outcomes) })
+        })
+        .await
+    }
+
+    type AttachStream = ReceiverStream<Result<wire::AttachResponse, Status>>;
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<wire::AttachRequest>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        let (metadata, extensions, mut requests) = request.into_parts();
+        let first = tokio::time::timeout(FIRST_MESSAGE, requests.message()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("no first message"))??.unwrap_or_default();
+        let caller = signed::verify(&self.verifier, &metadata, &extensions, &first)?;
+        let Some(attach_request::Message::Start(start)) = first.message else {
+            return Err(status(malformed(Malformed("start")), &caller.request_id));
+        };
+        let credit = start.credit.unwrap_or_default();
+        let wish = AttachWish {
+            credit_records: u64::try_from(credit.records).unwrap_or(0),
+            credit_bytes: u64::try_from(credit.bytes).unwrap_or(0),
+            batch_records: usize::try_from(start.max_batch_records).unwrap_or(0).max(1),
+            returns_credit: start.returns_credit,
+        };
+        let attached = match self.call(&caller, start.group).await {
+            Ok(call) => {
+                let deadline = call.deadline.max(Instant::now());
+                let attached = tokio::time::timeout_at(deadline.into(), self.parts.local.attach(&call, wish)).await;
+                attached.unwrap_or_else(|_| Err(DispatchError::Moving("not attached in time".into())))
+            }
+            Err(error) => Err(error),
+        };
+        let attachment = attached.map_err(|error| status(error, &caller.request_id))?;
+        let (out, responses) = mpsc::channel(RESPONSES);
+        tokio::spawn(stream::carry(requests, attachment, out));
+        Ok(Response::new(ReceiverStream::new(responses)))
+    }
+
+    async fn inspect(
+        &self,
+        mut request: Request<wire::InspectRequest>,
+    ) -> Result<Response<wire::InspectResponse>, Status> {
+        let caller = caller(&mut request);
+        self.unary(caller, request.into_inner().group, async |call| {
+            let inspected = self.parts.local.inspect(&call).await?;
+            Ok(wire::InspectResponse { dispatching: inspected.dispatching, status: Some(inspected.status) })
+        })
+        .await
+    }
+
+    async fn reset(&self, mut request: Request<wire::ResetRequest>) -> Result<Response<wire::ResetResponse>, Status> {
+        let caller = caller(&mut request);
+        let wire::ResetRequest { group, request } = request.into_inner();
+        self.unary(caller, group, async |call| {
+            let response = self.parts.local.reset(&call, request.unwrap_or_default()).await?;
+            Ok(wire::ResetResponse { response: Some(response) })
+        })
+        .await
+    }
+}
