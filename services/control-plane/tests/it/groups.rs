@@ -113,14 +113,14 @@ async fn a_group_comes_back_as_it_was_sent_and_gateways_get_it_with_its_defaults
     let (version, state) = &states[0];
     assert_eq!((*version, &state.uid, state.life()), (1, &plain.uid, Life::Active));
     assert_eq!((state.id.as_str(), state.namespace_id.as_str()), ("plain", "prod"));
-    assert_eq!((state.start.clone(), state.key_ordered), (Some(group_state::Start::StartEarliest(true)), true));
+    assert_eq!((state.start, state.key_ordered), (Some(group_state::Start::StartEarliest(true)), true));
     assert_eq!((state.ack_deadline_ms, state.max_attempts), (30_000, 0));
     assert_eq!((state.minimum_backoff_ms, state.maximum_backoff_ms), (2_000, 60_000));
     let (_, state) = &states[1];
     assert_eq!((&state.uid, &state.topic_ids), (&uid, &vec!["refunds".to_owned(), "orders".to_owned()]));
     // Rounded up: no record before the time.
     let start = Some(group_state::Start::StartTimeMs(1_700_000_000_001));
-    assert_eq!((state.start.clone(), state.key_ordered), (start, false));
+    assert_eq!((state.start, state.key_ordered), (start, false));
     assert_eq!((state.ack_deadline_ms, state.max_attempts), (90_500, 7));
     assert_eq!((state.minimum_backoff_ms, state.maximum_backoff_ms), (0, 1_500));
     assert_eq!(state.dead_letter_topic_id, "dead");
