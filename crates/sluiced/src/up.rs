@@ -119,7 +119,7 @@ async fn with_stack(
     let local = Local::prepare(stack, dir, &layout).await?;
     let stop_roles = CancellationToken::new();
     let mut running = roles::start(&local, args.separate, stack, stop_roles.clone())?;
-    let outcome = serve(&local, &mut running, shutdown, step).await;
+    let outcome = serve(&local, stack, &mut running, shutdown, step).await;
 
     match &outcome {
         Ok(()) => eprintln!("stopping"),
@@ -130,9 +130,10 @@ async fn with_stack(
     outcome.map_err(|_| Told.into())
 }
 
-/// Until a signal, or until something ends that must not.
+/// Until a signal, or until something ends that must not: a role, Kafka, PostgreSQL.
 async fn serve(
     local: &Local,
+    stack: &Stack,
     running: &mut roles::Running,
     shutdown: &CancellationToken,
     step: &impl Fn(&str),
@@ -142,6 +143,9 @@ async fn serve(
         DemoTenant::make_or_find(local).await
     };
     let tenant = tokio::select! {
+        // First: a role that cannot work without it may end, too.
+        biased;
+        failure = stack.ended() => return Err(failure.into()),
         tenant = ready => tenant?,
         failure = running.ended() => return Err(failure),
         () = shutdown.cancelled() => return Ok(()),
@@ -149,6 +153,8 @@ async fn serve(
     step("ready");
     eprintln!("{}", greeting::text(local, &tenant));
     tokio::select! {
+        biased;
+        failure = stack.ended() => Err(failure.into()),
         failure = running.ended() => Err(failure),
         () = shutdown.cancelled() => Ok(()),
     }

@@ -76,3 +76,17 @@ async fn a_broker_that_cannot_start_says_why() {
     assert!(Client::connect(ClientConfig { ..kafka.connection().client_config(ADMIN).unwrap() }, CALL).await.is_ok());
     eventually("the broker runs", CALL, async || kafka.pid(1).unwrap().is_some()).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_of_kafka_and_postgresql_dies_is_named_with_its_log() {
+    let stack = Stack::builder().brokers(2).build().await.unwrap();
+    let died = async |name: &str, log: &str| {
+        let error = tokio::time::timeout(BACK, stack.ended()).await.expect("is noticed");
+        let text = error.to_string();
+        assert!(matches!(&error, Error::Died { name: found, .. } if found == name), "{text}");
+        assert!(text.contains("SIGKILL") && text.contains(log), "{text}");
+    };
+    assert!(tokio::time::timeout(Duration::from_millis(100), stack.ended()).await.is_err(), "all of them run");
+    tokio::join!(died("kafka-2", "node-2/server.log"), async { stack.kafka().unwrap().kill9(2).await.unwrap() });
+    tokio::join!(died("postgres", "postgres.log"), stack.postgres().unwrap().kill9());
+}
