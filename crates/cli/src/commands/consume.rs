@@ -41,11 +41,12 @@ pub(crate) async fn run(global: &Global, command: Consume) -> Result<()> {
     let session = Session::tenant(global)?;
     let mut stop = Stop::listen()?;
     let mut work = Work::new(global, &command);
-    let opening = Opening { session: &session, group: &group, topics: &topics, timeout: global.timeout };
     let mut pause = PAUSE_FIRST;
     let mut told = false;
     while !work.is_over() && !stop.asked() {
         let begun = Instant::now();
+        let (timeout, wish) = (global.timeout, work.connecting());
+        let opening = Opening { session: &session, group: &group, topics: &topics, timeout, wish };
         let line = tokio::select! {
             line = Line::open(opening, command.transport) => line,
             () = stop.wait() => break,

@@ -18,6 +18,7 @@ use sluice_proto::admin::v1::{
 };
 use sluice_proto::google::longrunning::{Operation, operation};
 use sluice_proto::wkt::{self, FieldMask};
+use sluice_types::limits::{ACK_DEADLINE_MS_DEFAULT, MAX_ATTEMPTS_DEFAULT};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt;
@@ -265,13 +266,13 @@ fn row(group: &Group) -> Vec<String> {
     let attempts = match (&group.retry_policy, group.dead_letter_topic.is_empty()) {
         (_, true) => "-".to_owned(),
         (Some(policy), false) if policy.max_attempts > 0 => policy.max_attempts.to_string(),
-        (_, false) => sluice_types::limits::MAX_ATTEMPTS_DEFAULT.to_string(),
+        (_, false) => MAX_ATTEMPTS_DEFAULT.to_string(),
     };
     vec![
         last_part(&group.name).to_owned(),
         topics(group),
         output::word(group.ordering().as_str_name(), "ORDERING_"),
-        group.ack_deadline.as_ref().map_or("-".into(), span),
+        ack_deadline(group),
         attempts,
         when::shown(group.create_time.as_ref()),
     ]
@@ -280,6 +281,10 @@ fn row(group: &Group) -> Vec<String> {
 /// The topics by id: they are all of the group's namespace.
 fn topics(group: &Group) -> String {
     group.topics.iter().map(|topic| last_part(topic)).collect::<Vec<_>>().join(" ")
+}
+
+fn ack_deadline(group: &Group) -> String {
+    span(&group.ack_deadline.unwrap_or_else(|| wkt::Duration::from_millis(ACK_DEADLINE_MS_DEFAULT)))
 }
 
 /// `30s`, `1.5s`, `10m`.

@@ -35,6 +35,8 @@ pub(super) struct Opening<'a> {
     pub(super) topics: &'a [String],
     /// How long one call may take.
     pub(super) timeout: Duration,
+    /// What is asked for at once.
+    pub(super) wish: Option<Wish>,
 }
 
 /// A connection.
@@ -44,7 +46,7 @@ pub(super) enum Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    /// Opens it; nothing comes before it is asked for.
+    /// Opens it.
     pub(super) async fn open(opening: Opening<'a>, transport: Transport) -> Result<Self, Status> {
         Ok(match transport {
             Transport::Stream => Self::Stream(Box::new(StreamLine::open(opening).await?)),

@@ -44,7 +44,7 @@ impl<'a> PullLine<'a> {
         Self {
             opening,
             client,
-            wished: 0,
+            wished: opening.wish.map_or(0, |wish| wish.records),
             stopped: false,
             pulling: None,
             settling: FuturesUnordered::new(),
@@ -94,7 +94,7 @@ impl<'a> PullLine<'a> {
 
     fn pull(&self) -> Pulling<'a> {
         let mut client = self.client.clone();
-        let Opening { session, group, topics, timeout } = self.opening;
+        let Opening { session, group, topics, timeout, .. } = self.opening;
         let request = PullRequest {
             group: group.to_owned(),
             max_records: self.wished.min(PULL_RECORDS_MAX as u32) as i32,

@@ -33,7 +33,7 @@ impl StreamLine {
         let (sender, receiver) = mpsc::channel(SENT);
         let start = ConsumeStart {
             group: opening.group.to_owned(),
-            credit: None,
+            credit: opening.wish.map(credit),
             encoding: PayloadEncoding::Bytes.into(),
             max_batch_records: 0,
             topics: opening.topics.to_vec(),
@@ -85,8 +85,7 @@ impl StreamLine {
     }
 
     pub(super) fn ask(&mut self, wish: Wish) {
-        let credit = ConsumeCredit { records: wish.records as i32, bytes: wish.bytes as i64 };
-        self.outbox.push_back(ConsumeRequest { message: Some(Message::Credit(credit)), sequence: 0 });
+        self.outbox.push_back(ConsumeRequest { message: Some(Message::Credit(credit(wish))), sequence: 0 });
     }
 
     pub(super) fn settle(&mut self, sequence: i64, order: &Order) {
@@ -100,4 +99,8 @@ impl StreamLine {
         };
         self.outbox.push_back(ConsumeRequest { message: Some(message), sequence });
     }
+}
+
+fn credit(wish: Wish) -> ConsumeCredit {
+    ConsumeCredit { records: wish.records as i32, bytes: wish.bytes as i64 }
 }

@@ -12,7 +12,7 @@ use tonic::Status;
 
 use super::line::{Event, Line};
 use super::orders::{self, Order, Verb};
-use super::room::Room;
+use super::room::{Room, Wish};
 use super::stop::Stop;
 use super::written::{self, Form};
 use crate::args::Global;
@@ -103,9 +103,14 @@ impl<'a> Work<'a> {
         self.failure.is_some() || self.room.is_used_up() && settled && self.unanswered.is_empty()
     }
 
+    /// A connection is to be opened: what to ask for on it.
+    pub(super) fn connecting(&mut self) -> Option<Wish> {
+        self.room.connected();
+        self.room.ask()
+    }
+
     /// Works on one connection until it ends, or there is nothing more to do.
     pub(super) async fn serve(&mut self, line: &mut Line<'_>, stop: &mut Stop) -> Result<Ended> {
-        self.room.connected();
         self.answered |= matches!(line, Line::Stream(_));
         for (sequence, order) in &self.unanswered {
             line.settle(*sequence, order);

@@ -10,7 +10,7 @@ use sluice_proto::stream::v1::consumer_service_client::ConsumerServiceClient;
 use sluice_proto::stream::v1::{Consumer, GetGroupStatusRequest, GroupStatus, PartitionStatus};
 use sluice_types::limits::{BACKOFF_MS_DEFAULT, BACKOFF_MS_MAX, MAX_ATTEMPTS_DEFAULT};
 
-use super::{span, states, topics, while_moving};
+use super::{ack_deadline, span, states, topics, while_moving};
 use crate::args::{Global, Output};
 use crate::connect::Session;
 use crate::output::printable;
@@ -58,7 +58,7 @@ fn shown(group: &Group, status: Option<&GroupStatus>, all: bool) -> String {
         by_topic.entry(super::last_part(&partition.topic)).or_default().push(partition);
     }
     for (topic, partitions) in by_topic {
-        let rows = partitions.iter().map(|partition| partition_row(partition));
+        let rows = partitions.iter().map(|partition| partition_row(partition, !status.dispatcher.is_empty()));
         text.push_str(&format!("\n{}\n{}\n", printable(topic), output::table(&columns, rows)));
     }
     let left = status.partitions.len() - chosen.len();
@@ -97,7 +97,7 @@ fn declared(group: &Group, status: Option<&GroupStatus>) -> Vec<(&'static str, S
         ("topics", topics(group)),
         ("start", start),
         ("ordering", output::word(group.ordering().as_str_name(), "ORDERING_").to_lowercase()),
-        ("ack deadline", group.ack_deadline.as_ref().map_or("-".into(), span)),
+        ("ack deadline", ack_deadline(group)),
         ("retries", retries(group)),
     ];
     if !group.display_name.is_empty() {
@@ -113,13 +113,14 @@ fn declared(group: &Group, status: Option<&GroupStatus>) -> Vec<(&'static str, S
     pairs.push(("created", when::shown(group.create_time.as_ref())));
     if let Some(status) = status {
         let dispatcher = if status.dispatcher.is_empty() {
-            "none: nobody consumes".into()
+            "none".into()
         } else {
             format!("{} since {}", status.dispatcher, when::shown(status.dispatching_since.as_ref()))
         };
         pairs.push(("dispatcher", dispatcher));
         pairs.push(("lag", output::records(u64::try_from(status.lag).unwrap_or_default())));
-        pairs.push(("state", format!("{}: {}", states::short(status.state()), states::meaning(status.state()))));
+        let (word, sentence) = states::of_group(status);
+        pairs.push(("state", format!("{word}: {sentence}")));
         if !status.missing_topics.is_empty() {
             let missing = status.missing_topics.iter().map(|topic| super::last_part(topic));
             pairs.push(("missing", missing.collect::<Vec<_>>().join(" ")));
@@ -167,7 +168,7 @@ fn consumer_row(consumer: &Consumer) -> Vec<String> {
     ]
 }
 
-fn partition_row(partition: &PartitionStatus) -> Vec<String> {
+fn partition_row(partition: &PartitionStatus, is_dispatched: bool) -> Vec<String> {
     vec![
         partition.partition.to_string(),
         partition.committed_offset.map_or("-".into(), |offset| offset.to_string()),
@@ -177,7 +178,7 @@ fn partition_row(partition: &PartitionStatus) -> Vec<String> {
         partition.outstanding_records.to_string(),
         partition.delayed_records.to_string(),
         partition.blocked_records.to_string(),
-        states::short(partition.state()).to_owned(),
+        if is_dispatched { states::short(partition.state()) } else { "-" }.to_owned(),
     ]
 }
 

@@ -37,23 +37,10 @@ fn explained(group: &str, status: &GroupStatus) -> String {
     let state = status.state();
     let mut lines = vec![format!(
         "{group}: {}. {} not done, {}.",
-        states::meaning(state),
+        states::of_group(status).1,
         output::records(u64::try_from(status.lag).unwrap_or_default()),
         consumers(status),
     )];
-    if status.dispatcher.is_empty() {
-        lines.push(
-            "No gateway reads for it, because nobody consumes: the first consumer starts it within a second or two."
-                .into(),
-        );
-    }
-    if !status.missing_topics.is_empty() {
-        let missing: Vec<_> = status.missing_topics.iter().map(|topic| super::last_part(topic)).collect();
-        lines.push(format!(
-            "Not there: {}. A topic that is created under that name is read at once.",
-            missing.join(", ")
-        ));
-    }
     for finding in status.findings.iter().take(FINDINGS_SHOWN) {
         lines.push(format!("- {}", line(finding)));
     }
@@ -61,7 +48,8 @@ fn explained(group: &str, status: &GroupStatus) -> String {
         lines.push(format!("- and {} more; --output json has them", status.findings.len() - FINDINGS_SHOWN));
     }
     let is_good = |state| matches!(state, DeliveryState::Flowing | DeliveryState::NoRecords);
-    if is_good(state) && status.findings.iter().all(|finding| is_good(finding.state())) {
+    if is_good(state) && !status.consumers.is_empty() && status.findings.iter().all(|finding| is_good(finding.state()))
+    {
         lines.push("Nothing holds records back.".into());
     } else if status.findings.is_empty()
         && let Some(remedy) = states::remedy(state)
@@ -113,7 +101,9 @@ mod tests {
     #[test]
     fn a_group_that_nobody_dispatches_is_explained_too() {
         let text = explained("demo/billing", &status(DeliveryState::Unspecified));
-        assert!(text.contains("nobody consumes"), "{text}");
+        assert!(text.contains("nobody consumes, and nothing waits"), "{text}");
+        let waiting = GroupStatus { lag: 3, ..status(DeliveryState::NoRecords) };
+        assert!(explained("demo/billing", &waiting).contains("nobody consumes. 3 records not done"), "nothing flows");
     }
 
     #[test]

@@ -1,6 +1,20 @@
 //! Delivery states in words: what one means, and what to do about it.
 
-use sluice_proto::stream::v1::DeliveryState;
+use sluice_proto::stream::v1::{DeliveryState, GroupStatus};
+
+/// How a whole group fares, in a word or two and in a sentence. Where nobody consumes nothing is held back, and nothing flows.
+pub(super) fn of_group(status: &GroupStatus) -> (&'static str, &'static str) {
+    let state = status.state();
+    let is_quiet = matches!(
+        state,
+        DeliveryState::Unspecified | DeliveryState::Flowing | DeliveryState::NoRecords | DeliveryState::CatchingUp
+    );
+    match status.consumers.is_empty() {
+        true if is_quiet && status.lag > 0 => ("idle", "nobody consumes"),
+        true if is_quiet => ("idle", "nobody consumes, and nothing waits"),
+        _ => (short(state), meaning(state)),
+    }
+}
 
 /// Two or three words, for a column.
 pub(crate) fn short(state: DeliveryState) -> &'static str {
