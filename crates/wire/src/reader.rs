@@ -7,6 +7,7 @@
 
 mod catch_up;
 mod cursors;
+mod polls;
 mod session;
 mod tail_lane;
 

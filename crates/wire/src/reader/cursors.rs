@@ -2,9 +2,10 @@
 //!
 //! One cursor per partition, because a fetch cannot carry two positions of one partition. It polls at the lowest
 //! offset that somebody waits at. A cursor whose waiters were served stays for a moment at the offset after the
-//! records, where its readers are about to come back.
+//! records, where its readers are about to come back. Cursors that changed are listed, so that thousands of idle ones
+//! cost nothing however often the broker is polled.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -50,38 +51,52 @@ pub(super) struct Position {
 }
 
 struct Waiter {
-    offset: i64,
     max_bytes: u32,
     reply: oneshot::Sender<Result<Outcome>>,
+}
+
+/// A waiter's place, to give it up by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seat {
+    key: Key,
+    offset: i64,
+    number: u64,
 }
 
 struct Cursor {
     position: Position,
     marks: Option<Marks>,
-    waiters: Vec<Waiter>,
-    /// Offset at which the long poll under way asks for this partition.
-    covered: Option<i64>,
+    /// By offset, then in the order of coming.
+    waiters: BTreeMap<(i64, u64), Waiter>,
     idle_since: Option<Instant>,
 }
 
+/// The cursors of one broker.
 #[derive(Default)]
-pub(super) struct Cursors(HashMap<Key, Cursor>);
+pub(super) struct Cursors {
+    all: HashMap<Key, Cursor>,
+    /// Those whose position may not be what the broker was told last, and those that are gone.
+    changed: HashSet<Key>,
+    /// Those without waiters, oldest first. An entry counts only while its cursor says the same.
+    idle: VecDeque<(Instant, Key)>,
+    next_number: u64,
+}
 
 impl Cursors {
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
     }
 
-    /// True if the long poll under way would see a record at this offset.
-    pub(super) fn polls_at(&self, key: Key, offset: i64) -> bool {
-        self.0.get(&key).is_some_and(|cursor| cursor.covered == Some(offset) && cursor.position.offset == offset)
+    /// Where a partition is to be polled.
+    pub(super) fn offset(&self, key: Key) -> Option<i64> {
+        self.all.get(&key).map(|cursor| cursor.position.offset)
     }
 
     pub(super) fn marks(&self, key: Key) -> Option<Marks> {
-        self.0.get(&key).and_then(|cursor| cursor.marks)
+        self.all.get(&key).and_then(|cursor| cursor.marks)
     }
 
-    /// Adds a waiter. True if no long poll under way covers it.
+    /// Adds a waiter.
     pub(super) fn join(
         &mut self,
         key: Key,
@@ -89,48 +104,74 @@ impl Cursors {
         max_bytes: u32,
         epoch: i32,
         marks: Option<Marks>,
-    ) -> (oneshot::Receiver<Result<Outcome>>, bool) {
+    ) -> (Seat, oneshot::Receiver<Result<Outcome>>) {
         let (reply, turn) = oneshot::channel();
-        let cursor = self.0.entry(key).or_insert_with(|| Cursor {
+        let seat = Seat { key, offset, number: self.next_number };
+        self.next_number += 1;
+        let cursor = self.all.entry(key).or_insert_with(|| Cursor {
             position: Position { offset, max_bytes, epoch },
             marks,
-            waiters: Vec::new(),
-            covered: None,
+            waiters: BTreeMap::new(),
             idle_since: None,
         });
-        cursor.position.epoch = cursor.position.epoch.max(epoch);
+        let before = (cursor.position, cursor.waiters.is_empty());
+        let position = &mut cursor.position;
+        if cursor.waiters.is_empty() || offset < position.offset {
+            (position.offset, position.max_bytes) = (offset, max_bytes);
+        } else if offset == position.offset {
+            position.max_bytes = position.max_bytes.min(max_bytes);
+        }
+        position.epoch = position.epoch.max(epoch);
         cursor.marks = marks.or(cursor.marks);
-        cursor.waiters.push(Waiter { offset, max_bytes, reply });
-        cursor.settle();
-        (turn, cursor.covered != Some(cursor.position.offset))
+        cursor.idle_since = None;
+        cursor.waiters.insert((offset, seat.number), Waiter { max_bytes, reply });
+        if before != (cursor.position, false) {
+            self.changed.insert(key);
+        }
+        (seat, turn)
     }
 
-    /// Every position for the long poll, which from now on covers them. Forgets whom nobody waits for any more.
-    pub(super) fn take_all(&mut self, now: Instant) -> Vec<(Key, Position)> {
-        self.0.retain(|_, cursor| {
-            cursor.settle();
-            cursor.idle_since.is_none_or(|since| now.saturating_duration_since(since) < LINGER)
-        });
-        let positions = self.0.iter_mut().map(|(&key, cursor)| {
-            cursor.covered = Some(cursor.position.offset);
-            (key, cursor.position)
-        });
-        positions.collect()
+    /// A waiter goes away, served or not.
+    pub(super) fn leave(&mut self, seat: Seat, now: Instant) {
+        let Some(cursor) = self.all.get_mut(&seat.key) else { return };
+        if cursor.waiters.remove(&(seat.offset, seat.number)).is_some() {
+            self.settle(seat.key, now);
+        }
     }
 
-    /// Positions that somebody waits at and the long poll under way does not cover.
-    pub(super) fn uncovered(&mut self) -> Vec<(Key, Position)> {
-        let open = self.0.iter_mut().filter_map(|(&key, cursor)| {
-            cursor.settle();
-            let covered = cursor.covered == Some(cursor.position.offset);
-            (!covered && !cursor.waiters.is_empty()).then_some((key, cursor.position))
-        });
-        open.collect()
+    /// Everything to be polled.
+    pub(super) fn take_all(&mut self) -> Vec<(Key, Option<Position>)> {
+        self.changed.clear();
+        self.all.iter().map(|(&key, cursor)| (key, Some(cursor.position))).collect()
+    }
+
+    /// What changed since the last time; `None` is not to be polled any more.
+    pub(super) fn take_changed(&mut self) -> Vec<(Key, Option<Position>)> {
+        let position = |key| (key, self.all.get(&key).map(|cursor| cursor.position));
+        self.changed.drain().map(position).collect()
+    }
+
+    /// What changed and is waited for.
+    pub(super) fn changed(&self) -> impl Iterator<Item = (Key, Position)> {
+        let waited_for = |key: &Key| self.all.get(key).filter(|cursor| !cursor.waiters.is_empty());
+        self.changed.iter().filter_map(move |key| Some((*key, waited_for(key)?.position)))
+    }
+
+    /// Forgets cursors that nobody came back to.
+    pub(super) fn expire(&mut self, now: Instant) {
+        while let Some(&(since, key)) = self.idle.front()
+            && now.saturating_duration_since(since) >= LINGER
+        {
+            self.idle.pop_front();
+            if self.all.get(&key).is_some_and(|cursor| cursor.idle_since == Some(since)) {
+                self.remove(key);
+            }
+        }
     }
 
     /// Hands out what the broker said about a partition that was asked for at `asked_offset`.
-    pub(super) fn answer(&mut self, key: Key, asked_offset: i64, answer: Result<Fetched>) {
-        let Some(cursor) = self.0.get_mut(&key) else { return };
+    pub(super) fn answer(&mut self, key: Key, asked_offset: i64, answer: Result<Fetched>, now: Instant) {
+        let Some(cursor) = self.all.get_mut(&key) else { return };
         let fetched = match answer {
             Ok(fetched) => fetched,
             // About a position nobody waits at any more.
@@ -144,55 +185,53 @@ impl Cursors {
         }
         if cursor.waiters.is_empty() {
             // Nobody came back for it; whoever still does reads it without waiting.
-            self.0.remove(&key);
-            return;
+            return drop(self.remove(key));
         }
         cursor.position.offset = next_offset;
-        for waiter in std::mem::take(&mut cursor.waiters) {
-            if waiter.offset == asked_offset {
-                let _gone = waiter.reply.send(Ok(Outcome::Data(fetched.clone())));
-            } else if waiter.offset < next_offset {
-                let _gone = waiter.reply.send(Ok(Outcome::Behind));
-            } else {
-                cursor.waiters.push(waiter);
-            }
+        let later = cursor.waiters.split_off(&(next_offset, 0));
+        for ((offset, _), waiter) in std::mem::replace(&mut cursor.waiters, later) {
+            let outcome = if offset == asked_offset { Outcome::Data(fetched.clone()) } else { Outcome::Behind };
+            let _gone = waiter.reply.send(Ok(outcome));
         }
-        cursor.settle();
+        self.settle(key, now);
+        self.changed.insert(key);
     }
 
     fn fail(&mut self, key: Key, error: &Error) {
-        for waiter in self.0.remove(&key).into_iter().flat_map(|cursor| cursor.waiters) {
+        for waiter in self.remove(key).into_iter().flat_map(|cursor| cursor.waiters.into_values()) {
             let _gone = waiter.reply.send(Err(error.clone()));
         }
     }
 
     /// The connection failed: everybody hears it and asks again, perhaps elsewhere.
     pub(super) fn fail_all(&mut self, error: &Error) {
-        for waiter in self.0.drain().flat_map(|(_, cursor)| cursor.waiters) {
+        self.changed.clear();
+        self.idle.clear();
+        for waiter in self.all.drain().flat_map(|(_, cursor)| cursor.waiters.into_values()) {
             let _gone = waiter.reply.send(Err(error.clone()));
         }
     }
 
-    /// The long poll ended: nothing is covered until the next begins.
-    pub(super) fn uncover(&mut self) {
-        for cursor in self.0.values_mut() {
-            cursor.covered = None;
-        }
+    fn remove(&mut self, key: Key) -> Option<Cursor> {
+        self.changed.insert(key);
+        self.all.remove(&key)
     }
-}
 
-impl Cursor {
-    /// Drops waiters that went away and puts the position where the lowest of the others waits.
-    fn settle(&mut self) {
-        self.waiters.retain(|waiter| !waiter.reply.is_closed());
-        match self.waiters.iter().map(|waiter| waiter.offset).min() {
-            Some(offset) => {
-                let at_offset = self.waiters.iter().filter(|waiter| waiter.offset == offset);
-                self.position.max_bytes = at_offset.map(|waiter| waiter.max_bytes).min().unwrap_or(1);
-                self.position.offset = offset;
-                self.idle_since = None;
+    /// Puts the position where the lowest waiter is. Without waiters it stays, for a while.
+    fn settle(&mut self, key: Key, now: Instant) {
+        let Some(cursor) = self.all.get_mut(&key) else { return };
+        match cursor.waiters.first_key_value() {
+            Some((&(offset, _), _)) if offset == cursor.position.offset => {}
+            Some((&(offset, _), _)) => {
+                let at_offset = cursor.waiters.range((offset, 0)..=(offset, u64::MAX));
+                cursor.position.max_bytes = at_offset.map(|(_, waiter)| waiter.max_bytes).min().unwrap_or(1);
+                cursor.position.offset = offset;
+                self.changed.insert(key);
             }
-            None => drop(self.idle_since.get_or_insert_with(Instant::now)),
+            None => {
+                cursor.idle_since = Some(now);
+                self.idle.push_back((now, key));
+            }
         }
     }
 }

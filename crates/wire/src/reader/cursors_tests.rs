@@ -20,8 +20,12 @@ fn fetched(from: i64, to: i64) -> Fetched {
     }
 }
 
-fn join(cursors: &mut Cursors, offset: i64) -> (oneshot::Receiver<Result<Outcome>>, bool) {
+fn join(cursors: &mut Cursors, offset: i64) -> (Seat, oneshot::Receiver<Result<Outcome>>) {
     cursors.join(KEY, offset, 1000, 0, None)
+}
+
+fn answer(cursors: &mut Cursors, asked_offset: i64, answer: Result<Fetched>) {
+    cursors.answer(KEY, asked_offset, answer, Instant::now());
 }
 
 fn got_data(turn: &mut oneshot::Receiver<Result<Outcome>>) -> bool {
@@ -31,71 +35,72 @@ fn got_data(turn: &mut oneshot::Receiver<Result<Outcome>>) -> bool {
 #[tokio::test]
 async fn all_waiters_at_one_place_share_one_answer() {
     let mut cursors = Cursors::default();
-    let (mut a, uncovered) = join(&mut cursors, 5);
-    assert!(uncovered);
-    assert_eq!(cursors.take_all(Instant::now()).len(), 1);
-    let (mut b, uncovered) = join(&mut cursors, 5);
-    assert!(!uncovered);
-    cursors.answer(KEY, 5, Ok(fetched(5, 7)));
+    let (_, mut a) = join(&mut cursors, 5);
+    assert_eq!(cursors.take_changed().len(), 1);
+    let (_, mut b) = join(&mut cursors, 5);
+    assert!(cursors.take_changed().is_empty(), "it is polled there already");
+    answer(&mut cursors, 5, Ok(fetched(5, 7)));
     assert!(got_data(&mut a) && got_data(&mut b));
-}
-
-#[tokio::test]
-async fn a_reader_that_comes_back_is_covered_by_the_poll_under_way() {
-    let mut cursors = Cursors::default();
-    let (mut turn, _) = join(&mut cursors, 5);
-    cursors.take_all(Instant::now());
-    cursors.answer(KEY, 5, Ok(fetched(5, 7)));
-    assert!(got_data(&mut turn));
-    assert_eq!(cursors.take_all(Instant::now())[0].1.offset, 7);
-    assert!(cursors.polls_at(KEY, 7) && !cursors.polls_at(KEY, 5));
-    assert!(!join(&mut cursors, 7).1);
+    assert_eq!(cursors.offset(KEY), Some(7), "where they are about to come back");
+    assert_eq!(cursors.take_changed().len(), 1);
 }
 
 #[tokio::test]
 async fn an_answer_for_a_place_already_left_is_not_given_twice() {
     let mut cursors = Cursors::default();
-    let (mut first, _) = join(&mut cursors, 5);
-    cursors.take_all(Instant::now());
-    cursors.answer(KEY, 5, Ok(fetched(5, 6)));
+    let (_, mut first) = join(&mut cursors, 5);
+    answer(&mut cursors, 5, Ok(fetched(5, 6)));
     assert!(got_data(&mut first));
-    let (mut second, _) = join(&mut cursors, 6);
-    cursors.answer(KEY, 5, Ok(fetched(5, 6)));
+    let (_, mut second) = join(&mut cursors, 6);
+    answer(&mut cursors, 5, Ok(fetched(5, 6)));
     assert!(second.try_recv().is_err(), "waits on");
-    cursors.answer(KEY, 6, Ok(fetched(6, 7)));
+    answer(&mut cursors, 6, Ok(fetched(6, 7)));
     assert!(got_data(&mut second));
 }
 
 #[tokio::test]
 async fn a_waiter_that_was_overtaken_is_sent_to_read_without_waiting() {
     let mut cursors = Cursors::default();
-    let (_low, _) = join(&mut cursors, 5);
-    let (mut middle, _) = join(&mut cursors, 6);
-    let (mut high, _) = join(&mut cursors, 9);
-    assert_eq!(cursors.take_all(Instant::now()), [(KEY, Position { offset: 5, max_bytes: 1000, epoch: 0 })]);
-    cursors.answer(KEY, 5, Ok(fetched(5, 8)));
+    let (_, mut high) = join(&mut cursors, 9);
+    let (_, mut middle) = join(&mut cursors, 6);
+    let (_, _low) = join(&mut cursors, 5);
+    assert_eq!(cursors.take_changed(), [(KEY, Some(Position { offset: 5, max_bytes: 1000, epoch: 0 }))]);
+    answer(&mut cursors, 5, Ok(fetched(5, 8)));
     assert!(matches!(middle.try_recv(), Ok(Ok(Outcome::Behind))));
     assert!(high.try_recv().is_err());
-    assert_eq!(cursors.take_all(Instant::now())[0].1.offset, 9);
+    assert_eq!(cursors.offset(KEY), Some(9));
+}
+
+#[tokio::test]
+async fn a_waiter_that_leaves_is_not_polled_for() {
+    let mut cursors = Cursors::default();
+    let (low, _answer) = join(&mut cursors, 5);
+    let (high, _answer) = join(&mut cursors, 9);
+    cursors.take_changed();
+    cursors.leave(low, Instant::now());
+    assert_eq!(cursors.changed().map(|(_, position)| position.offset).collect::<Vec<_>>(), [9]);
+    cursors.leave(high, Instant::now());
+    assert_eq!(cursors.changed().count(), 0);
 }
 
 #[tokio::test]
 async fn data_for_nobody_ends_the_cursor() {
     let mut cursors = Cursors::default();
-    drop(join(&mut cursors, 5));
-    cursors.take_all(Instant::now());
-    cursors.answer(KEY, 5, Ok(fetched(5, 6)));
+    let (seat, _answer) = join(&mut cursors, 5);
+    cursors.take_changed();
+    cursors.leave(seat, Instant::now());
+    answer(&mut cursors, 5, Ok(fetched(5, 6)));
     assert!(cursors.is_empty());
+    assert_eq!(cursors.take_changed(), [(KEY, None)]);
 }
 
 #[tokio::test]
 async fn errors_reach_waiters_of_that_partition_and_nobody_elses() {
     let mut cursors = Cursors::default();
-    let (mut turn, _) = join(&mut cursors, 5);
+    let (_, mut turn) = join(&mut cursors, 5);
     let other = Key { partition: 1, ..KEY };
-    let (mut untouched, _) = cursors.join(other, 0, 1, 0, None);
-    cursors.take_all(Instant::now());
-    cursors.answer(KEY, 5, Err(Error::Busy));
+    let (_, mut untouched) = cursors.join(other, 0, 1, 0, None);
+    answer(&mut cursors, 5, Err(Error::Busy));
     assert!(matches!(turn.try_recv(), Ok(Err(Error::Busy))));
     assert!(untouched.try_recv().is_err());
     cursors.fail_all(&Error::Busy);
@@ -103,9 +108,19 @@ async fn errors_reach_waiters_of_that_partition_and_nobody_elses() {
 }
 
 #[tokio::test]
-async fn a_cursor_nobody_comes_back_to_is_forgotten() {
+async fn a_cursor_nobody_comes_back_to_is_forgotten_and_one_that_is_used_again_is_not() {
     let mut cursors = Cursors::default();
-    drop(join(&mut cursors, 5));
-    assert_eq!(cursors.take_all(Instant::now()).len(), 1);
-    assert!(cursors.take_all(Instant::now() + LINGER).is_empty() && cursors.is_empty());
+    let now = Instant::now();
+    let other = Key { partition: 1, ..KEY };
+    let (seat, _answer) = join(&mut cursors, 5);
+    cursors.leave(seat, now);
+    let (seat, _answer) = cursors.join(other, 5, 1000, 0, None);
+    cursors.leave(seat, now);
+    let (_, _answer) = cursors.join(other, 5, 1000, 0, None);
+    cursors.take_changed();
+    cursors.expire(now + LINGER / 2);
+    assert!(cursors.take_changed().is_empty());
+    cursors.expire(now + LINGER);
+    assert_eq!(cursors.take_changed(), [(KEY, None)]);
+    assert_eq!((cursors.offset(KEY), cursors.offset(other)), (None, Some(5)));
 }

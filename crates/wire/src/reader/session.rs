@@ -23,29 +23,37 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// The next request of this session: `wanted` is everything to be polled.
+    /// True if the broker remembers nothing: the next request must name everything.
+    pub(super) fn is_new(&self) -> bool {
+        self.id == 0
+    }
+
+    /// The next request of this session. `changes` holds at least what is to be polled elsewhere than before, or no
+    /// more; a new session is given everything.
     pub(super) fn request(
         &mut self,
-        wanted: &[(Key, Position)],
+        changes: Vec<(Key, Option<Position>)>,
         isolation: Isolation,
         wait: Duration,
     ) -> FetchRequestData {
-        let next: HashMap<Key, Position> = wanted.iter().copied().collect();
-        if self.id == 0 {
-            // The broker remembers nothing yet: name everything.
+        if self.is_new() {
             self.known.clear();
         }
-        let changed = wanted.iter().filter(|(key, position)| self.known.get(key) != Some(position));
-        let forgotten = self.known.keys().filter(|key| !next.contains_key(key));
-        let request = FetchRequestData {
+        let (mut changed, mut forgotten) = (Vec::new(), Vec::new());
+        for (key, position) in changes {
+            match position {
+                Some(position) if self.known.insert(key, position) != Some(position) => changed.push((key, position)),
+                None if self.known.remove(&key).is_some() => forgotten.push(key),
+                _ => {}
+            }
+        }
+        FetchRequestData {
             session_id: self.id,
             session_epoch: self.epoch,
-            topics: topics(changed.copied()),
-            forgotten_topics_data: forget(forgotten.copied()),
+            topics: topics(changed.into_iter()),
+            forgotten_topics_data: forget(forgotten.into_iter()),
             ..base(isolation, wait)
-        };
-        self.known = next;
-        request
+        }
     }
 
     /// The offset at which a partition was last asked for.
@@ -118,8 +126,12 @@ mod tests {
 
     const WAIT: Duration = Duration::from_millis(500);
 
-    fn at(partition: i32, offset: i64) -> (Key, Position) {
-        (Key { topic_id: TopicId([1; 16]), partition }, Position { offset, max_bytes: 100, epoch: 0 })
+    fn key(partition: i32) -> Key {
+        Key { topic_id: TopicId([1; 16]), partition }
+    }
+
+    fn at(partition: i32, offset: i64) -> (Key, Option<Position>) {
+        (key(partition), Some(Position { offset, max_bytes: 100, epoch: 0 }))
     }
 
     fn named(request: &FetchRequestData) -> Vec<i32> {
@@ -129,14 +141,18 @@ mod tests {
     #[test]
     fn a_session_names_only_what_changed() {
         let mut session = Session::default();
-        let full = session.request(&[at(0, 5), at(1, 5)], Isolation::ReadCommitted, WAIT);
+        let full = session.request(vec![at(0, 5), at(1, 5)], Isolation::ReadCommitted, WAIT);
         assert_eq!((named(&full).len(), full.session_id, full.session_epoch), (2, 0, 0));
         session.advance(99);
-        let next = session.request(&[at(0, 5), at(2, 1)], Isolation::ReadCommitted, WAIT);
+        let changes = vec![at(0, 5), (key(1), None), at(2, 1), (key(3), None)];
+        let next = session.request(changes, Isolation::ReadCommitted, WAIT);
         assert_eq!((named(&next), next.session_id, next.session_epoch), (vec![2], 99, 1));
         assert_eq!(next.forgotten_topics_data[0].partitions, [1]);
+        session.advance(99);
+        let quiet = session.request(Vec::new(), Isolation::ReadCommitted, WAIT);
+        assert_eq!((named(&quiet).len(), quiet.session_epoch, session.offset(key(2))), (0, 2, Some(1)));
         session.reset();
-        let again = session.request(&[at(0, 5), at(2, 1)], Isolation::ReadCommitted, WAIT);
+        let again = session.request(vec![at(0, 5), at(2, 1)], Isolation::ReadCommitted, WAIT);
         assert_eq!((named(&again).len(), again.session_epoch), (2, 0));
     }
 
@@ -144,10 +160,10 @@ mod tests {
     fn without_room_at_the_broker_every_request_is_full() {
         let mut session = Session::default();
         for _ in 0..2 {
-            let request = session.request(&[at(0, 5)], Isolation::ReadCommitted, WAIT);
+            let request = session.request(vec![at(0, 5)], Isolation::ReadCommitted, WAIT);
             assert_eq!((named(&request), request.session_epoch), (vec![0], 0));
             session.advance(0);
-            assert_eq!(session.offset(at(0, 5).0), Some(5));
+            assert_eq!(session.offset(key(0)), Some(5));
         }
     }
 }

@@ -4,20 +4,20 @@
 //! time, so a new waiter cannot be added to a poll under way. Until the long poll returns (at most [`LONG_WAIT`], or
 //! with the next record of anybody), the **short poll** on a second connection, [`SHORT_WAIT`] at a time, covers the
 //! new ones. Whichever poll brings the records first serves the waiters.
-//!
-//! Each long poll walks all cursors of the broker: fine to ~10 k, then keep a list of those that changed.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::Instant;
 
-use super::cursors::{Cursors, Key, Marks, Outcome};
-use super::session::{Session, single_request};
+use super::cursors::{Key, Marks, Outcome, Seat};
+use super::polls::{Needs, Polls};
+use super::session::single_request;
 use crate::client::Client;
 use crate::codec::{FetchRequestData, FetchResponseData, from_uuid};
 use crate::deadline::Deadline;
@@ -45,10 +45,35 @@ pub(super) struct TailLane {
 
 #[derive(Default)]
 struct State {
-    cursors: Cursors,
+    polls: Polls,
     running: bool,
-    /// A long poll is under way: new waiters need the short one.
-    polling: bool,
+}
+
+/// A waiter's turn. Dropping it ends the wait.
+pub(super) struct Turn {
+    lane: Arc<TailLane>,
+    seat: Seat,
+    answer: oneshot::Receiver<Result<Outcome>>,
+    served: bool,
+}
+
+impl Future for Turn {
+    /// `Err` if the lane ended before.
+    type Output = std::result::Result<Result<Outcome>, oneshot::error::RecvError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = Pin::new(&mut self.answer).poll(context);
+        self.served = answer.is_ready();
+        answer
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if !self.served {
+            self.lane.state.lock().polls.leave(self.seat);
+        }
+    }
 }
 
 impl TailLane {
@@ -59,14 +84,14 @@ impl TailLane {
 
     /// True if a poll under way waits at this offset: joining is enough, no need to ask first.
     pub(super) fn polls_at(&self, key: Key, offset: i64) -> bool {
-        self.state.lock().cursors.polls_at(key, offset)
+        self.state.lock().polls.polls_at(key, offset)
     }
 
     pub(super) fn marks(&self, key: Key) -> Option<Marks> {
-        self.state.lock().cursors.marks(key)
+        self.state.lock().polls.marks(key)
     }
 
-    /// Waits for what comes at `offset`. Dropping the receiver ends the wait.
+    /// Waits for what comes at `offset`.
     pub(super) fn join(
         self: &Arc<Self>,
         key: Key,
@@ -74,18 +99,18 @@ impl TailLane {
         max_bytes: u32,
         epoch: i32,
         marks: Option<Marks>,
-    ) -> oneshot::Receiver<Result<Outcome>> {
+    ) -> Turn {
         let mut state = self.state.lock();
-        let (turn, uncovered) = state.cursors.join(key, offset, max_bytes, epoch, marks);
+        let (seat, answer, needs) = state.polls.join(key, offset, max_bytes, epoch, marks);
         if !std::mem::replace(&mut state.running, true) {
             tokio::spawn(Arc::clone(self).run());
         }
-        match (uncovered, state.polling) {
-            (true, true) => self.short_wake.notify_one(),
-            (true, false) => self.long_wake.notify_one(),
-            (false, _) => {}
+        match needs {
+            Needs::Short => self.short_wake.notify_one(),
+            Needs::Long => self.long_wake.notify_one(),
+            Needs::Nothing => {}
         }
-        turn
+        Turn { lane: Arc::clone(self), seat, answer, served: false }
     }
 
     async fn run(self: Arc<Self>) {
@@ -98,34 +123,23 @@ impl TailLane {
 
     /// Ends when nobody waits for a while.
     async fn long_polls(&self, lane: &OwnLane) {
-        let mut session = Session::default();
         loop {
-            let wanted = {
-                let mut state = self.state.lock();
-                let wanted = state.cursors.take_all(Instant::now());
-                state.polling = !wanted.is_empty();
-                wanted
-            };
-            if wanted.is_empty() {
+            let request = self.state.lock().polls.begin(self.isolation, LONG_WAIT);
+            let Some(request) = request else {
                 if tokio::time::timeout(IDLE, self.long_wake.notified()).await.is_err() && self.stop_if_unused() {
                     return;
                 }
                 continue;
-            }
-            let request = session.request(&wanted, self.isolation, LONG_WAIT);
+            };
             let answer = self.poll(lane, &request, LONG_WAIT).await;
-            let mut state = self.state.lock();
-            state.cursors.uncover();
+            let polls = &mut self.state.lock().polls;
             match answer {
-                Ok(response) if is_session_lost(response.error_code) => session.reset(),
+                Ok(response) if is_session_lost(response.error_code) => polls.forgotten(),
                 Ok(response) => {
-                    session.advance(response.session_id);
-                    hand_out(&mut state.cursors, response, |key| session.offset(key));
+                    polls.ended(response.session_id);
+                    hand_out(polls, response, Polls::asked);
                 }
-                Err(error) => {
-                    session.reset();
-                    state.cursors.fail_all(&error);
-                }
+                Err(error) => polls.failed(&error),
             }
         }
     }
@@ -133,7 +147,7 @@ impl TailLane {
     /// Never ends by itself.
     async fn short_polls(&self, lane: &OwnLane) {
         loop {
-            let wanted = self.state.lock().cursors.uncovered();
+            let wanted = self.state.lock().polls.uncovered();
             if wanted.is_empty() {
                 self.short_wake.notified().await;
                 continue;
@@ -141,12 +155,12 @@ impl TailLane {
             let asked: HashMap<Key, i64> = wanted.iter().map(|(key, position)| (*key, position.offset)).collect();
             let request = single_request(&wanted, self.isolation, SHORT_WAIT);
             let answer = self.poll(lane, &request, SHORT_WAIT).await;
-            let mut state = self.state.lock();
+            let polls = &mut self.state.lock().polls;
             match answer {
-                Ok(response) => hand_out(&mut state.cursors, response, |key| asked.get(&key).copied()),
+                Ok(response) => hand_out(polls, response, |_, key| asked.get(&key).copied()),
                 Err(error) => {
                     for (key, offset) in asked {
-                        state.cursors.answer(key, offset, Err(error.clone()));
+                        polls.answer(key, offset, Err(error.clone()));
                     }
                 }
             }
@@ -166,7 +180,7 @@ impl TailLane {
 
     fn stop_if_unused(&self) -> bool {
         let mut state = self.state.lock();
-        state.running = !state.cursors.is_empty();
+        state.running = !state.polls.is_empty();
         !state.running
     }
 }
@@ -178,16 +192,16 @@ fn is_session_lost(error: i16) -> bool {
     )
 }
 
-fn hand_out(cursors: &mut Cursors, response: FetchResponseData, asked: impl Fn(Key) -> Option<i64>) {
+fn hand_out(polls: &mut Polls, response: FetchResponseData, asked: impl Fn(&Polls, Key) -> Option<i64>) {
     let partitions = response.responses.iter().flat_map(|topic| &topic.partitions);
     let frame_bytes: usize = partitions.filter_map(|data| data.records.as_ref()).map(Bytes::len).sum();
     for topic in response.responses {
         let topic_id = from_uuid(topic.topic_id);
         for data in topic.partitions {
             let key = Key { topic_id, partition: data.partition_index };
-            let Some(offset) = asked(key) else { continue };
+            let Some(offset) = asked(polls, key) else { continue };
             let answer = partition_result(data, topic_id).map(|fetched| detached(fetched, frame_bytes));
-            cursors.answer(key, offset, answer);
+            polls.answer(key, offset, answer);
         }
     }
 }
