@@ -22,6 +22,7 @@ mod part;
 mod positions;
 mod prefetching;
 mod reading;
+mod refreshing;
 mod resetting;
 mod resting;
 mod settling;
@@ -108,7 +109,7 @@ enum Slot {
 }
 
 impl Dispatchers {
-    /// Ready to take groups; does nothing by itself.
+    /// Ready to take groups.
     pub fn start(parts: DispatchParts) -> Arc<Self> {
         Self::start_with(parts, Timing::default())
     }
@@ -133,7 +134,13 @@ impl Dispatchers {
             tasks: parts.tasks,
             stop: watch::Sender::new(None),
         };
-        Arc::new(Self { shared: Arc::new(shared), registry: Arc::default() })
+        let (shared, registry) = (Arc::new(shared), Arc::<Registry>::default());
+        let (stop, running) = (shared.tasks.shutdown(), Arc::clone(&registry));
+        let refresh = refreshing::run(Arc::clone(&shared), move |group| !running.slots.contains_key(&group));
+        shared.tasks.spawn("idle groups", async move {
+            stop.run_until_cancelled(refresh).await;
+        });
+        Arc::new(Self { shared, registry })
     }
 
     /// Groups dispatched now.

@@ -30,7 +30,7 @@ use crate::groups::dispatch::reading::Read;
 use crate::groups::dispatch::resetting::{Planned, ResetCall};
 use crate::groups::dispatch::settling::Pending;
 use crate::groups::dispatch::shared::Shared;
-use crate::groups::dispatch::taking::Target;
+use crate::groups::dispatch::taking::{Look, Target};
 use crate::groups::model::{DispatchError, Owner, Owners as _, ResolvedGroup};
 use crate::groups::window::Policy;
 use crate::ports::ResolvedTopic;
@@ -44,7 +44,7 @@ pub(super) type Work = BoxFuture<'static, Done>;
 
 /// What came of it.
 pub(super) enum Done {
-    Alone(Result<Target, Error>),
+    Alone(Result<Look, Error>),
     Opened {
         epoch: i32,
         closed: Vec<Closed>,
@@ -131,6 +131,8 @@ pub(super) struct Group {
     pub(super) stage: Stage,
     pub(super) member: Option<GroupMember>,
     pub(super) joined: Instant,
+    /// Looks at the group since then.
+    pub(super) looks: u32,
     /// Those that exist, by their names in Kafka.
     pub(super) topics: BTreeMap<Arc<str>, Arc<ResolvedTopic>>,
     pub(super) missing: Vec<TopicId>,
@@ -182,6 +184,7 @@ impl Group {
             stage: Stage::NoTopics,
             member: None,
             joined: now,
+            looks: 0,
             topics: BTreeMap::new(),
             missing: Vec::new(),
             assigned: Target::new(),

@@ -14,12 +14,14 @@ use crate::groups::dispatch::group::{Done, End, Group, Stage, policy_of};
 use crate::groups::dispatch::part::Part;
 use crate::groups::dispatch::positions::{self, Closed, Member, Opened};
 use crate::groups::dispatch::reading::Place;
-use crate::groups::dispatch::taking::{self, Target};
+use crate::groups::dispatch::taking::{self, Look};
 use crate::groups::window::{Bounds, Window};
 use crate::ports::ResolvedTopic;
 
 /// Between tries of what failed.
 const RETRY: Duration = Duration::from_millis(200);
+/// For a heartbeat to be answered, before the next look; doubled a few times.
+const BEAT_PAUSE: Duration = Duration::from_millis(10);
 /// How long an epoch may be unknown to us that the group has given.
 const STALE_MAX: Duration = Duration::from_secs(2);
 const STALE_PAUSE: Duration = Duration::from_millis(20);
@@ -93,6 +95,7 @@ impl Group {
         match shared.groups.join(&self.name, &names, options) {
             Ok(member) => {
                 self.joined = Instant::now();
+                self.looks = 0;
                 self.member = Some(member);
                 self.stage = Stage::Joining { target: None };
                 self.look_for_others(Duration::ZERO);
@@ -102,6 +105,12 @@ impl Group {
                 self.end(End::Lost);
             }
         }
+    }
+
+    fn look_soon(&mut self) {
+        let after = BEAT_PAUSE * 2_u32.pow(self.looks.min(4));
+        self.looks += 1;
+        self.look_for_others(after);
     }
 
     fn look_for_others(&mut self, after: Duration) {
@@ -117,9 +126,16 @@ impl Group {
         );
     }
 
-    pub(super) fn alone(&mut self, outcome: Result<Target, Error>) {
+    pub(super) fn alone(&mut self, outcome: Result<Look, Error>) {
         match outcome {
-            Ok(target) => {
+            Ok(Look::NotYet) => self.look_soon(),
+            Ok(Look::Beat) => {
+                if let Some(member) = &self.member {
+                    member.beat_now();
+                }
+                self.look_soon();
+            }
+            Ok(Look::Alone(target)) => {
                 self.trouble = None;
                 if let (Some(member), false) = (&self.member, self.assigned.is_superset(&target)) {
                     member.beat_now();

@@ -22,24 +22,29 @@ const LOOK_MAX: Duration = Duration::from_millis(100);
 /// What is ours: topic and partition.
 pub(super) type Target = BTreeSet<(Arc<str>, i32)>;
 
-/// One look at the group: what is ours, once nobody else is a member.
+/// What a look at the group showed.
 pub(super) enum Look {
+    /// Nobody else is a member: this is ours.
     Alone(Target),
+    /// Nobody else is a member, or will be in a moment: the coordinator gives us the rest when it hears of us again.
+    Beat,
     /// Look again.
     NotYet,
 }
 
-/// Looks until we are the only member; `since` is when we began to ask. An error is told, and means: look again.
+/// Looks until we are the only member, or should be heard of; `since` is when we began to ask. An error is told, and means:
+/// look again.
 pub(super) async fn alone(
     shared: Arc<Shared>,
     group: Arc<str>,
     member_id: Arc<str>,
     since: Instant,
-) -> Result<Target, Error> {
+) -> Result<Look, Error> {
     let mut pause = LOOK_MIN;
     loop {
-        if let Look::Alone(target) = look(&shared, &group, &member_id, since).await? {
-            return Ok(target);
+        match look(&shared, &group, &member_id, since).await? {
+            Look::NotYet => {}
+            found => return Ok(found),
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LOOK_MAX);
@@ -59,9 +64,11 @@ async fn look(shared: &Shared, group: &str, member_id: &str, since: Instant) -> 
         return Ok(settled(&described, member_id));
     }
     let patient = since.elapsed() < shared.timing.patience;
+    let mut left = 0;
     for other in others {
         let standing = shared.owners.standing(other);
         if standing != Standing::Gone && patient {
+            left += 1;
             continue;
         }
         tracing::info!(group, member = other, ?standing, "makes another member leave");
@@ -69,7 +76,7 @@ async fn look(shared: &Shared, group: &str, member_id: &str, since: Instant) -> 
             shared.metrics.evictions.inc();
         }
     }
-    Ok(Look::NotYet)
+    Ok(if left == 0 { Look::Beat } else { Look::NotYet })
 }
 
 /// Whether the coordinator has given us everything.
@@ -79,6 +86,7 @@ fn settled(described: &GroupDescription, member_id: &str) -> Look {
             let target = own.target.iter().map(|partition| (Arc::clone(&partition.topic), partition.partition));
             Look::Alone(target.collect())
         }
-        _ => Look::NotYet,
+        Some(_) => Look::Beat,
+        None => Look::NotYet,
     }
 }
