@@ -27,8 +27,8 @@ from .stopping import Stopping
 from .workload import Plan
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-SHORT = {"properties": 300, "events": 3_000, "per_second": 300, "lost": 6, "shaky": 6, "kills": 1}
-LONG = {"properties": 2_000, "events": 40_000, "per_second": 400, "lost": 40, "shaky": 40, "kills": 5}
+SHORT = {"properties": 240, "events": 2_400, "per_second": 160, "lost": 6, "shaky": 6, "kills": 1}
+LONG = {"properties": 2_000, "events": 40_000, "per_second": 200, "lost": 40, "shaky": 40, "kills": 5}
 
 
 def arguments() -> argparse.Namespace:

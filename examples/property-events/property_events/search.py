@@ -73,11 +73,10 @@ class Search:
 
     def _done(self, property_id: str) -> int:
         """The last version applied, locked."""
-        self._db.execute(
-            "INSERT INTO search.progress VALUES (%s, 0) ON CONFLICT (property_id) DO NOTHING", (property_id,)
-        )
         row = self._db.execute(
-            "SELECT version FROM search.progress WHERE property_id = %s FOR UPDATE", (property_id,)
+            "INSERT INTO search.progress AS known VALUES (%s, 0)"
+            " ON CONFLICT (property_id) DO UPDATE SET version = known.version RETURNING version",
+            (property_id,),
         ).fetchone()
         if row is None:
             raise LookupError(f"progress of {property_id} has just been written")
