@@ -45,7 +45,7 @@ example: deps $(EXAMPLE)/installed ## Run an application with outbox, inbox, ret
 $(EXAMPLE)/installed: examples/property-events/requirements.txt
 	@python3 -m venv $(EXAMPLE) && $(EXAMPLE)/bin/pip install --quiet --requirement $< && touch $@
 
-test: tools check build units faults ## Everything that CI runs
+test: tools check build units faults example ## Everything that CI runs
 
 check: fmt proto layers deny clippy ## Format, protos, layers, docs, dependencies, lints
 
@@ -81,6 +81,7 @@ faults-long: ## The same, with the counts of the long forms
 load: ## Measure against a bare client in the same run; writes loadtest/results
 	cargo build --release --locked -p sluiced -p sluice-loadtest
 	$(BIN)/release/sluice-loadtest measure
+	$(BIN)/release/sluice-loadtest groups
 
 api-baseline: $(BUF) ## At a release: make today's protos the ones that later changes must not break
 	$(BUF) build proto --exclude-source-info --output dev/api-baseline.binpb

@@ -5,6 +5,7 @@
 
 mod demo;
 mod flights;
+mod groups;
 mod measure;
 
 use std::path::PathBuf;
@@ -25,6 +26,8 @@ enum Command {
     Demo(demo::Args),
     /// Throughput, CPU, latency and memory beside a bare librdkafka producer
     Measure(measure::Args),
+    /// Consumer groups beside a bare librdkafka consumer, many idle groups, takeovers
+    Groups(groups::Args),
 }
 
 fn main() -> ExitCode {
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         match cli.command {
             Command::Demo(args) => demo::run(args).await,
             Command::Measure(args) => measure::run(args).await,
+            Command::Groups(args) => groups::run(args).await,
         }
     });
     match outcome {

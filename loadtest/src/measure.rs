@@ -5,19 +5,20 @@
 
 mod bare;
 mod load;
-mod report;
-mod usage;
+pub(crate) mod report;
+pub(crate) mod usage;
 
 use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Result;
 use bytes::Bytes;
-use clap::Args as ClapArgs;
+use clap::{Args as ClapArgs, ValueEnum};
 use sluice_e2e::{Api, Installation, Options};
 use sluice_proto::admin::v1::TenantLimits;
 use sluice_proto::operator::v1::{Tenant, UpdateTenantRequest};
 use sluice_proto::wkt::FieldMask;
+use sluiced::role::Role;
 
 use report::{Latency, Report, Row};
 use usage::Process;
@@ -29,7 +30,7 @@ const PARTITIONS: i32 = 6;
 const VALUES: usize = 256;
 
 /// Values: text that compresses to about half, and different enough that one batch does not compress away.
-fn values() -> Vec<Bytes> {
+pub(crate) fn values() -> Vec<Bytes> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut digit = || {
         // xorshift64 (Marsaglia): the same bytes in every run.
@@ -56,17 +57,50 @@ pub(crate) struct Args {
     /// Where the report goes
     #[arg(long, default_value = "loadtest/results/latest.md")]
     report: PathBuf,
+    /// Only these parts, beside the bare client's throughput; no report is written then
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Part>,
+    /// Lines for the gateways' configuration, to see what a setting does; no report is written then
+    #[arg(long, default_value = "", hide_default_value = true)]
+    gateway_config: String,
+}
+
+/// A part of the measurement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Batches over gRPC
+    Grpc,
+    /// Batches as JSON
+    Http,
+    /// One record a call
+    Single,
+    /// One call at a time
+    Latency,
+    /// CreateTopic
+    Topics,
+}
+
+impl Args {
+    fn wants(&self, part: Part) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
+    }
 }
 
 /// Runs everything and writes the report.
 pub(crate) async fn run(args: Args) -> Result<bool> {
-    let options = Options { gateways: 2, binaries: Some(crate::binaries()), ..Options::default() };
+    let mut options = Options { gateways: 2, binaries: Some(crate::binaries()), ..Options::default() };
+    if !args.gateway_config.is_empty() {
+        options.extra.push((Role::Gateway, args.gateway_config.clone()));
+    }
     let it = Installation::start(options).await?;
-    let gateway = Process::of(it.process("gateway-1")?.pid());
+    let pid = it.process("gateway-1")?.pid();
+    eprintln!("the gateway is process {pid}");
+    let gateway = Process::of(pid);
     let idle_rss = gateway.rss_bytes()?;
     let tenant = it.tenant("measure").await?;
     lift_limits(&it).await?;
     let api = it.api(0, &tenant.key)?;
+    let http = it.http(0, Some(&tenant.key));
     let namespace = api.create_namespace("load").await?;
 
     let mut report = Report::new(&args, idle_rss);
@@ -74,35 +108,42 @@ pub(crate) async fn run(args: Args) -> Result<bool> {
         eprintln!("repetition {} of {}", repetition + 1, args.repetitions);
         let bare_topic = api.create_topic("load", &format!("bare{repetition}"), PARTITIONS).await?;
         let bare_name = it.physical(&namespace.uid, &bare_topic.uid)?;
-        let topic = api.create_topic("load", &format!("gateway{repetition}"), PARTITIONS).await?;
+        let topic = api.create_topic("load", &format!("gateway{repetition}"), PARTITIONS).await?.name;
         let bare = bare::throughput(it.kafka()?, &bare_name, args.records).await?;
         report.add(Row::bare("bare librdkafka, batches by itself", &bare));
-
-        let grpc = load::grpc(&api, &gateway, &topic.name, args.records, 100, 8).await?;
-        report.add(Row::beside("gRPC, 100 a call, 8 callers", &grpc, &bare));
-        let http = it.http(0, Some(&tenant.key));
-        let batches = load::http_batches(&http, &gateway, &topic.name, args.records / 4, 100, 8).await?;
-        report.add(Row::beside("HTTP JSON, 100 a call, 8 callers", &batches, &bare));
-        let singles = load::http_singles(&http, &gateway, &topic.name, args.records / 40, 16).await?;
-        report.add(Row::beside("HTTP, 1 a call, 16 callers", &singles, &bare));
+        let n = args.records;
+        if args.wants(Part::Grpc) {
+            let run = load::grpc(&api, &gateway, &topic, n, 100, 8).await?;
+            report.add(Row::beside("gRPC, 100 a call, 8 callers", &run, &bare));
+        }
+        if args.wants(Part::Http) {
+            let run = load::http_batches(&http, &gateway, &topic, n / 4, 100, 8).await?;
+            report.add(Row::beside("HTTP JSON, 100 a call, 8 callers", &run, &bare));
+        }
+        if args.wants(Part::Single) {
+            let run = load::http_singles(&http, &gateway, &topic, n / 40, 16).await?;
+            report.add(Row::beside("HTTP, 1 a call, 16 callers", &run, &bare));
+        }
         report.loaded_rss(gateway.rss_bytes()?, gateway.peak_rss_bytes()?);
-
-        report.latency(Latency::new(
-            "bare librdkafka, linger 0, one at a time",
-            bare::latency(it.kafka()?, &bare_name, args.calls).await?,
-        ));
-        report.latency(Latency::new(
-            "gRPC Produce of one record, one at a time",
-            load::latency(&api, &topic.name, args.calls).await?,
-        ));
-        report.latency(Latency::new("CreateTopic with two gateways", barrier(&api, repetition, args.calls / 5).await?));
+        if args.wants(Part::Latency) {
+            let took = bare::latency(it.kafka()?, &bare_name, args.calls).await?;
+            report.latency(Latency::new("bare librdkafka, linger 0, one at a time", took));
+            let took = load::latency(&api, &topic, args.calls).await?;
+            report.latency(Latency::new("gRPC Produce of one record, one at a time", took));
+        }
+        if args.wants(Part::Topics) {
+            let took = barrier(&api, repetition, args.calls / 5).await?;
+            report.latency(Latency::new("CreateTopic with two gateways", took));
+        }
     }
     let text = report.text();
     println!("{text}");
-    if let Some(folder) = args.report.parent() {
-        std::fs::create_dir_all(folder)?;
+    if args.only.is_empty() && args.gateway_config.is_empty() {
+        if let Some(folder) = args.report.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        std::fs::write(&args.report, text)?;
     }
-    std::fs::write(&args.report, text)?;
     it.stop().await?;
     Ok(true)
 }
@@ -120,7 +161,7 @@ async fn barrier(api: &Api, repetition: usize, count: usize) -> Result<Vec<u64>>
 }
 
 /// The limits are not what is measured here.
-async fn lift_limits(it: &Installation) -> Result<()> {
+pub(crate) async fn lift_limits(it: &Installation) -> Result<()> {
     let (mut operator, token) = it.operator()?;
     let limits = TenantLimits {
         requests_per_second: 1_000_000,

@@ -34,6 +34,13 @@ pub(crate) fn differences(seen: &Seen) -> Vec<String> {
         same(&format!("checksum {who}"), sent.sum, digest.sum);
     }
     same("inversions of order per key", 0, seen.read_back.inversions.into());
+    let grouped = &seen.grouped;
+    same("records delivered to the group", sent.records.into(), grouped.delivered.records.into());
+    same("checksum delivered to the group", sent.sum, grouped.delivered.sum);
+    same("records acknowledged", sent.records.into(), grouped.acked.into());
+    same("deliveries after an acknowledgement", 0, grouped.after_ack.into());
+    same("inversions of order per key in the group", 0, grouped.inversions.into());
+    same("lag of the group", 0, grouped.lag.unsigned_abs().into());
     same("records billed", sent.records.into(), seen.billed_records.into());
     same("bytes billed", sent.bytes.into(), seen.billed_bytes.into());
     same("offsets not billed", 0, seen.uncovered.into());
@@ -52,6 +59,16 @@ const ROWS: &[(&str, Count)] = &[
     ("read back through the API", |seen| number(seen.read_back.digest.records)),
     ("  keys", |seen| number(seen.read_back.keys)),
     ("  inversions of order per key", |seen| number(seen.read_back.inversions)),
+    ("delivered to the group", |seen| number(seen.grouped.delivered.records)),
+    ("  of these over gRPC Consume", |seen| number(seen.grouped.by_stream)),
+    ("  delivered again", |seen| number(seen.grouped.redelivered)),
+    ("  after their acknowledgement", |seen| number(seen.grouped.after_ack)),
+    ("  inversions of order per key", |seen| number(seen.grouped.inversions)),
+    ("acknowledged", |seen| number(seen.grouped.acked)),
+    ("lag at the end", |seen| seen.grouped.lag.to_string()),
+    ("dispatcher killed, next record after", |seen| {
+        seen.grouped.takeover.map_or_else(|| "-".to_owned(), |took| format!("{:.2} s", took.as_secs_f64()))
+    }),
     ("billed records", |seen| number(seen.billed_records)),
     ("billed offsets missing", |seen| number(seen.uncovered)),
     ("in Kafka, read directly", |seen| number(seen.kafka.records)),

@@ -134,12 +134,12 @@ fn grouped<T>(rows: &[T], name: impl Fn(&T) -> &'static str) -> Vec<(&'static st
     order.into_iter().map(|name| (name, groups.remove(name).unwrap_or_default())).collect()
 }
 
-fn median(mut values: Vec<f64>) -> Option<f64> {
+pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied()
 }
 
-fn machine() -> String {
+pub(crate) fn machine() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let field = |text: &str, name: &str| {
         text.lines()

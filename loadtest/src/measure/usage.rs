@@ -5,21 +5,21 @@ use nix::unistd::{SysconfVar, sysconf};
 
 /// A process on this machine.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Process {
+pub(crate) struct Process {
     pid: u32,
 }
 
 impl Process {
-    pub(super) fn of(pid: u32) -> Self {
+    pub(crate) fn of(pid: u32) -> Self {
         Self { pid }
     }
 
-    pub(super) fn own() -> Self {
+    pub(crate) fn own() -> Self {
         Self { pid: std::process::id() }
     }
 
     /// CPU seconds used so far, user and system.
-    pub(super) fn cpu_seconds(&self) -> Result<f64> {
+    pub(crate) fn cpu_seconds(&self) -> Result<f64> {
         let text = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).context("read /proc/…/stat")?;
         // The command's name may hold spaces; fields are counted behind its closing parenthesis.
         let rest = text.rsplit_once(')').context("a name in parentheses")?.1;
@@ -29,11 +29,11 @@ impl Process {
         Ok(ticks as f64 / per_second as f64)
     }
 
-    pub(super) fn rss_bytes(&self) -> Result<u64> {
+    pub(crate) fn rss_bytes(&self) -> Result<u64> {
         self.status("VmRSS:")
     }
 
-    pub(super) fn peak_rss_bytes(&self) -> Result<u64> {
+    pub(crate) fn peak_rss_bytes(&self) -> Result<u64> {
         self.status("VmHWM:")
     }
 
@@ -42,5 +42,12 @@ impl Process {
         let line = text.lines().find_map(|line| line.strip_prefix(name)).context("a line of the status")?;
         let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
         Ok(kib * 1024)
+    }
+}
+
+impl Process {
+    /// Threads it has now.
+    pub(crate) fn threads(&self) -> Result<usize> {
+        Ok(std::fs::read_dir(format!("/proc/{}/task", self.pid)).context("read /proc/…/task")?.count())
     }
 }

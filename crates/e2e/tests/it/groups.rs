@@ -19,7 +19,7 @@ use sluice_e2e::consumer::{Ledger, Place, ack_ids, group_of, place};
 use sluice_e2e::tenant::record;
 use sluice_e2e::{Api, Installation, wait};
 use sluice_proto::admin::v1::{Group, Namespace, Topic};
-use sluice_proto::stream::v1::{ProduceRecord, RecordResult};
+use sluice_proto::stream::v1::{ProduceRecord, RecordResult, SettleOutcome};
 use tonic::{Code, Status};
 
 const NAMESPACE: &str = "prod";
@@ -29,6 +29,8 @@ struct World {
     namespace: Namespace,
     topic: Topic,
     group: Group,
+    /// The owner's.
+    key: String,
     /// Through each gateway.
     apis: Vec<Api>,
 }
@@ -40,7 +42,7 @@ impl World {
         let namespace = apis[0].create_namespace(NAMESPACE).await?;
         let topic = apis[0].create_topic(NAMESPACE, "orders", partitions).await?;
         let group = apis[0].create_group(NAMESPACE, "billing", shape(group_of(NAMESPACE, &["orders"]))).await?;
-        Ok(Self { namespace, topic, group, apis })
+        Ok(Self { key: tenant.key, namespace, topic, group, apis })
     }
 
     /// Publishes `count` records over `keys` keys; gives their places.
@@ -109,11 +111,34 @@ async fn pull_and_ack(apis: Vec<Api>, group: String, ledger: Ledger, stop: Arc<A
         records.iter().for_each(|record| ledger.delivered(record));
         let places: Vec<Place> = records.iter().map(place).collect();
         // Through another one than they came from.
-        let api = &apis[(turn + 1) % apis.len()];
-        match api.ack(&group, ack_ids(&records)).await {
-            Ok(results) => ledger.acked(&places, &results),
+        settle(&apis, turn + 1, &group, &ledger, ack_ids(&records), places).await?;
+    }
+    Ok(())
+}
+
+/// Acknowledges, trying again what could not be decided: through the next gateway, as the documentation tells.
+async fn settle(
+    apis: &[Api],
+    first: usize,
+    group: &str,
+    ledger: &Ledger,
+    mut ids: Vec<String>,
+    mut places: Vec<Place>,
+) -> Result<()> {
+    for turn in first..first + 10 {
+        match apis[turn % apis.len()].ack(group, ids.clone()).await {
+            Ok(results) => {
+                ledger.acked(&places, &results);
+                let mut undecided = results.iter().map(|result| result.outcome() == SettleOutcome::Unavailable);
+                let left = ids.into_iter().zip(places).filter(|_| undecided.next().unwrap_or(false));
+                (ids, places) = left.unzip();
+                if ids.is_empty() {
+                    return Ok(());
+                }
+            }
             Err(status) => ensure!(is_retriable(&status), "{status:?}"),
         }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     Ok(())
 }

@@ -36,7 +36,9 @@ async fn rolling_restarts_skip_nothing_and_repeat_no_more_than_was_in_flight() -
         let victim = gateway_name(turn % 2);
         let half = places.len() / 2;
         wait::until("half of it done", Duration::from_secs(20), async || {
-            Ok((ledger.acked_count() >= half).then_some(()))
+            let (done, counts) = (ledger.acked_count(), ledger.counts());
+            ensure!(done >= half, "turn {turn}: {done} of {half}, {counts:?}, {:?}", ledger.outcomes());
+            Ok(Some(()))
         })
         .await?;
         let stopped = it.process(&victim)?.stop(Duration::from_secs(35)).await;

@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use sluice_e2e::consumer::{Ledger, group_of};
-use sluice_e2e::{Installation, Options, long, wait};
+use sluice_e2e::consumer::{ConsumeStream, Ledger, ack_ids, group_of};
+use sluice_e2e::{Api, Installation, Options, long, wait};
+use sluice_proto::admin::v1::Group;
+use sluice_proto::admin::v1::group::Ordering as GroupOrdering;
 use sluice_proto::stream::v1::DeliveryState;
 use sluice_proto::stream::v1::consume_response::Message;
 
@@ -26,11 +28,14 @@ async fn long_polls_end_and_streams_stay_while_kafka_is_away() -> Result<()> {
     let worker =
         tokio::spawn(pull_and_ack(world.apis.clone(), world.group.name.clone(), ledger.clone(), stop.clone(), 50));
     all_acked(&ledger, &places, Duration::from_secs(20)).await?;
-    let other = world.apis[0].create_group(NAMESPACE, "stream", group_of(NAMESPACE, &["orders"])).await?;
+    // Nothing is acknowledged here, so nothing may wait for it.
+    let shape = Group { ordering: GroupOrdering::None.into(), ..group_of(NAMESPACE, &["orders"]) };
+    let other = world.apis[0].create_group(NAMESPACE, "stream", shape).await?;
     let mut streams = Vec::new();
     for api in &world.apis {
         streams.push(api.consume(&other.name, 10_000).await?);
     }
+    tokio::time::timeout(BACK_WITHIN, take(&mut streams, 300)).await.context("before")??;
 
     it.stack.kafka()?.kill9(BROKER).await?;
     let down = Instant::now();
@@ -59,21 +64,7 @@ async fn long_polls_end_and_streams_stay_while_kafka_is_away() -> Result<()> {
     println!("acknowledged again {:?} after Kafka was back", back.elapsed());
     ensure!(back.elapsed() < BACK_WITHIN, "{:?}", back.elapsed());
     // The streams that were open before go on without a new call.
-    let mut seen = 0;
-    let through_streams = async {
-        while seen < 100 {
-            for stream in &mut streams {
-                let Ok(message) = tokio::time::timeout(Duration::from_millis(200), stream.next()).await else {
-                    continue;
-                };
-                if let Some(Message::Records(records)) = message?.context("a stream ended")?.message {
-                    seen += records.records.len();
-                }
-            }
-        }
-        anyhow::Ok(())
-    };
-    tokio::time::timeout(BACK_WITHIN, through_streams).await.context("the streams are silent")??;
+    tokio::time::timeout(BACK_WITHIN, take(&mut streams, 100)).await.context("the streams are silent")??;
     stop.store(true, Ordering::Release);
     worker.await??;
     ledger.check(false)?;
@@ -85,13 +76,15 @@ async fn a_thousand_groups_deliver_again_after_a_broker_was_restarted() -> Resul
     let groups = if long() { 1_000 } else { 200 };
     let it = Installation::start(Options { gateways: 1, ..Options::default() }).await?;
     let world = World::new(&it, 1, |group| group).await?;
-    let api = &world.apis[0];
-    let mut names = Vec::new();
+    let mut api = world.apis[0].clone();
     let mut streams = Vec::new();
     for index in 0..groups {
+        // A connection takes 100 streams.
+        if index % 50 == 0 {
+            api = Api::new(it.gateway(0), &world.key)?;
+        }
         let group = api.create_group(NAMESPACE, &format!("g{index}"), group_of(NAMESPACE, &["orders"])).await?;
         streams.push(api.consume(&group.name, 100).await?);
-        names.push(group.name);
     }
     world.publish(1, 1).await?;
     let until = Instant::now() + Duration::from_secs(60);
@@ -108,13 +101,27 @@ async fn a_thousand_groups_deliver_again_after_a_broker_was_restarted() -> Resul
     it.stop().await
 }
 
+/// Takes so many records, from whichever stream has them.
+async fn take(streams: &mut [ConsumeStream], count: usize) -> Result<()> {
+    let mut seen = 0;
+    while seen < count {
+        for stream in &mut *streams {
+            let Ok(message) = tokio::time::timeout(Duration::from_millis(200), stream.next()).await else { continue };
+            if let Some(Message::Records(records)) = message?.context("a stream ended")?.message {
+                seen += records.records.len();
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Takes a record from each stream and acknowledges it.
-async fn one_record_each(streams: &mut [sluice_e2e::consumer::ConsumeStream], until: Instant) -> Result<()> {
+async fn one_record_each(streams: &mut [ConsumeStream], until: Instant) -> Result<()> {
     for (index, stream) in streams.iter_mut().enumerate() {
         let take = async {
             loop {
                 if let Some(Message::Records(records)) = stream.next().await?.context("the stream ended")?.message {
-                    stream.ack(sluice_e2e::consumer::ack_ids(&records.records)).await?;
+                    stream.ack(ack_ids(&records.records)).await?;
                     return anyhow::Ok(());
                 }
             }

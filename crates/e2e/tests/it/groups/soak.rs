@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use sluice_e2e::consumer::{Ledger, Place, ack_ids, place, text};
+use sluice_e2e::consumer::{Ledger, Place, ack_ids, group_of, place, text};
 use sluice_e2e::{Api, Installation, Options, long, seed, wait};
 use sluice_proto::admin::v1::RetryPolicy;
 use sluice_proto::stream::v1::consume_response::Message;
@@ -36,18 +36,7 @@ async fn every_record_is_acknowledged_or_put_aside_whatever_dies() -> Result<()>
     let seed = seed();
     let count = if long() { 100_000 } else { 20_000 };
     let it = Installation::start(Options::default()).await?;
-    let world = World::new(&it, 6, |group| sluice_proto::admin::v1::Group {
-        ack_deadline: Some(Duration::from_secs(10).into()),
-        retry_policy: Some(RetryPolicy {
-            max_attempts: 5,
-            minimum_backoff: Some(Duration::from_millis(100).into()),
-            ..RetryPolicy::default()
-        }),
-        dead_letter_topic: String::new(),
-        ..group
-    });
-    // The dead-letter topic must be there before the group.
-    let world = dead_lettered(world.await?).await?;
+    let world = dead_lettered(World::new(&it, 6, |group| group).await?).await?;
     let shared = Shared {
         group: world.group.name.clone(),
         ledger: Ledger::default(),
@@ -129,8 +118,14 @@ fn origin(letter: &sluice_e2e::kafka_reader::RawRecord) -> Result<Place> {
 async fn dead_lettered(mut world: World) -> Result<World> {
     world.apis[0].create_topic(NAMESPACE, "failed", 1).await?;
     let group = sluice_proto::admin::v1::Group {
+        ack_deadline: Some(Duration::from_secs(10).into()),
+        retry_policy: Some(RetryPolicy {
+            max_attempts: 5,
+            minimum_backoff: Some(Duration::from_millis(100).into()),
+            ..RetryPolicy::default()
+        }),
         dead_letter_topic: format!("namespaces/{NAMESPACE}/topics/failed"),
-        ..world.group.clone()
+        ..group_of(NAMESPACE, &["orders"])
     };
     world.group = world.apis[0].create_group(NAMESPACE, "soak", group).await?;
     Ok(world)
