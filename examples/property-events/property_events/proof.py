@@ -9,8 +9,8 @@ import psycopg
 from .events import CREATED, UPDATED
 from .settings import FIRST_BACKOFF_S, MAX_ATTEMPTS
 
-# Around the wait that was asked for: 20 % of it, and how long a consumer may be busy with other records on a slow machine.
-EARLY, LATE, LATE_MORE_S = 0.95, 1.2, 0.8
+# Around the wait that was asked for: 20 % of it, and how long a record that is due may stand behind others when consumers lag.
+EARLY, LATE, LATE_MORE_S = 0.95, 1.2, 3.0
 
 # What is said of rows that are found, and the query for them. None may find any.
 CHECKS = {
