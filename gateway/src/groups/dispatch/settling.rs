@@ -62,6 +62,8 @@ impl Group {
                 let outcomes = self.each(&leases, |part, lease| {
                     let refused = part.window.refuse(lease.offset, lease.attempt, delay, reason.clone(), now_ms);
                     part.changed |= refused != Refused::Stale;
+                    // Without a delay it is ready at once.
+                    part.hot |= matches!(refused, Refused::Retry { .. });
                     (refused != Refused::Stale, refused != Refused::Stale)
                 });
                 self.shared.metrics.nacks.inc_by(count_ok(&outcomes));
