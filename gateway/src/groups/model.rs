@@ -281,6 +281,10 @@ pub trait Owners: Send + Sync + 'static {
     /// The owner now.
     fn owner(&self, group: GroupUid) -> Owner;
 
+    /// A call to this gateway failed: finds out whether it still listens. One whose port refuses connections is dead, and owns
+    /// nothing from now on; one that is merely silent is left to the members' log.
+    fn doubt<'a>(&'a self, peer: &'a Peer) -> BoxFuture<'a, ()>;
+
     /// Changes whenever an answer of [`Owners::owner`] may have changed.
     fn changes(&self) -> tokio::sync::watch::Receiver<u64>;
 }

@@ -3,10 +3,14 @@
 //! All gateways compute the same from the same log, so they agree within a heartbeat; when a gateway comes or goes only its own
 //! groups move. It is a hint that makes the right one join: Kafka's epochs decide who may commit.
 
+use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use sluice_proto::internal::control::v1::MemberHeartbeat;
@@ -14,6 +18,16 @@ use sluice_types::GroupUid;
 
 use crate::groups::model::{Owner, Owners, Peer};
 use crate::members::live::{Membership, Standing};
+use crate::ports::BoxFuture;
+
+/// For a port to refuse a connection; one that does not in this time is not dead.
+const REFUSED_WITHIN: Duration = Duration::from_millis(200);
+/// A gateway that was heard of after it was taken for dead is not doubted again so soon.
+const TRUSTED_FOR: Duration = Duration::from_secs(10);
+/// A heartbeat may have been written before its gateway died.
+const ON_ITS_WAY: Duration = Duration::from_millis(600);
+/// Gateways doubted at a time.
+const DOUBTED_MAX: usize = 100;
 
 /// Owners by the members' log.
 pub struct MemberOwners {
@@ -21,7 +35,18 @@ pub struct MemberOwners {
     boot_id: Arc<str>,
     members: Mutex<Membership>,
     serving: ArcSwap<Vec<Candidate>>,
+    /// By boot: those whose port refuses connections, and those that were heard of after that.
+    doubted: Mutex<HashMap<Arc<str>, Doubt>>,
     changes: watch::Sender<u64>,
+}
+
+/// What a refused connection tells of a gateway that the log still takes for alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doubt {
+    /// It is dead since then.
+    Dead(Instant),
+    /// It was heard of all the same, at this time.
+    Alive(Instant),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,17 +55,37 @@ struct Candidate {
     seed: u64,
 }
 
+impl Doubt {
+    fn is_dead(self) -> bool {
+        matches!(self, Self::Dead(_))
+    }
+
+    /// A heartbeat was read. One that was on its way when the port was found closed proves nothing.
+    fn heard(&mut self, now: Instant) {
+        match *self {
+            Self::Dead(since) if now.duration_since(since) < ON_ITS_WAY => {}
+            Self::Dead(_) | Self::Alive(_) => *self = Self::Alive(now),
+        }
+    }
+}
+
 impl MemberOwners {
     /// For this start of this gateway; nobody owns anything until the log was read.
     pub fn new(gateway_id: Arc<str>, boot_id: Arc<str>) -> Arc<Self> {
         let (members, changes) = (Mutex::default(), watch::Sender::new(0));
-        Arc::new(Self { gateway_id, boot_id, members, serving: ArcSwap::default(), changes })
+        let doubted = Mutex::default();
+        Arc::new(Self { gateway_id, boot_id, members, serving: ArcSwap::default(), doubted, changes })
     }
 
     /// Heartbeats were read, with their append times.
     pub fn heard(&self, heartbeats: impl Iterator<Item = (MemberHeartbeat, i64)>) {
         let mut members = self.members.lock();
-        heartbeats.for_each(|(heartbeat, time_ms)| members.beat(heartbeat, time_ms));
+        for (heartbeat, time_ms) in heartbeats {
+            if let Some(doubt) = self.doubted.lock().get_mut(&*heartbeat.boot_id) {
+                doubt.heard(Instant::now());
+            }
+            members.beat(heartbeat, time_ms);
+        }
         self.look(&members);
     }
 
@@ -66,11 +111,31 @@ impl MemberOwners {
         if gateway_id == &*self.gateway_id {
             return Standing::Gone;
         }
+        if self.doubted.lock().get(boot_id).is_some_and(|doubt| doubt.is_dead()) {
+            return Standing::Gone;
+        }
         self.members.lock().standing(gateway_id, boot_id)
     }
 
+    /// Nobody listens where this gateway did: it owns nothing, until it is heard of again.
+    fn bury(&self, peer: &Peer) {
+        tracing::info!(gateway = &*peer.gateway_id, "a gateway refuses connections: its groups move");
+        let mut doubted = self.doubted.lock();
+        if doubted.len() >= DOUBTED_MAX {
+            // Long known to the log, most of them; who is not is doubted again.
+            doubted.clear();
+        }
+        doubted.insert(Arc::clone(&peer.boot_id), Doubt::Dead(Instant::now()));
+        drop(doubted);
+        self.look(&self.members.lock());
+    }
+
     fn look(&self, members: &Membership) {
-        let serving: Vec<Candidate> = members.live().into_iter().map(Candidate::of).collect();
+        let serving = members.live().into_iter().map(Candidate::of);
+        let doubted = self.doubted.lock();
+        let serving: Vec<Candidate> =
+            serving.filter(|one| doubted.get(&one.peer.boot_id).is_none_or(|doubt| !doubt.is_dead())).collect();
+        drop(doubted);
         if **self.serving.load() == serving {
             return;
         }
@@ -91,6 +156,20 @@ impl Owners for MemberOwners {
             Some(candidate) => Owner::There(candidate.peer.clone()),
             None => Owner::Nobody,
         }
+    }
+
+    fn doubt<'a>(&'a self, peer: &'a Peer) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            match self.doubted.lock().get(&peer.boot_id) {
+                Some(Doubt::Dead(_)) => return,
+                Some(Doubt::Alive(heard)) if heard.elapsed() < TRUSTED_FOR => return,
+                Some(Doubt::Alive(_)) | None => {}
+            }
+            let connect = tokio::time::timeout(REFUSED_WITHIN, TcpStream::connect(&*peer.address)).await;
+            if matches!(connect, Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused) {
+                self.bury(peer);
+            }
+        })
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
@@ -149,6 +228,40 @@ mod tests {
 
     fn owner_id(serving: &[Candidate], group: GroupUid) -> Arc<str> {
         Arc::clone(&highest(serving, group).expect("somebody serves").peer.gateway_id)
+    }
+
+    #[test]
+    fn a_closed_port_is_death_until_the_log_proves_life() {
+        let found = Instant::now();
+        let mut doubt = Doubt::Dead(found);
+        doubt.heard(found + Duration::from_millis(100));
+        assert!(doubt.is_dead(), "that heartbeat may be older than the death");
+        doubt.heard(found + Duration::from_secs(1));
+        assert_eq!(doubt, Doubt::Alive(found + Duration::from_secs(1)));
+    }
+
+    #[tokio::test]
+    async fn only_a_port_that_refuses_connections_makes_a_gateway_dead() {
+        let owners = MemberOwners::new("a".into(), "1".into());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound").to_string();
+        let beat = |id: &str, boot: &str, address: &str| MemberHeartbeat {
+            gateway_id: id.into(),
+            boot_id: boot.into(),
+            internal_address: address.into(),
+            phase: MemberPhase::Serving.into(),
+            ..Default::default()
+        };
+        owners.heard([(beat("a", "1", "127.0.0.1:1"), 0), (beat("b", "1", &address), 1)].into_iter());
+        let peer = owners.serving().into_iter().find(|peer| &*peer.gateway_id == "b").expect("b serves");
+        owners.doubt(&peer).await;
+        assert_eq!(owners.serving().len(), 2, "it listens, though nobody answers");
+        drop(listener);
+        owners.doubt(&peer).await;
+        assert_eq!(owners.serving().len(), 1);
+        assert_eq!(owners.standing("b/1/x"), Standing::Gone);
+        owners.heard(std::iter::once((beat("b", "2", &address), 2)));
+        assert_eq!(owners.serving().len(), 2, "a new start is another one");
     }
 
     #[test]

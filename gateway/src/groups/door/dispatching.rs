@@ -150,7 +150,12 @@ impl Dispatching {
                 match answer {
                     Ok(answer) => return Ok(answer),
                     Err(DispatchError::Refused(error)) => return Err(NoAnswer::Refused(error)),
-                    Err(error) => tracing::debug!(%error, ?owner, group = %asking.call.group.name, "asking again"),
+                    Err(error) => {
+                        tracing::debug!(%error, ?owner, group = %asking.call.group.name, "asking again");
+                        if let (DispatchError::Moving(_), Owner::There(peer)) = (&error, &owner) {
+                            self.owners.doubt(peer).await;
+                        }
+                    }
                 }
             }
             if Instant::now() >= asking.until {
