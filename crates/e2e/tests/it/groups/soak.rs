@@ -232,9 +232,14 @@ async fn by_stream(shared: Shared, apis: Vec<Api>, mut random: StdRng) -> Result
                         let places: Vec<Place> = done.iter().map(place).collect();
                         shared.ledger.asked(&places);
                         // The stream may end under us; then nobody knows.
-                        let Ok(sequence) = stream.ack(ack_ids(&done)).await else { return Ok(()) };
-                        waiting.insert(sequence, places);
-                        if stream.nack(ack_ids(&refused), None).await.is_err() || stream.credit(taken).await.is_err() {
+                        if !done.is_empty() {
+                            let Ok(sequence) = stream.ack(ack_ids(&done)).await else { return Ok(()) };
+                            waiting.insert(sequence, places);
+                        }
+                        if !refused.is_empty() && stream.nack(ack_ids(&refused), None).await.is_err() {
+                            return Ok(());
+                        }
+                        if stream.credit(taken).await.is_err() {
                             return Ok(());
                         }
                     }
