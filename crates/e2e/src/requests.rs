@@ -214,7 +214,7 @@ fn fill(message: &mut DynamicMessage, rpc: &Rpc, field: &FieldDescriptor, names:
         ("topic_uid", _) => Value::String(names.topic_uid.clone()),
         ("page_token", _) => Value::String(names.page_token.clone()),
         ("namespace" | "topic" | "service_account" | "api_key" | "group", Kind::Message(inner)) => {
-            Value::Message(resource(&inner)?)
+            Value::Message(resource(&inner, names)?)
         }
         ("update_mask", Kind::Message(inner)) => {
             let mut mask = DynamicMessage::new(inner);
@@ -269,11 +269,15 @@ fn fill(message: &mut DynamicMessage, rpc: &Rpc, field: &FieldDescriptor, names:
 }
 
 /// A resource to create or change.
-fn resource(kind: &MessageDescriptor) -> Result<DynamicMessage> {
+fn resource(kind: &MessageDescriptor, names: &Names) -> Result<DynamicMessage> {
     let mut resource = DynamicMessage::new(kind.clone());
     resource
         .try_set_field_by_name("display_name", Value::String("tried".into()))
         .map_err(|error| anyhow!("{}: {error}", kind.full_name()))?;
+    // A group without topics is wrong whoever asks.
+    if let Some(topics) = kind.get_field_by_name("topics") {
+        resource.set_field(&topics, Value::List(vec![Value::String(names.topic.clone())]));
+    }
     Ok(resource)
 }
 
