@@ -23,13 +23,11 @@ pub struct SinkConfig {
     pub client_id: String,
     /// Producers (connections per broker); a partition always uses the same one.
     pub producers: usize,
-    /// How long a producer waits for more records of a partition before it sends.
-    pub linger: Duration,
     /// Of batches on their way and in the log.
     pub compression: Compression,
     /// What may be held.
     pub limits: SinkLimits,
-    /// A partition, or the cluster, that had something outstanding for so long without one report counts as stalled.
+    /// A cluster that had something outstanding for so long without one report counts as stalled.
     pub stall_after: Duration,
 }
 
@@ -60,30 +58,29 @@ pub enum Compression {
 pub struct SinkLimits {
     /// Bytes of records not yet resolved, queued or handed over.
     pub bytes_max: u64,
-    /// Bytes of one partition handed to librdkafka and not yet reported.
+    /// Bytes of one partition handed to librdkafka at a time; the next go when all of them are reported. Less than one of its
+    /// batches takes, or the rest would wait there.
     pub partition_bytes_max: u64,
 }
 
 impl Default for SinkLimits {
-    /// 128 MiB in all, 8 MiB a partition.
+    /// 128 MiB in all, 768 KiB a partition.
     fn default() -> Self {
-        Self { bytes_max: 128 << 20, partition_bytes_max: 8 << 20 }
+        Self { bytes_max: 128 << 20, partition_bytes_max: 768 << 10 }
     }
 }
 
 impl SinkConfig {
-    /// Defaults: two producers, 1 ms linger, LZ4, default limits, stalled after 500 ms.
+    /// Defaults: a producer for every four cores, at most four; LZ4; default limits; stalled after 500 ms.
     ///
-    /// Measured on a loaded two-core machine over TLS: a lone record takes the linger and 0.7 ms (p50), while concurrent calls
-    /// fill batches whatever the linger. Without compression librdkafka writes each record to TLS by itself (40 µs of CPU a
-    /// KiB); compressible batches went 15 times as fast with LZ4, random bytes no slower.
+    /// What led to them is in `loadtest/results/README.md`: one producer less is a broker thread less to wake and to switch
+    /// to, and without compression a record took half as much CPU again, although LZ4 hardly shrank it.
     pub fn new(bootstrap: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
             bootstrap: bootstrap.into_iter().map(Into::into).collect(),
             sasl: None,
             client_id: "sluice".to_owned(),
-            producers: 2,
-            linger: Duration::from_millis(1),
+            producers: (std::thread::available_parallelism().map_or(1, usize::from) / 4).clamp(1, 4),
             compression: Compression::Lz4,
             limits: SinkLimits::default(),
             stall_after: Duration::from_millis(500),
@@ -100,7 +97,8 @@ impl SinkConfig {
             ("acks", "all".into()),
             ("max.in.flight.requests.per.connection", "5".into()),
             ("message.timeout.ms", MESSAGE_TIMEOUT.as_millis().to_string()),
-            ("linger.ms", self.linger.as_millis().to_string()),
+            // Lanes collect; see there.
+            ("linger.ms", "0".into()),
             ("compression.codec", self.compression.as_str().into()),
             ("message.max.bytes", REQUEST_BYTES_MAX.to_string()),
             ("batch.size", BATCH_BYTES_MAX.to_string()),

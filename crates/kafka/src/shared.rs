@@ -151,14 +151,14 @@ impl Shared {
         self.open.swap(open, Ordering::SeqCst) != open
     }
 
-    pub(crate) fn handing_over(&self, now: u64) {
+    pub(crate) fn handing_over(&self) {
         if self.outstanding.fetch_add(1, Ordering::Relaxed) == 0 {
-            self.progress_ms.store(now, Ordering::Relaxed);
+            self.alive();
         }
     }
 
-    pub(crate) fn progressed(&self, now: u64) {
-        self.progress_ms.store(now, Ordering::Relaxed);
+    pub(crate) fn progressed(&self) {
+        self.alive();
         self.outstanding.fetch_sub(1, Ordering::Relaxed);
     }
 

@@ -51,7 +51,7 @@ impl Default for Edge {
             max_header_bytes: 16 << 10,
             max_headers: 100,
             h2_max_streams: 100,
-            h2_stream_window_bytes: 64 << 10,
+            h2_stream_window_bytes: 512 << 10,
             h2_connection_window_bytes: 1 << 20,
             h2_ping_interval: Duration::from_secs(20),
             h2_ping_timeout: Duration::from_secs(10),
