@@ -4,10 +4,11 @@
 //! physical name), then checks every field, then takes the tenant's limits, and only then speaks to Kafka; a refused call has
 //! written nothing. It stops waiting 100 ms before the caller does, so that the answer arrives in time.
 
-mod encode;
-mod failure;
+pub(crate) mod encode;
+pub(crate) mod failure;
 mod fetch;
 mod http_calls;
+mod json;
 mod listing;
 mod produce;
 mod records;
@@ -29,7 +30,7 @@ use sluice_types::physical::TopicName;
 use sluice_wire::{Client, Reader};
 
 use crate::metering::Meter;
-use crate::ports::{Body, BoxFuture, DataCall, DataParts, DataPath, HttpCall, TopicReadiness};
+use crate::ports::{Body, BoxFuture, DataCall, DataParts, DataPath, DataTools, HttpCall, TopicReadiness};
 
 /// We stop waiting so long before the caller does.
 const MARGIN: Duration = Duration::from_millis(100);
@@ -89,13 +90,13 @@ async fn watch_health(sink: Arc<dyn ProduceSink>, health: Health, shutdown: toki
 }
 
 /// When a call must be answered.
-fn answer_by(call: &DataCall) -> Instant {
+pub(crate) fn answer_by(call: &DataCall) -> Instant {
     let deadline = call.context.deadline;
     deadline.checked_sub(MARGIN).unwrap_or(deadline)
 }
 
 /// Time left until then.
-fn time_left(until: Instant) -> Duration {
+pub(crate) fn time_left(until: Instant) -> Duration {
     until.saturating_duration_since(Instant::now())
 }
 
@@ -123,7 +124,7 @@ impl StreamService for Data {
     }
 
     async fn fetch(&self, request: Request<FetchRequest>) -> Result<Response<FetchResponse>, Status> {
-        grpc(request, |call, message| async move { self.fetch_records(&call, message).await }).await
+        grpc(request, |call, message| async move { Ok(self.fetch_records(&call, message).await?.into_message()) }).await
     }
 
     async fn get_topic_metadata(
@@ -182,6 +183,15 @@ impl DataPath for Data {
 
     fn http_fetch(&self, call: HttpCall) -> BoxFuture<'_, Result<http::Response<Body>, Error>> {
         Box::pin(self.fetch_over_http(call))
+    }
+
+    fn tools(&self) -> DataTools {
+        DataTools {
+            sink: Arc::clone(&self.sink),
+            wire: self.wire.clone(),
+            reader: self.reader.clone(),
+            meter: self.meter.clone(),
+        }
     }
 
     fn shutdown(&self, deadline: Instant) -> BoxFuture<'_, ()> {

@@ -1,11 +1,18 @@
-//! From records as read to records as answered: only the client's parts, in the encoding asked for, up to a bound.
+//! From records as read to records as answered: only what readers may see, in the encoding asked for, up to a bound.
+//!
+//! Readers see the client's headers, and of ours those that tell of a dead letter's history. Only the client's count.
 
 use bytes::Bytes;
 
 use sluice_proto::stream::v1::record::{KeyKind, ValueKind};
-use sluice_proto::stream::v1::{Header, PayloadEncoding, Record, header};
-use sluice_proto::wkt::{Timestamp, Value};
+use sluice_proto::stream::v1::{FetchResponse, Header, PayloadEncoding, Record, header};
+use sluice_proto::wkt::Timestamp;
 use sluice_types::record::{client_headers, logical_bytes};
+
+use crate::data::json;
+
+/// Headers of ours that readers see: why and from where a record is a dead letter, and by whom it was sent back.
+const SHOWN_PREFIXES: [&[u8]; 2] = [b"sluice-dlq-", b"sluice-redrive-"];
 
 /// How much of what was read goes into an answer.
 #[derive(Debug, Clone, Copy)]
@@ -19,11 +26,30 @@ pub(crate) struct Bounds {
 /// What goes into an answer.
 #[derive(Debug, Default)]
 pub(crate) struct Encoded {
-    pub(crate) records: Vec<Record>,
+    pub(crate) records: Vec<Shown>,
     /// Their logical bytes.
     pub(crate) bytes: u64,
     /// The offset of the first record that found no room.
     pub(crate) cut_at: Option<i64>,
+}
+
+/// A record as a reader sees it, in the encoding asked for and in no protocol's form yet.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    partition: i32,
+    offset: i64,
+    timestamp_ms: i64,
+    key: Option<Payload>,
+    value: Option<Payload>,
+    headers: Vec<Header>,
+}
+
+#[derive(Debug)]
+enum Payload {
+    Bytes(Bytes),
+    Text(String),
+    /// JSON that was checked, as stored.
+    Json(String),
 }
 
 /// Encodes records in order.
@@ -35,53 +61,49 @@ pub(crate) fn encode(
 ) -> Encoded {
     let mut encoded = Encoded::default();
     for record in read {
-        let headers = client_headers(record.headers);
-        let of_headers = headers.iter().map(|(name, value)| (&name[..], value.as_deref()));
-        let size = logical_bytes(record.key.as_deref(), record.value.as_deref(), of_headers);
+        let offset = record.offset;
+        let (headers, size) = headers_and_size(&record);
         let full = encoded.records.len() >= bounds.records_max || encoded.bytes + size > bounds.bytes_max;
         if full && !encoded.records.is_empty() {
-            encoded.cut_at = Some(record.offset);
+            encoded.cut_at = Some(offset);
             break;
         }
         encoded.bytes += size;
-        encoded.records.push(Record {
+        encoded.records.push(Shown {
             partition,
-            offset: record.offset,
-            timestamp: Some(Timestamp::from_millis(record.timestamp_ms)),
-            key_kind: record.key.map(|key| match decode(key, encoding) {
-                Payload::Bytes(bytes) => KeyKind::Key(bytes),
-                Payload::Text(text) => KeyKind::KeyText(text),
-                Payload::Json(json) => KeyKind::KeyJson(json),
-            }),
-            value_kind: record.value.map(|value| match decode(value, encoding) {
-                Payload::Bytes(bytes) => ValueKind::Value(bytes),
-                Payload::Text(text) => ValueKind::ValueText(text),
-                Payload::Json(json) => ValueKind::ValueJson(json),
-            }),
+            offset,
+            timestamp_ms: record.timestamp_ms,
+            key: record.key.map(|key| decode(key, encoding)),
+            value: record.value.map(|value| decode(value, encoding)),
             headers: headers.into_iter().map(|(name, value)| answer_header(&name, value, encoding)).collect(),
         });
     }
     encoded
 }
 
-enum Payload {
-    Bytes(Bytes),
-    Text(String),
-    Json(Value),
+type Headers = Vec<(Bytes, Option<Bytes>)>;
+
+/// The headers that a reader sees, ours behind the client's, and the record's logical bytes.
+fn headers_and_size(record: &sluice_wire::Record) -> (Headers, u64) {
+    if record.headers.is_empty() {
+        return (Vec::new(), logical_bytes(record.key.as_deref(), record.value.as_deref(), []));
+    }
+    let mut headers = client_headers(record.headers.clone());
+    let of_headers = headers.iter().map(|(name, value)| (&name[..], value.as_deref()));
+    let size = logical_bytes(record.key.as_deref(), record.value.as_deref(), of_headers);
+    let shown = |name: &Bytes| SHOWN_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    headers.extend(record.headers.iter().filter(|(name, _)| shown(name)).cloned());
+    (headers, size)
 }
 
 fn decode(bytes: Bytes, encoding: PayloadEncoding) -> Payload {
-    if encoding == PayloadEncoding::Json
-        && let Ok(json) = serde_json::from_slice(&bytes)
-    {
-        return Payload::Json(json);
+    if matches!(encoding, PayloadEncoding::Unspecified | PayloadEncoding::Bytes) {
+        return Payload::Bytes(bytes);
     }
-    match encoding {
-        PayloadEncoding::Json | PayloadEncoding::Text => match std::str::from_utf8(&bytes) {
-            Ok(text) => Payload::Text(text.to_owned()),
-            Err(_) => Payload::Bytes(bytes),
-        },
-        PayloadEncoding::Unspecified | PayloadEncoding::Bytes => Payload::Bytes(bytes),
+    match std::str::from_utf8(&bytes) {
+        Ok(text) if encoding == PayloadEncoding::Json && json::check(text).is_ok() => Payload::Json(text.to_owned()),
+        Ok(text) => Payload::Text(text.to_owned()),
+        Err(_) => Payload::Bytes(bytes),
     }
 }
 
@@ -89,20 +111,86 @@ fn answer_header(name: &[u8], value: Option<Bytes>, encoding: PayloadEncoding) -
     // Header values are never JSON in our API, only text.
     let encoding = if encoding == PayloadEncoding::Json { PayloadEncoding::Text } else { encoding };
     let value = value.map(|value| match decode(value, encoding) {
-        Payload::Text(text) => header::Value::Text(text),
+        Payload::Text(text) | Payload::Json(text) => header::Value::Text(text),
         Payload::Bytes(bytes) => header::Value::Bytes(bytes),
-        Payload::Json(_) => header::Value::Bytes(Bytes::new()),
     });
     Header { name: String::from_utf8_lossy(name).into_owned(), value }
+}
+
+impl Shown {
+    /// As a message. Its JSON has doubles for numbers: payloads with integers that no double holds come as text.
+    pub(crate) fn into_message(self) -> Record {
+        Record {
+            partition: self.partition,
+            offset: self.offset,
+            timestamp: Some(Timestamp::from_millis(self.timestamp_ms)),
+            key_kind: self.key.map(|key| match key {
+                Payload::Bytes(bytes) => KeyKind::Key(bytes),
+                Payload::Text(text) => KeyKind::KeyText(text),
+                Payload::Json(text) => match serde_json::from_str(&text) {
+                    Ok(json) => KeyKind::KeyJson(json),
+                    Err(_) => KeyKind::KeyText(text),
+                },
+            }),
+            value_kind: self.value.map(|value| match value {
+                Payload::Bytes(bytes) => ValueKind::Value(bytes),
+                Payload::Text(text) => ValueKind::ValueText(text),
+                Payload::Json(text) => match serde_json::from_str(&text) {
+                    Ok(json) => ValueKind::ValueJson(json),
+                    Err(_) => ValueKind::ValueText(text),
+                },
+            }),
+            headers: self.headers,
+        }
+    }
+
+    /// As JSON, whose JSON payloads are as stored, digit for digit.
+    pub(crate) fn into_json(mut self) -> serde_json::Result<Vec<u8>> {
+        let (key, value) = (lift(&mut self.key), lift(&mut self.value));
+        let mut payloads: Vec<(&str, &[u8])> = Vec::new();
+        payloads.extend(key.as_ref().map(|key| ("keyJson", key.as_bytes())));
+        payloads.extend(value.as_ref().map(|value| ("valueJson", value.as_bytes())));
+        json::splice(&self.into_message(), &payloads)
+    }
+}
+
+fn lift(payload: &mut Option<Payload>) -> Option<String> {
+    match payload.take() {
+        Some(Payload::Json(text)) => Some(text),
+        other => {
+            *payload = other;
+            None
+        }
+    }
+}
+
+/// An answer as JSON: `rest` is the answer without its records.
+pub(crate) fn answer_json(records: Vec<Shown>, rest: &FetchResponse) -> serde_json::Result<Vec<u8>> {
+    const EMPTY: &[u8] = b"{\"records\":[";
+    let rest = serde_json::to_vec(rest)?;
+    let mut text = EMPTY.to_vec();
+    for (number, record) in records.into_iter().enumerate() {
+        if number > 0 {
+            text.push(b',');
+        }
+        text.extend(record.into_json()?);
+    }
+    let rest = rest.strip_prefix(EMPTY).ok_or_else(|| serde::de::Error::custom("records come first in an answer"))?;
+    text.extend_from_slice(rest);
+    Ok(text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const ALL: Bounds = Bounds { bytes_max: 1 << 20, records_max: 100 };
+
+    fn header(name: &'static [u8], value: &'static [u8]) -> (Bytes, Option<Bytes>) {
+        (Bytes::from_static(name), Some(Bytes::from_static(value)))
+    }
+
     fn read(offset: i64, value: &'static [u8]) -> sluice_wire::Record {
-        let header =
-            |name: &'static [u8], value: &'static [u8]| (Bytes::from_static(name), Some(Bytes::from_static(value)));
         sluice_wire::Record {
             offset,
             timestamp_ms: 5,
@@ -113,21 +201,33 @@ mod tests {
         }
     }
 
-    const ALL: Bounds = Bounds { bytes_max: 1 << 20, records_max: 100 };
-
     #[test]
     fn only_the_clients_parts_come_back_and_count() {
-        let encoded = encode(vec![read(3, b"abc")], 1, PayloadEncoding::Bytes, ALL);
-        let record = &encoded.records[0];
+        let mut encoded = encode(vec![read(3, b"abc")], 1, PayloadEncoding::Bytes, ALL);
+        let record = encoded.records.remove(0).into_message();
         assert_eq!(record.headers.len(), 1);
         assert_eq!(record.headers[0].value, Some(header::Value::Bytes(Bytes::from_static(b"\xff"))));
         assert_eq!((encoded.bytes, record.key_kind.clone(), record.offset), (5, None, 3));
     }
 
     #[test]
+    fn a_dead_letters_history_is_shown_and_does_not_count() {
+        let mut letter = read(0, b"abc");
+        letter.headers.insert(1, header(b"sluice-dlq-offset", b"17"));
+        letter.headers.push(header(b"sluice-redrive-group", b"g"));
+        letter.headers.push(header(b"sluice-other", b"x"));
+        let mut encoded = encode(vec![letter], 0, PayloadEncoding::Text, ALL);
+        let record = encoded.records.remove(0).into_message();
+        let names: Vec<&str> = record.headers.iter().map(|header| header.name.as_str()).collect();
+        assert_eq!(names, ["h", "sluice-dlq-offset", "sluice-redrive-group"]);
+        assert_eq!(record.headers[1].value, Some(header::Value::Text("17".into())));
+        assert_eq!(encoded.bytes, 5, "as without the history");
+    }
+
+    #[test]
     fn payloads_come_as_asked_or_in_the_next_best_form() {
         let kind = |value: &'static [u8], encoding| {
-            encode(vec![read(0, value)], 0, encoding, ALL).records[0].value_kind.clone()
+            encode(vec![read(0, value)], 0, encoding, ALL).records.remove(0).into_message().value_kind
         };
         let text = |text: &str| Some(ValueKind::ValueText(text.into()));
         assert!(matches!(kind(b"{\"a\":1}", PayloadEncoding::Json), Some(ValueKind::ValueJson(_))));
@@ -136,6 +236,20 @@ mod tests {
         assert_eq!(kind(b"\xff", PayloadEncoding::Json), Some(ValueKind::Value(Bytes::from_static(b"\xff"))));
         assert_eq!(kind(b"{\"a\":1}", PayloadEncoding::Text), text("{\"a\":1}"));
         assert_eq!(kind(b"x", PayloadEncoding::Unspecified), Some(ValueKind::Value(Bytes::from_static(b"x"))));
+    }
+
+    #[test]
+    fn json_comes_back_over_http_digit_for_digit() {
+        let rest = FetchResponse { next_offset: 4, ..Default::default() };
+        let values: [&[u8]; 4] = [b"12345678901234567890", b"{\"a\":0.1000,\"b\":1E+2}", b"1e400", b"[\"\\ud800\"]"];
+        let read = (0..).zip(values).map(|(offset, value)| read(offset, value)).collect();
+        let encoded = encode(read, 0, PayloadEncoding::Json, ALL);
+        let text = String::from_utf8(answer_json(encoded.records, &rest).expect("JSON")).expect("text");
+        assert!(text.contains(r#""valueJson":12345678901234567890}"#), "{text}");
+        assert!(text.contains(r#""valueJson":{"a":0.1000,"b":1E+2}}"#), "{text}");
+        let answer: serde_json::Value = serde_json::from_str(&text).expect("readable as a whole");
+        assert_eq!((&answer["records"][2]["valueText"], &answer["nextOffset"]), (&"1e400".into(), &"4".into()));
+        assert_eq!(answer["records"][3]["valueText"], "[\"\\ud800\"]");
     }
 
     #[test]

@@ -12,6 +12,10 @@ use sluice_types::{ErrorKind, Reason};
 /// When to come back after the cluster did not answer.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// Kafka's code for records that a compacted topic cannot take: those without a key. Everything else that it would refuse
+/// with this code is refused by us before.
+const INVALID_RECORD: i32 = 87;
+
 /// The cluster did not answer in time.
 pub(crate) fn cluster_unavailable(source: impl Into<sluice_types::error::Source>) -> Error {
     Error::unavailable(Reason::ClusterUnavailable, "the streaming cluster does not answer at the moment; try again")
@@ -63,12 +67,19 @@ pub(crate) fn not_persisted(failure: Failure, name: &str) -> Error {
             Reason::TooLarge,
             "the record is larger than the topic allows; it was not stored; make it smaller",
         ),
-        Failure::Refused(code) => Error::new(
-            ErrorKind::FailedPrecondition,
-            Reason::ResourceState,
-            "the topic's settings do not allow this record (for instance one without key on a compacted topic)",
-        )
-        .with_source(format!("kafka code {code}")),
+        Failure::Refused(code) => {
+            let what = match code {
+                INVALID_RECORD => {
+                    "the topic is compacted and the record has no key; it was not stored; give it a key, or write to a topic \
+                     that is not compacted"
+                }
+                _ => {
+                    "the topic's settings do not allow this record; it was not stored; change the record or the settings"
+                }
+            };
+            Error::new(ErrorKind::FailedPrecondition, Reason::ResourceState, what)
+                .with_source(format!("kafka code {code}"))
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use sluice_types::limits::{
 use sluice_types::{ErrorKind, Reason};
 use sluice_wire::{Fetched, Isolation, OffsetAt, decode};
 
-use crate::data::encode::{Bounds, Encoded, encode};
+use crate::data::encode::{Bounds, Encoded, Shown, answer_json, encode};
 use crate::data::{Data, answer_by, failure, time_left};
 use crate::ports::{DataCall, ResolvedTopic};
 
@@ -36,8 +36,25 @@ struct Wish {
     encoding: PayloadEncoding,
 }
 
+/// An answer in no protocol's form yet.
+pub(super) struct Answer {
+    records: Vec<Shown>,
+    /// The answer without its records.
+    rest: FetchResponse,
+}
+
+impl Answer {
+    pub(super) fn into_message(self) -> FetchResponse {
+        FetchResponse { records: self.records.into_iter().map(Shown::into_message).collect(), ..self.rest }
+    }
+
+    pub(super) fn into_json(self) -> Result<Vec<u8>, Error> {
+        answer_json(self.records, &self.rest).map_err(Error::internal)
+    }
+}
+
 impl Data {
-    pub(super) async fn fetch_records(&self, call: &DataCall, request: FetchRequest) -> Result<FetchResponse, Error> {
+    pub(super) async fn fetch_records(&self, call: &DataCall, request: FetchRequest) -> Result<Answer, Error> {
         let topic = call.topic("topic", &request.topic)?;
         let wish = check(&request, &topic)?;
         call.limiter.check_egress()?;
@@ -61,7 +78,7 @@ struct Fetch<'a> {
 
 impl Fetch<'_> {
     /// The answer and its logical bytes.
-    async fn run(&self) -> Result<(FetchResponse, u64), Error> {
+    async fn run(&self) -> Result<(Answer, u64), Error> {
         let wait_until = self.until.min(Instant::now() + self.wish.wait);
         let max_bytes = u32::try_from(self.wish.bounds.bytes_max).unwrap_or(u32::MAX);
         let mut offset = self.start().await?;
@@ -76,13 +93,13 @@ impl Fetch<'_> {
             let (encoded, next_offset) = self.decode(&fetched, offset).await?;
             let over = Instant::now() >= wait_until;
             if !encoded.records.is_empty() || (over && (waiting || self.wish.wait.is_zero() || next_offset == offset)) {
-                let answer = FetchResponse {
-                    records: encoded.records,
+                let rest = FetchResponse {
+                    records: Vec::new(),
                     next_offset,
                     log_start_offset: fetched.log_start_offset,
                     end_offset: fetched.high_watermark,
                 };
-                return Ok((answer, encoded.bytes));
+                return Ok((Answer { records: encoded.records, rest }, encoded.bytes));
             }
             waiting = next_offset == offset && !over;
             offset = next_offset;
@@ -113,6 +130,7 @@ impl Fetch<'_> {
     async fn read(&self, offset: i64, max_bytes: u32, max_wait: Duration) -> Result<Fetched, Error> {
         let request = sluice_wire::FetchRequest {
             topic: self.topic.physical.as_str().to_owned(),
+            // The name holds the topic's uid and is never given again, so it is as good as Kafka's id.
             topic_id: None,
             partition: self.wish.partition,
             offset,

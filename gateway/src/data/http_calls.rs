@@ -1,7 +1,7 @@
 //! The hot routes over HTTP.
 //!
 //! Produce takes, by content type:
-//! - `application/json` (or none): the request message in JSON;
+//! - `application/json` (or none): the request message in JSON; JSON payloads keep their digits (see [`json`]);
 //! - `application/x-protobuf`: the request message; the answer comes so, too;
 //! - `application/x-www-form-urlencoded` and `multipart/…` are refused: they are what tools send unasked;
 //! - anything else: one record whose value is the body as it is. Its key is `?key=`, its partition `?partition=`, its time
@@ -24,7 +24,7 @@ use sluice_proto::{Audience, RouteMatch, TranscodeError, decode_request, match_r
 use sluice_types::error::Error;
 use sluice_types::{ErrorKind, Reason};
 
-use crate::data::Data;
+use crate::data::{Data, json};
 use crate::ports::{Body, HttpCall};
 use crate::routes::query;
 
@@ -55,8 +55,11 @@ impl Data {
         let protobuf = accepts_protobuf(&call.parts.headers);
         let query = spelled_out(query::pairs(&call.parts.uri)?)?;
         let request: FetchRequest = decode_request(&route(&call)?, &query, &call.body).map_err(unreadable)?;
-        let response = self.fetch_records(&call.call, request).await?;
-        answer(StatusCode::OK, &response, protobuf)
+        let found = self.fetch_records(&call.call, request).await?;
+        match protobuf {
+            true => answer(StatusCode::OK, &found.into_message(), true),
+            false => Ok(respond(StatusCode::OK, found.into_json()?, JSON)),
+        }
     }
 }
 
@@ -93,12 +96,17 @@ fn accepts_protobuf(headers: &HeaderMap) -> bool {
 
 fn from_json(call: &HttpCall) -> Result<ProduceRequest, Error> {
     no_query(call)?;
+    let taken = json::take(&call.body)?;
+    let body = taken.as_ref().map_or(&call.body[..], |taken| &taken.body);
     // The quick way first; what it refuses is read again by the careful one, which knows where the fault is.
-    let quick = serde_json::from_slice::<ProduceRequest>(&call.body).ok();
-    let request = match quick.filter(|request| request.topic.is_empty() || request.topic == call.topic) {
+    let quick = serde_json::from_slice::<ProduceRequest>(body).ok();
+    let mut request = match quick.filter(|request| request.topic.is_empty() || request.topic == call.topic) {
         Some(request) => request,
-        None => decode_request(&route(call)?, &[], &call.body).map_err(unreadable)?,
+        None => decode_request(&route(call)?, &[], body).map_err(unreadable)?,
     };
+    if let Some(taken) = taken {
+        taken.put_back(&mut request.records);
+    }
     Ok(ProduceRequest { topic: call.topic.clone(), ..request })
 }
 
@@ -201,10 +209,14 @@ fn answer<M: Message + Serialize>(
         true => (message.encode_to_vec(), PROTOBUF),
         false => (serde_json::to_vec(message).map_err(Error::internal)?, JSON),
     };
+    Ok(respond(status, body, kind))
+}
+
+fn respond(status: StatusCode, body: Vec<u8>, kind: &'static str) -> http::Response<Body> {
     let mut response = http::Response::new(Body::new(Full::new(Bytes::from(body))));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    Ok(response)
+    response
 }
 
 #[cfg(test)]

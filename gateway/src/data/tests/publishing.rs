@@ -1,0 +1,36 @@
+//! What is refused, and what happens to a writer whose topic goes away.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_call_writes_nothing() {
+    let world = World::new(1).await;
+    let bad = ProduceRecord { partition: Some(1), ..keyed("k", "v") };
+    let request = ProduceRequest { topic: NAME.into(), records: vec![keyed("k", "v"), bad] };
+    let error = world.data.produce_records(&world.call(), request).await.expect_err("refused");
+    assert_eq!(error.field.as_deref(), Some("records[1].partition"));
+    assert!(world.read(world.physical.as_str(), 0).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_deleted_under_a_writer_is_not_found() {
+    let world = World::new(1).await;
+    world.produce(vec![keyed("k", "v")]).await;
+    world.admin.delete_topic(world.physical.as_str(), WITHIN).await.expect("deleted");
+    let until = Instant::now() + WITHIN;
+    let error = loop {
+        let request = ProduceRequest { topic: NAME.into(), records: vec![keyed("k", "v")] };
+        match world.data.produce_records(&world.call(), request).await {
+            Err(error) => break error,
+            // A Kafka with much to do calls it unavailable for a while; nothing is stored.
+            Ok(answer) => {
+                let refused = answer.results[0].outcome() == Outcome::NotPersisted;
+                assert!(refused && Instant::now() < until, "{answer:?}");
+            }
+        }
+    };
+    assert_eq!((error.kind, error.message.as_str()), (ErrorKind::NotFound, Error::not_found(NAME).message.as_str()));
+    let request = FetchRequest { encoding: PayloadEncoding::Text.into(), ..Default::default() };
+    assert_eq!(world.fetch(request).await.expect_err("gone").kind, ErrorKind::NotFound);
+    world.data.forget(&world.physical);
+}
