@@ -1,4 +1,5 @@
 //! Conformance against a real Kafka broker: one for most tests, own ones for those that break it.
+#![allow(clippy::unwrap_used, reason = "clippy excuses test functions, not their helpers")]
 
 mod admin;
 mod faults;
