@@ -1,8 +1,8 @@
 //! Follows `sluice.control` into the view.
 //!
 //! Start: a snapshot on disk is where reading goes on from, if its log is still the same one. The view can be served when it
-//! has caught up with the log once; or from the snapshot alone, when Kafka cannot be read for a few seconds, which health
-//! then says. Later: every record goes into the tables at once; its offset counts as applied when what it put into service
+//! has caught up with the log once; or from the snapshot alone, as soon as Kafka refuses or has been silent for a moment,
+//! which health then says. So calls to a gateway that starts without Kafka are answered like calls to one that runs without. Later: every record goes into the tables at once; its offset counts as applied when what it put into service
 //! can be served ([`TopicReadiness`]), which is waited for in tasks beside the reading. If the log turns out to be another one
 //! or to lack what comes next, new tables are filled from its beginning and replace the old ones when they are complete.
 
@@ -42,8 +42,11 @@ const READY_AT_ONCE: usize = 64;
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(10);
 /// An unchanged one this often, so that its age stays small.
 const SNAPSHOT_REFRESH: Duration = Duration::from_secs(3600);
-/// How long a start waits for Kafka before it serves from the snapshot.
-const START_WAIT: Duration = Duration::from_secs(5);
+/// How long a start waits for a silent Kafka before it serves from the snapshot; one that refuses is not waited for. Short,
+/// because calls wait meanwhile and the shortest deadlines are below a second; long enough for a Kafka that is there.
+const START_WAIT: Duration = Duration::from_millis(400);
+/// How long a broker holds an empty poll until the view has caught up: a snapshot is often up to date.
+const START_POLL_WAIT: Duration = Duration::from_millis(50);
 /// Pause before the log is read again after an error that reading on cannot mend.
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
 
@@ -85,6 +88,13 @@ struct Reading {
     from_snapshot: Option<SystemTime>,
 }
 
+impl Reading {
+    /// How long to wait for records before looking around.
+    fn poll_wait(&self) -> Duration {
+        if self.from_snapshot.is_some() && self.began.elapsed() <= START_WAIT { START_POLL_WAIT } else { POLL_WAIT }
+    }
+}
+
 /// What the disk holds.
 struct Saved {
     offset: i64,
@@ -98,7 +108,7 @@ impl Feed {
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                step = reading.tail.next(POLL_WAIT) => match step {
+                step = reading.tail.next(reading.poll_wait()) => match step {
                     Ok(batch) => self.step(&mut reading, batch).await,
                     Err(error) => {
                         tracing::warn!(%error, "the control log cannot be read on; reading it from its beginning");
@@ -154,7 +164,8 @@ impl Feed {
         self.applied.reached(found.offset + 1);
         reading.saved.offset = found.offset;
         reading.from_snapshot = Some(found.time);
-        let options = TailOptions { topic_id: Some(TopicId(found.topic_id)), ..tail_options() };
+        let options =
+            TailOptions { topic_id: Some(TopicId(found.topic_id)), poll_wait: START_POLL_WAIT, ..tail_options() };
         reading.tail = LogTail::from_offset(self.client.clone(), CONTROL_TOPIC, 0, found.offset + 1, options);
     }
 
@@ -243,7 +254,10 @@ impl Feed {
             reading.fresh = false;
             self.applied.reached(batch.position);
         }
-        reading.from_snapshot = None;
+        if reading.from_snapshot.take().is_some() {
+            let options = TailOptions { topic_id: reading.tail.topic_id(), ..tail_options() };
+            reading.tail = LogTail::from_offset(self.client.clone(), CONTROL_TOPIC, 0, batch.position, options);
+        }
         if let Some(as_of) = batch.as_of {
             self.freshness.seen(as_of);
         }
@@ -272,7 +286,8 @@ impl Feed {
                 Some(error) => ComponentStatus::failing(error.clone()),
             },
         );
-        let served_from_disk = reading.from_snapshot.filter(|_| reading.began.elapsed() > START_WAIT);
+        let without_kafka = away.is_some() || reading.began.elapsed() > START_WAIT;
+        let served_from_disk = reading.from_snapshot.filter(|_| without_kafka);
         if served_from_disk.is_some() {
             self.freshness.set_servable();
         }
