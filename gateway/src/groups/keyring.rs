@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 
@@ -104,7 +105,12 @@ pub struct Keys(Arc<Followed>);
 struct Followed {
     ring: ArcSwap<KeyRing>,
     file: Option<SecretFile>,
+    /// The file as it was before it was read.
+    seen: Mutex<Stamp>,
 }
+
+/// Time and size of a file: what changes when it is replaced.
+type Stamp = Option<(SystemTime, u64)>;
 
 impl Keys {
     /// Reads a file.
@@ -112,13 +118,14 @@ impl Keys {
     /// # Errors
     /// It is unreadable, readable by others, or not a key ring.
     pub fn load(file: SecretFile) -> Result<Self, KeyRingError> {
+        let seen = Mutex::new(stamp(&file));
         let ring = ArcSwap::from_pointee(read(&file)?);
-        Ok(Self(Arc::new(Followed { ring, file: Some(file) })))
+        Ok(Self(Arc::new(Followed { ring, file: Some(file), seen })))
     }
 
     /// Keys that stay.
     pub fn fixed(ring: KeyRing) -> Self {
-        Self(Arc::new(Followed { ring: ArcSwap::from_pointee(ring), file: None }))
+        Self(Arc::new(Followed { ring: ArcSwap::from_pointee(ring), file: None, seen: Mutex::default() }))
     }
 
     /// The ring now.
@@ -132,7 +139,9 @@ impl Keys {
     /// As [`Keys::load`].
     pub fn reload(&self) -> Result<(), KeyRingError> {
         if let Some(file) = &self.0.file {
+            let seen = stamp(file);
             self.0.ring.store(Arc::new(read(file)?));
+            *self.0.seen.lock() = seen;
         }
         Ok(())
     }
@@ -140,17 +149,12 @@ impl Keys {
     /// Reads the file again when it changes, looking every `interval`, until the token is cancelled.
     pub async fn watch(self, interval: Duration, shutdown: CancellationToken) {
         let Some(file) = self.0.file.clone() else { return };
-        let mut seen = stamp(&file);
         while shutdown.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
-            let now = stamp(&file);
-            if now == seen {
+            if stamp(&file) == *self.0.seen.lock() {
                 continue;
             }
             match self.reload() {
-                Ok(()) => {
-                    seen = now;
-                    tracing::info!(ids = ?self.ring(), "keys of ack ids reloaded");
-                }
+                Ok(()) => tracing::info!(ids = ?self.ring(), "keys of ack ids reloaded"),
                 Err(error) => tracing::warn!(%error, "keys of ack ids not reloaded; the old ones stay"),
             }
         }
@@ -161,7 +165,7 @@ fn read(file: &SecretFile) -> Result<KeyRing, KeyRingError> {
     KeyRing::parse(file.read()?.expose_secret())
 }
 
-fn stamp(file: &SecretFile) -> Option<(SystemTime, u64)> {
+fn stamp(file: &SecretFile) -> Stamp {
     let metadata = std::fs::metadata(file.path()).ok()?;
     Some((metadata.modified().ok()?, metadata.len()))
 }
@@ -214,7 +218,7 @@ mod tests {
         let watching = tokio::spawn(keys.clone().watch(Duration::from_millis(5), stop.clone()));
         write(&(line(2, 'b') + &line(1, 'a')));
         while keys.ring().signing().id != 2 {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         write("broken");
         assert!(keys.reload().is_err());

@@ -6,4 +6,5 @@ mod data;
 mod edge;
 mod faults;
 mod groups_dispatch;
+mod groups_door;
 mod world;

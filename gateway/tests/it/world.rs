@@ -15,14 +15,14 @@ use sluice_gateway::ports::DataPath;
 use sluice_gateway::{Addrs, App, Config, RunError};
 use sluice_proto::internal::control::v1::control_record::Resource;
 use sluice_proto::internal::control::v1::{
-    AccountState, ControlRecord, Grant, KeyState, Life, MemberHeartbeat, NamespaceState, TenantState, TopicState,
+    AccountState, ControlRecord, Grant, GroupState, KeyState, Life, MemberHeartbeat, NamespaceState, TenantState, TopicState,
 };
 use sluice_runtime::Health;
 use sluice_runtime::config::{InternalTlsConfig, KafkaConfig, SecretFile, parse};
 use sluice_runtime::tls::InternalTls;
 use sluice_types::api_key::{ApiKey, HashKey};
-use sluice_types::physical::{CONTROL_TOPIC, MEMBERS_TOPIC};
-use sluice_types::{AccountUid, NamespaceUid, TenantUid, TopicUid};
+use sluice_types::physical::{CONTROL_TOPIC, MEMBERS_TOPIC, TopicName};
+use sluice_types::{AccountUid, GroupUid, NamespaceUid, TenantUid, TopicUid};
 use sluice_wire::{Client, ClientConfig, LogTail, NewTopic, OffsetAt, OutRecord, ScramSha512, Security, TailOptions};
 
 use crate::control_plane::ControlPlane;
@@ -92,6 +92,20 @@ impl World {
             ..OutRecord::default()
         };
         self.kafka.produce_batch(CONTROL_TOPIC, 0, &[record], PATIENCE).await.expect("publish").base_offset
+    }
+
+    /// Makes a tenant's topic in Kafka.
+    pub(crate) async fn create_topic(&self, tenant: &Tenant, topic: TopicUid, partitions: i32) {
+        let name = TopicName::new(tenant.namespace, topic).as_str().to_owned();
+        let topic = NewTopic { name, partitions, replication: 1, configs: BTreeMap::new() };
+        self.kafka.create_topic(&topic, PATIENCE).await.expect("topic");
+    }
+
+    /// Appends a record to it.
+    pub(crate) async fn produce(&self, tenant: &Tenant, topic: TopicUid, partition: i32, value: &str) {
+        let name = TopicName::new(tenant.namespace, topic);
+        let record = OutRecord { value: Some(value.to_owned().into()), timestamp_ms: 1, ..OutRecord::default() };
+        self.kafka.produce_batch(name.as_str(), partition, &[record], PATIENCE).await.expect("produce");
     }
 
     /// Starts a gateway with its own data directory.
@@ -250,6 +264,24 @@ impl Tenant {
                 namespace_id: "prod".into(),
                 life: life.into(),
                 partitions,
+                ..Default::default()
+            }),
+        )
+    }
+
+    pub(crate) fn group(&self, uid: GroupUid, version: i64, life: Life) -> ControlRecord {
+        self.record(
+            version,
+            Resource::Group(GroupState {
+                uid: uid.to_string(),
+                id: "billing".into(),
+                namespace_uid: self.namespace.to_string(),
+                namespace_id: "prod".into(),
+                life: life.into(),
+                topic_ids: vec!["orders".into()],
+                ack_deadline_ms: 10_000,
+                minimum_backoff_ms: 100,
+                maximum_backoff_ms: 1_000,
                 ..Default::default()
             }),
         )
