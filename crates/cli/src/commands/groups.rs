@@ -271,7 +271,7 @@ fn row(group: &Group) -> Vec<String> {
     vec![
         last_part(&group.name).to_owned(),
         topics(group),
-        output::word(group.ordering().as_str_name(), "ORDERING_"),
+        ordering(group).to_uppercase(),
         ack_deadline(group),
         attempts,
         when::shown(group.create_time.as_ref()),
@@ -281,6 +281,13 @@ fn row(group: &Group) -> Vec<String> {
 /// The topics by id: they are all of the group's namespace.
 fn topics(group: &Group) -> String {
     group.topics.iter().map(|topic| last_part(topic)).collect::<Vec<_>>().join(" ")
+}
+
+fn ordering(group: &Group) -> &'static str {
+    match group.ordering() {
+        group::Ordering::None => "none",
+        group::Ordering::Key | group::Ordering::Unspecified => "key",
+    }
 }
 
 fn ack_deadline(group: &Group) -> String {

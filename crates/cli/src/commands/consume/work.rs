@@ -239,7 +239,8 @@ impl<'a> Work<'a> {
                     }
                 }
                 (SettleOutcome::Ok, Verb::Ack) => {
-                    self.tally.acked += 1;
+                    // Once more is OK, too, and no other record.
+                    self.tally.acked += u64::from(ours || !self.manual);
                     self.free(&id);
                 }
                 (SettleOutcome::Ok, Verb::Nack(_)) => {

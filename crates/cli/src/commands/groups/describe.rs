@@ -10,7 +10,7 @@ use sluice_proto::stream::v1::consumer_service_client::ConsumerServiceClient;
 use sluice_proto::stream::v1::{Consumer, GetGroupStatusRequest, GroupStatus, PartitionStatus};
 use sluice_types::limits::{BACKOFF_MS_DEFAULT, BACKOFF_MS_MAX, MAX_ATTEMPTS_DEFAULT};
 
-use super::{ack_deadline, span, states, topics, while_moving};
+use super::{ack_deadline, ordering, span, states, topics, while_moving};
 use crate::args::{Global, Output};
 use crate::connect::Session;
 use crate::output::printable;
@@ -96,7 +96,7 @@ fn declared(group: &Group, status: Option<&GroupStatus>) -> Vec<(&'static str, S
         ("uid", group.uid.clone()),
         ("topics", topics(group)),
         ("start", start),
-        ("ordering", output::word(group.ordering().as_str_name(), "ORDERING_").to_lowercase()),
+        ("ordering", ordering(group).into()),
         ("ack deadline", ack_deadline(group)),
         ("retries", retries(group)),
     ];
@@ -140,7 +140,8 @@ fn retries(group: &Group) -> String {
         "until it succeeds".into()
     } else {
         let attempts = if policy.max_attempts > 0 { policy.max_attempts } else { MAX_ATTEMPTS_DEFAULT };
-        format!("{attempts} deliveries, then to {}", super::last_part(&group.dead_letter_topic))
+        let plural = if attempts == 1 { "y" } else { "ies" };
+        format!("{attempts} deliver{plural}, then to {}", super::last_part(&group.dead_letter_topic))
     };
     format!("after {least}, doubled up to {most}; {end}")
 }
