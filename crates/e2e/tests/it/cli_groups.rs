@@ -98,6 +98,15 @@ impl Consumer {
     }
 }
 
+impl Drop for Consumer {
+    /// A test that fails leaves none behind.
+    fn drop(&mut self) {
+        // It has ended already if the test went well.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 fn lines_of(output: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
