@@ -21,6 +21,7 @@ use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use crate::tenant::{Api, finished};
+use crate::wait;
 
 const MESSAGE_MAX: usize = 64 << 20;
 
@@ -195,6 +196,24 @@ impl ConsumeStream {
         let nack = ConsumeNack { ack_ids, delay: delay.map(Into::into), ..ConsumeNack::default() };
         self.send(consume_request::Message::Nack(nack)).await
     }
+}
+
+/// The gateway that dispatches a group, once it has been the same for a while: after a gateway came back, groups move to it.
+///
+/// # Errors
+/// If that takes too long.
+pub async fn settled_dispatcher(api: &Api, group: &str) -> Result<String> {
+    const AT_REST: Duration = Duration::from_secs(3);
+    let (mut last, mut since) = (String::new(), Instant::now());
+    wait::until("a dispatcher that stays", Duration::from_secs(40), async || {
+        api.pull(group, 1, Duration::ZERO).await?;
+        let now = api.group_status(group).await?.dispatcher;
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        Ok((!last.is_empty() && since.elapsed() >= AT_REST).then(|| last.clone()))
+    })
+    .await
 }
 
 /// A group of topics with these ids in a namespace, with defaults.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use sluice_e2e::consumer::{ack_ids, group_of};
+use sluice_e2e::consumer::{ack_ids, group_of, settled_dispatcher};
 use sluice_e2e::tenant::record;
 use sluice_e2e::{Installation, wait};
 
@@ -17,17 +17,12 @@ pub(super) async fn run(it: &Installation, kills: usize) -> Result<String> {
     let mut took = Vec::with_capacity(kills);
     for kill in 0..kills {
         eprintln!("kill {} of {kills}", kill + 1);
-        let dispatcher = wait::until("a dispatcher", Duration::from_secs(30), async || {
-            apis[0].pull(&group, 1, Duration::ZERO).await?;
-            let dispatcher = apis[0].group_status(&group).await?.dispatcher;
-            Ok(["gateway-1", "gateway-2"].iter().position(|name| *name == dispatcher))
-        })
-        .await?;
+        let name = settled_dispatcher(&apis[0], &group).await?;
+        let dispatcher = usize::from(name == "gateway-2");
         let survivor = &apis[1 - dispatcher];
-        let name = ["gateway-1", "gateway-2"][dispatcher];
         survivor.produce_all(&topic.name, (0..100).map(|i| record(Some(&[i]), b"x")).collect()).await?;
         let out = survivor.pull(&group, 100, Duration::from_secs(5)).await?;
-        it.process(name)?.kill9().await;
+        it.process(&name)?.kill9().await;
         let killed = Instant::now();
         let records = wait::until("a record from the survivor", Duration::from_secs(30), async || {
             let taken = survivor.pull(&group, 200, Duration::from_secs(1)).await?.records;
@@ -37,7 +32,7 @@ pub(super) async fn run(it: &Installation, kills: usize) -> Result<String> {
         .with_context(|| format!("{} records were out", out.records.len()))?;
         took.push(killed.elapsed());
         survivor.ack(&group, ack_ids(&records)).await?;
-        it.restart(name).await?;
+        it.restart(&name).await?;
     }
     took.sort_unstable();
     let at = |share: f64| took.get(((took.len() as f64 - 1.0) * share) as usize).map_or(0.0, Duration::as_secs_f64);

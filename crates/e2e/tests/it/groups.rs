@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use sluice_e2e::consumer::{Ledger, Place, ack_ids, group_of, place};
+use anyhow::{Context, Result, ensure};
+use sluice_e2e::consumer::{Ledger, Place, ack_ids, group_of, place, settled_dispatcher};
 use sluice_e2e::tenant::record;
 use sluice_e2e::{Api, Installation, wait};
 use sluice_proto::admin::v1::{Group, Namespace, Topic};
@@ -62,20 +62,11 @@ impl World {
         (self.topic.name.clone(), result.partition, result.offset.unwrap_or(-1))
     }
 
-    /// The gateway that dispatches the group, from 0. Pulls until one does.
+    /// The gateway that dispatches the group, from 0, once it stays.
     async fn dispatcher(&self, it: &Installation) -> Result<usize> {
-        wait::until("a dispatcher", Duration::from_secs(20), async || {
-            self.apis[0].pull(&self.group.name, 1, Duration::ZERO).await?;
-            let status = self.apis[0].group_status(&self.group.name).await?;
-            let position = it
-                .local
-                .instances
-                .iter()
-                .filter(|i| i.name.starts_with("gateway"))
-                .position(|instance| !status.dispatcher.is_empty() && (instance.name == status.dispatcher));
-            Ok(position)
-        })
-        .await
+        let name = settled_dispatcher(&self.apis[0], &self.group.name).await?;
+        let gateways = (0..it.local.public.len()).map(gateway_name);
+        gateways.into_iter().position(|gateway| gateway == name).with_context(|| format!("{name} is no gateway"))
     }
 }
 
