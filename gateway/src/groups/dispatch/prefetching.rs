@@ -20,11 +20,15 @@ use crate::groups::model::Start;
 const CATCH_UP_BYTES: usize = 1 << 20;
 /// Bytes of a read of records that are due again.
 const REREAD_BYTES: usize = 256 << 10;
+/// Reading goes on so long after records were last asked for.
+const LATELY: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(500);
 
 impl Group {
     pub(super) fn plan_reads(&mut self, now: Instant) {
-        if !matches!(self.stage, Stage::Running) || !self.consumers.want_records() {
+        // Between two pulls nobody waits: what is due again, and the next records, are read for the next one.
+        let wanted = self.consumers.want_records() || now < self.touched + LATELY;
+        if !matches!(self.stage, Stage::Running) || !wanted {
             return;
         }
         let mut held: usize = self.parts.iter().map(|part| part.cache.bytes()).sum();
