@@ -21,6 +21,7 @@ mod metrics;
 mod part;
 mod positions;
 mod prefetching;
+mod pulse;
 mod reading;
 mod refreshing;
 mod resetting;
@@ -50,6 +51,7 @@ use self::budget::{Budget, PROCESS_BYTES_MAX};
 use self::command::{Caller, Command};
 use self::group::{End, Group};
 use self::metrics::DispatchMetrics;
+use self::pulse::Pulse;
 use self::shared::{Clock, Shared};
 use crate::groups::model::{
     ATTACH_COMMANDS, ATTACH_EVENTS, AttachWish, Attachment, Dispatch, DispatchError, GroupCall, Inspected, LeaseKey,
@@ -128,6 +130,7 @@ impl Dispatchers {
             owners: parts.owners,
             budget: Budget::new(PROCESS_BYTES_MAX),
             clock: Clock::start(),
+            pulse: Arc::new(Pulse::new(Instant::now())),
             key_hasher: RandomState::new(),
             metrics: DispatchMetrics::register(&parts.metrics),
             timing,
@@ -135,6 +138,10 @@ impl Dispatchers {
             stop: watch::Sender::new(None),
         };
         let (shared, registry) = (Arc::new(shared), Arc::<Registry>::default());
+        let (stop, pulse) = (shared.tasks.shutdown(), Pulse::run(Arc::clone(&shared.pulse)));
+        shared.tasks.spawn("pulse", async move {
+            stop.run_until_cancelled(pulse).await;
+        });
         let (stop, running) = (shared.tasks.shutdown(), Arc::clone(&registry));
         let refresh = refreshing::run(Arc::clone(&shared), move |group| !running.slots.contains_key(&group));
         shared.tasks.spawn("idle groups", async move {

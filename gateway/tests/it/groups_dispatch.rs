@@ -3,6 +3,7 @@
 mod moving;
 mod node;
 mod retrying;
+mod soak;
 mod streaming;
 
 use std::time::Duration;
@@ -114,11 +115,7 @@ async fn added_partitions_and_topics_are_read_while_leases_go_on() {
 
     // Read from its beginning, though the group starts at the end.
     tenant.admin.create_partitions(&topic.physical(), 2, false, LONG).await.expect("partitions");
-    until("the new partition can be written to", async || {
-        let metadata = tenant.admin.metadata(&[&topic.physical()], LONG).await.expect("metadata");
-        metadata.topics[0].partitions.values().filter(|partition| partition.leader.is_some()).count() == 2
-    })
-    .await;
+    tenant.wait_for_leaders(&topic, 2).await;
     tenant.produce(&topic, 1, &["b"], 2).await;
     tenant.publish_topic(&topic, 2, Life::Active);
     node.follow(&tenant);

@@ -72,6 +72,10 @@ impl Burial {
         self.in_flight || !self.waiting.is_empty()
     }
 
+    pub(super) fn is_under_way(&self) -> bool {
+        self.in_flight
+    }
+
     pub(super) fn retry_at_once(&mut self) {
         self.retry_after = None;
     }

@@ -26,7 +26,7 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 pub(super) struct Commits {
     pub(super) in_flight: bool,
     due: Option<Instant>,
-    not_before: Instant,
+    pub(super) not_before: Instant,
     failures: u32,
 }
 

@@ -1,6 +1,7 @@
 //! Who wants records: pulls that wait, and attachments with credit, served in turn.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use tokio::sync::mpsc::{self, OwnedPermit, error::TrySendError};
 use tokio::time::Instant;
@@ -14,6 +15,8 @@ use crate::groups::model::{AttachEvent, AttachWish, TakeWish, Taken};
 /// What is left of a credit never exceeds these.
 const CREDIT_RECORDS_MAX: u64 = 10_000;
 const CREDIT_BYTES_MAX: i64 = 64 << 20;
+/// Who pulled before that is forgotten, when there are too many.
+const RECENT_KEPT: Duration = Duration::from_secs(60);
 /// Bytes of one event, save its first record.
 pub(super) const EVENT_BYTES_MAX: u64 = 1 << 20;
 
@@ -158,6 +161,11 @@ impl Consumers {
         self.attached.retain(|attached| attached.id != id);
     }
 
+    /// Drops attachments whose doors are gone.
+    pub(super) fn drop_gone(&mut self) {
+        self.attached.retain(|attached| !attached.events.is_closed());
+    }
+
     pub(super) fn get(&mut self, id: AttachmentId) -> Option<&mut Attached> {
         // Ids grow, and so does the list.
         let at = self.attached.binary_search_by_key(&id.0, |attached| attached.id.0).ok()?;
@@ -199,7 +207,12 @@ impl Consumers {
     pub(super) fn pulled(&mut self, caller: &Caller, now: Instant) {
         if let Some(recent) = self.recent.get_mut(caller) {
             recent.last = now;
-        } else if self.recent.len() < GROUP_CONSUMERS_MAX {
+            return;
+        }
+        if self.recent.len() >= GROUP_CONSUMERS_MAX {
+            self.recent.retain(|_, recent| now < recent.last + RECENT_KEPT);
+        }
+        if self.recent.len() < GROUP_CONSUMERS_MAX {
             self.recent.insert(caller.clone(), Recent { since: now, last: now });
         }
     }

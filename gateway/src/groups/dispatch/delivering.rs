@@ -45,10 +45,12 @@ impl Group {
         self.consumers.waiting.push_back(Waiting { caller, wish, until, latest, reply });
     }
 
-    /// Whether Kafka has taken us for a member lately. Its time goes on while this process is frozen.
+    /// Whether Kafka has taken us for a member lately, and since this process last stood still.
     pub(super) fn is_confirmed(&self) -> bool {
         let since = self.member.as_ref().and_then(sluice_wire::GroupMember::since_confirmed);
-        since.is_some_and(|since| since < CONFIRMED_WITHIN)
+        let now = Instant::now();
+        let awake = now.saturating_duration_since(self.shared.pulse.awake_since(now));
+        since.is_some_and(|since| since < CONFIRMED_WITHIN && since <= awake)
     }
 
     /// Hands out what can be handed out; true if something was.
@@ -60,6 +62,9 @@ impl Group {
             return false;
         }
         if !self.is_confirmed() {
+            if let Some(member) = &self.member {
+                member.beat_now();
+            }
             self.wake_at(now + Duration::from_millis(100));
             return false;
         }

@@ -13,8 +13,8 @@ use crate::groups::model::DispatchError;
 
 /// For the last commit.
 const COMMIT: Duration = Duration::from_secs(2);
+const LAST_ANSWER: Duration = Duration::from_secs(1);
 const LEAVE: Duration = Duration::from_secs(1);
-const FORGET: Duration = Duration::from_secs(2);
 
 impl Group {
     pub(super) async fn finish(&mut self, end: End) {
@@ -40,8 +40,9 @@ impl Group {
             _ => Instant::now() + COMMIT,
         };
         if matches!(end, End::Fenced | End::Lost) {
-            // Whoever has the group now delivers them again.
-            self.give_up_pending(Verdict::Stale);
+            // What was sent may still have been taken; the rest is delivered again by whoever has the group now.
+            let answered = tokio::time::timeout(LAST_ANSWER, self.last_answer()).await.is_ok();
+            self.give_up_pending(if answered { Verdict::Stale } else { Verdict::Unavailable });
             self.member = None;
             return;
         }
@@ -56,26 +57,29 @@ impl Group {
         {
             tracing::debug!(group = %self.name, %error, "could not leave; the next dispatcher makes us leave");
         }
-        if end == End::Gone
-            && let Err(error) = self.shared.wire.delete_group(&self.name, FORGET).await
+    }
+
+    /// Waits for the answer to the commit under way.
+    async fn last_answer(&mut self) {
+        while self.commits.in_flight
+            && let Some(done) = self.work.next().await
         {
-            tracing::debug!(group = %self.name, %error, "the positions of a deleted group stay until they expire");
+            if let Done::Committed(committed) = done {
+                self.committed(committed, Instant::now());
+            }
         }
     }
 
-    /// Commits until nothing is left to commit.
+    /// Commits until nothing is left to commit. Dead letters that are on their way are waited for, or they would be written twice.
     async fn commit_rest(&mut self) {
         loop {
-            let now = Instant::now();
             if self.ending == Some(End::Fenced) {
                 return;
             }
             if !self.commits.in_flight {
-                if !self.parts.iter().any(|part| part.changed) {
-                    return;
-                }
-                if !self.begin_commit(now) {
-                    // Nothing to say, or no member to say it.
+                tokio::time::sleep_until(self.commits.not_before).await;
+                let begun = self.parts.iter().any(|part| part.changed) && self.begin_commit(Instant::now());
+                if !begun && !self.burial.is_under_way() {
                     return;
                 }
             }

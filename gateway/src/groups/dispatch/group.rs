@@ -107,8 +107,10 @@ pub(super) enum End {
     Idle,
     /// Another gateway owns it, or took it.
     Moved,
-    /// It was deleted, or its tenant is off.
+    /// It was deleted.
     Gone,
+    /// Its tenant is off.
+    Suspended,
     /// To be begun anew.
     Again,
     /// Kafka does not take us for its member any more.
@@ -331,6 +333,7 @@ impl Group {
     /// Does all that can be done now.
     fn advance(&mut self, now: Instant) {
         self.wake = None;
+        self.consumers.drop_gone();
         self.open_parts(now);
         self.end_leases(now);
         let delivered = self.deliver(now);

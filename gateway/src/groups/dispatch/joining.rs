@@ -31,7 +31,7 @@ impl Group {
     /// Looks at the group's definition and its topics anew.
     pub(super) fn review(&mut self) {
         if self.tenant.state().is_some_and(|state| !state.active || state.suspended) {
-            return self.end(End::Gone);
+            return self.end(End::Suspended);
         }
         let resolved = {
             let names = self.tenant.names();

@@ -53,6 +53,8 @@ pub(super) struct Part {
     pub(super) assigned: TopicPartition,
     pub(super) term: u64,
     pub(super) window: Window,
+    /// The window goes on from what was committed; it was not put anywhere by force since.
+    pub(super) is_restored: bool,
     pub(super) cache: Cache,
     pub(super) out: HashMap<i64, Out>,
     /// Something may be deliverable.
@@ -97,6 +99,7 @@ impl Part {
             term,
             committed_sequence: 0,
             window,
+            is_restored: true,
             cache: Cache::default(),
             out: HashMap::new(),
             hot: false,
@@ -127,6 +130,7 @@ impl Part {
         let before = std::mem::replace(self, fresh);
         self.committed = before.committed;
         self.skipped = before.skipped;
+        self.is_restored = false;
         self.end = before.end;
         self.changed = true;
         before.out.into_values().collect()

@@ -60,6 +60,9 @@ impl Group {
                 let now_ms = self.shared.clock.ms(now);
                 let delay = delay.map(|delay| i64::try_from(delay.as_millis()).unwrap_or(i64::MAX));
                 let outcomes = self.each(&leases, |part, lease| {
+                    if part.term != lease.term {
+                        return (false, false);
+                    }
                     let refused = part.window.refuse(lease.offset, lease.attempt, delay, reason.clone(), now_ms);
                     part.changed |= refused != Refused::Stale;
                     // Without a delay it is ready at once.
@@ -74,6 +77,9 @@ impl Group {
                 let time = time.unwrap_or(self.config.ack_deadline);
                 let end_ms = self.shared.clock.ms(now + time);
                 let outcomes = self.each(&leases, |part, lease| {
+                    if part.term != lease.term {
+                        return (false, false);
+                    }
                     let extended = part.window.extend(lease.offset, lease.attempt, end_ms);
                     if let (true, Some(out)) = (extended, part.out.get_mut(&lease.offset)) {
                         out.end_ms = end_ms;
@@ -95,7 +101,12 @@ impl Group {
         let mut done = 0;
         let mut needs: Vec<(PartKey, u64, u64)> = Vec::new();
         let outcomes = self.each(&leases, |part, lease| {
-            let acked = part.window.ack(lease.offset, lease.attempt);
+            let acked = match part.term == lease.term {
+                true => part.window.ack(lease.offset, lease.attempt),
+                // It was stored by the dispatcher before, who could not say so any more.
+                false if part.is_restored && part.window.is_done(lease.offset) => Acked::AlreadyDone,
+                false => Acked::Stale,
+            };
             if acked == Acked::Stale {
                 return (false, false);
             }
@@ -133,8 +144,8 @@ impl Group {
         self.commits.soon(now);
     }
 
-    /// Does something to each lease that is of the current term. The closure tells whether it was current, and whether the lease
-    /// is over.
+    /// Does something to each lease of a partition that is here. The closure tells whether the lease was good, and whether it is
+    /// over.
     fn each(
         &mut self,
         leases: &[LeaseKey],
@@ -150,7 +161,7 @@ impl Group {
                 _ => self.index.get(&key).copied(),
             };
             last = at.map(|at| (key, at));
-            let part = at.map(|at| &mut self.parts[at]).filter(|part| part.term == lease.term);
+            let part = at.map(|at| &mut self.parts[at]);
             let outcome = part.is_some_and(|part| {
                 let (current, over) = act(part, lease);
                 if over && let Some(out) = part.out.remove(&lease.offset) {

@@ -13,6 +13,7 @@ use sluice_wire::{Client, Groups, Reader};
 
 use crate::groups::dispatch::budget::Budget;
 use crate::groups::dispatch::metrics::DispatchMetrics;
+use crate::groups::dispatch::pulse::Pulse;
 use crate::groups::owner::MemberOwners;
 use crate::metering::Meter;
 use crate::view::View;
@@ -47,6 +48,7 @@ pub(super) struct Shared {
     pub(super) owners: Arc<MemberOwners>,
     pub(super) budget: Budget,
     pub(super) clock: Clock,
+    pub(super) pulse: Arc<Pulse>,
     pub(super) key_hasher: RandomState,
     pub(super) metrics: DispatchMetrics,
     pub(super) timing: Timing,

@@ -80,8 +80,19 @@ impl Tenant {
         let configs = BTreeMap::new();
         let new = NewTopic { name: topic.physical(), partitions, replication: -1, configs };
         self.admin.create_topic(&new, PATIENCE).await.expect("topic");
+        self.wait_for_leaders(&topic, partitions).await;
         self.publish_topic(&topic, partitions, Life::Active);
         topic
+    }
+
+    /// Waits until so many partitions can be written to.
+    pub(crate) async fn wait_for_leaders(&self, topic: &Topic, partitions: i32) {
+        until("the partitions have leaders", async || {
+            let metadata = self.admin.metadata(&[&topic.physical()], PATIENCE).await.expect("metadata");
+            let partitions_led = metadata.topics[0].partitions.values().filter(|partition| partition.leader.is_some());
+            partitions_led.count() == partitions as usize
+        })
+        .await;
     }
 
     pub(crate) fn publish_topic(&self, topic: &Topic, partitions: i32, life: Life) {
