@@ -115,7 +115,8 @@ impl SlotState {
             }
             tokio::time::sleep_until(failure.at + backoff(failure.count)).await;
         }
-        match Connection::open(address, config, deadline).await {
+        // Boxed: a handshake is large, and every call, of which thousands may be under way, could come to make one.
+        match Box::pin(Connection::open(address, config, deadline)).await {
             Ok(connection) => {
                 self.failure = None;
                 self.connection = Some(connection.clone());

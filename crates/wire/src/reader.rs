@@ -61,7 +61,9 @@ impl Reader {
         let mut expected = request.topic_id;
         loop {
             let attempt = async {
-                let place = self.inner.client.locate(&request, &mut expected, retry.refresh, deadline).await?;
+                // What does not wait for records is boxed: who does, perhaps one of thousands, stays small.
+                let locate = self.inner.client.locate(&request, &mut expected, retry.refresh, deadline);
+                let place = Box::pin(locate).await?;
                 self.read_at(place, &request, share, wait_until, deadline).await
             };
             match attempt.await {
@@ -84,7 +86,7 @@ impl Reader {
         let mut marks = None;
         loop {
             if Instant::now() >= wait_until || !tail.polls_at(key, request.offset) {
-                let fetched = self.inner.catch_up.fetch(place, request, share, deadline).await?;
+                let fetched = Box::pin(self.inner.catch_up.fetch(place, request, share, deadline)).await?;
                 if !fetched.batches.is_empty() || Instant::now() >= wait_until {
                     return Ok(fetched);
                 }
@@ -131,5 +133,29 @@ impl Marks {
             log_start_offset: self.log_start_offset,
             aborted: Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ClientConfig;
+
+    #[test]
+    fn a_wait_takes_little_memory() {
+        let reader = Reader::new(Client::new(ClientConfig::new(["localhost:1"])).unwrap());
+        let request = FetchRequest {
+            topic: "t".to_owned(),
+            topic_id: None,
+            partition: 0,
+            offset: 0,
+            max_bytes: 1,
+            min_bytes: 1,
+            max_wait: Duration::from_secs(60),
+            isolation: Isolation::ReadCommitted,
+        };
+        let wait = reader.fetch(request, 0, Duration::from_secs(60));
+        let bytes = size_of_val(&wait);
+        assert!(bytes <= 2_048, "{bytes} bytes");
     }
 }

@@ -114,7 +114,7 @@ impl Client {
                                 told = again;
                             }
                         },
-                        _turn = coordinators.turn.lock() => self.look_up_wanted(deadline).await,
+                        _turn = coordinators.turn.lock() => Box::pin(self.look_up_wanted(deadline)).await,
                     }
                 }
             })

@@ -95,3 +95,24 @@ fn by_topic(owned: &BTreeSet<PartitionKey>) -> Vec<consumer_group_heartbeat_requ
     }
     topics
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ClientConfig;
+
+    #[test]
+    fn a_heartbeat_under_way_takes_little_memory() {
+        let client = Client::new(ClientConfig::new(["localhost:1"])).unwrap();
+        let beat = Beat {
+            group: "g".into(),
+            member_id: "m".into(),
+            epoch: 1,
+            rebalance_timeout_ms: None,
+            topics: None,
+            owned: None,
+        };
+        let bytes = size_of_val(&client.heartbeat(beat, Deadline::after(Duration::from_secs(1))));
+        assert!(bytes <= 4_096, "{bytes} bytes");
+    }
+}
