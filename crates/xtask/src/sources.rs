@@ -21,6 +21,7 @@ const RULES: [Rule; 2] = [
         text: "std::env::",
         allowed: &[
             "/main.rs",
+            "/examples/",
             "build.rs",
             "/tests/",
             "crates/e2e/",
