@@ -192,10 +192,16 @@ fn check(request: &FetchRequest, topic: &ResolvedTopic) -> Result<Wish, Error> {
         }
         _ => {}
     }
-    let isolation = match request.isolation() {
-        AskedIsolation::ReadUncommitted => Isolation::ReadUncommitted,
-        AskedIsolation::Unspecified | AskedIsolation::ReadCommitted => Isolation::ReadCommitted,
+    let isolation = match AskedIsolation::try_from(request.isolation) {
+        Ok(AskedIsolation::ReadUncommitted) => Isolation::ReadUncommitted,
+        Ok(AskedIsolation::Unspecified | AskedIsolation::ReadCommitted) => Isolation::ReadCommitted,
+        Err(_) => {
+            let what = format!("is {}; it must be READ_COMMITTED or READ_UNCOMMITTED", request.isolation);
+            return Err(Error::invalid("isolation", what));
+        }
     };
+    let encoding = PayloadEncoding::try_from(request.encoding)
+        .map_err(|_| Error::invalid("encoding", format!("is {}; it must be BYTES, TEXT or JSON", request.encoding)))?;
     Ok(Wish {
         partition: request.partition,
         start,
@@ -205,7 +211,7 @@ fn check(request: &FetchRequest, topic: &ResolvedTopic) -> Result<Wish, Error> {
         },
         wait: wait_of(request.wait)?,
         isolation,
-        encoding: request.encoding(),
+        encoding,
     })
 }
 
@@ -269,6 +275,8 @@ mod tests {
             (FetchRequest { partition: -1, ..base() }, "partition"),
             (FetchRequest { start: Some(Start::Offset(-1)), ..base() }, "offset"),
             (FetchRequest { start: Some(Start::Position(9)), ..base() }, "position"),
+            (FetchRequest { isolation: 9, ..base() }, "isolation"),
+            (FetchRequest { encoding: 9, ..base() }, "encoding"),
             (FetchRequest { max_bytes: -1, ..base() }, "maxBytes"),
             (FetchRequest { max_bytes: (8 << 20) + 1, ..base() }, "maxBytes"),
             (FetchRequest { max_records: 10_001, ..base() }, "maxRecords"),

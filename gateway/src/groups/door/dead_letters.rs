@@ -39,7 +39,9 @@ impl Shared {
     ) -> Result<ListDeadLettersResponse, Error> {
         let group = call.group("group", &request.group, DESCRIBE)?;
         let topic = dead_letter_topic(call, &group)?;
-        let most = fields::bounded("pageSize", request.page_size, PAGE_SIZE_DEFAULT as usize, PAGE_SIZE_MAX as usize)?;
+        // As every list has it: a page of more than the most is one of the most.
+        let size = request.page_size.min(PAGE_SIZE_MAX);
+        let most = fields::bounded("pageSize", size, PAGE_SIZE_DEFAULT as usize, PAGE_SIZE_MAX as usize)?;
         let encoding = fields::encoding(request.encoding)?;
         let pages = Pages::new(self.ack_ids.keys(), call, &group, &topic, encoding);
         let from = pages.read(&request.page_token)?;

@@ -19,8 +19,9 @@ use crate::ports::DataCall;
 const ROUND: Duration = Duration::from_secs(3);
 /// How long to look for the dispatcher beyond the client's wait.
 const SEARCH: Duration = Duration::from_secs(2);
-/// Held of the tenant's bytes in flight while nothing has come yet.
-const WAITING_BYTES: u64 = 64 << 10;
+/// Held of the tenant's bytes in flight by a call that waits: little, so that thousands may; records are bounded where they are
+/// read.
+const WAITING_BYTES: u64 = 4 << 10;
 /// Before asking again a dispatcher that did not wait.
 const PAUSE: Duration = Duration::from_millis(50);
 

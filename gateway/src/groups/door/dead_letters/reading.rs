@@ -46,7 +46,7 @@ pub(super) struct Letters {
 
 /// What comes next.
 pub(super) enum Ready {
-    Letter(Letter),
+    Letter(Box<Letter>),
     /// Enough for one call.
     Pause,
     /// There are no more.
@@ -106,7 +106,7 @@ impl Letters {
                     continue;
                 }
                 if let Some(letter) = Letter::read(record, partition, &self.group) {
-                    return Ok(Ready::Letter(letter));
+                    return Ok(Ready::Letter(Box::new(letter)));
                 }
             }
             // All that was read was looked at.

@@ -167,7 +167,7 @@ impl Redrive<'_> {
                 match letters.next().await? {
                     Ready::Letter(letter) => {
                         seen += 1;
-                        batch.push(letter);
+                        batch.push(*letter);
                     }
                     Ready::Pause => break,
                     Ready::End => {
