@@ -156,7 +156,19 @@ impl DataCall {
                 format!("{name} is being created; wait for its operation, or try again"),
             )
             .with_retry_after(std::time::Duration::from_millis(500))),
-            TopicLookup::Absent => Err(Error::not_found(name)),
+            TopicLookup::Absent => Err(self.absent(name)),
+        }
+    }
+
+    /// What is not in the view does not exist, unless the view may be old.
+    fn absent(&self, name: &str) -> Error {
+        match self.view.is_behind() {
+            false => Error::not_found(name),
+            true => Error::unavailable(
+                Reason::RevisionBehind,
+                format!("this gateway has just started and cannot tell yet whether {name} exists; try again"),
+            )
+            .with_retry_after(std::time::Duration::from_millis(500)),
         }
     }
 
@@ -168,7 +180,7 @@ impl DataCall {
         let (namespace, id) = self.check_group(field, name)?;
         let tenant = self.view.tenant(self.context.tenant.uid());
         let group = tenant.and_then(|tenant| tenant.names().group(&namespace, &id));
-        let group = group.ok_or_else(|| Error::not_found(name))?;
+        let group = group.ok_or_else(|| self.absent(name))?;
         for topic in &group.topics {
             self.permit_other(topic_permission, &format!("namespaces/{namespace}/topics/{topic}"))?;
         }

@@ -14,6 +14,7 @@ pub mod snapshot;
 pub mod tail;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 
@@ -40,12 +41,25 @@ pub enum TopicLookup {
 pub struct View {
     /// Replaced as a whole when `sluice.control` turns out to be another topic.
     index: ArcSwap<Index>,
+    /// Restored from disk, and not yet read on from there.
+    behind: AtomicBool,
 }
 
 impl View {
     /// The tables of now.
     pub fn index(&self) -> Arc<Index> {
         self.index.load_full()
+    }
+
+    /// Whether what is absent may have been made since the snapshot was written: then nobody may be told that it does not
+    /// exist.
+    pub fn is_behind(&self) -> bool {
+        self.behind.load(Ordering::Acquire)
+    }
+
+    /// The tables come from disk alone (true), or have caught up with the log.
+    pub fn set_behind(&self, behind: bool) {
+        self.behind.store(behind, Ordering::Release);
     }
 
     /// Replaces all tables at once.

@@ -164,6 +164,7 @@ impl Feed {
         self.applied.reached(found.offset + 1);
         reading.saved.offset = found.offset;
         reading.from_snapshot = Some(found.time);
+        self.view.set_behind(true);
         let options =
             TailOptions { topic_id: Some(TopicId(found.topic_id)), poll_wait: START_POLL_WAIT, ..tail_options() };
         reading.tail = LogTail::from_offset(self.client.clone(), CONTROL_TOPIC, 0, found.offset + 1, options);
@@ -261,6 +262,7 @@ impl Feed {
         if let Some(as_of) = batch.as_of {
             self.freshness.seen(as_of);
         }
+        self.view.set_behind(false);
         self.freshness.set_servable();
     }
 
