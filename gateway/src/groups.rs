@@ -10,9 +10,9 @@
 //! from a member that is still one. Who owns a group is a hint; Kafka's epochs decide.
 
 pub mod ack_id;
+pub mod dispatch;
 pub mod door;
 pub mod keyring;
-pub mod dispatch;
 pub mod model;
 pub mod owner;
 pub mod remote;

@@ -206,7 +206,13 @@ mod tests {
 
     #[test]
     fn names_come_back_as_they_were() {
-        for text in ["namespaces/prod", "namespaces/prod/topics/a.b", "namespaces/prod/groups/a", "serviceAccounts/x/apiKeys/k", "tenants/t"] {
+        for text in [
+            "namespaces/prod",
+            "namespaces/prod/topics/a.b",
+            "namespaces/prod/groups/a",
+            "serviceAccounts/x/apiKeys/k",
+            "tenants/t",
+        ] {
             assert_eq!(text.parse::<ResourceName>().expect(text).to_string(), text);
         }
         for text in ["", "namespaces", "namespaces/", "namespaces/-a", "namespaces/a/topics/..", "/namespaces/a"] {

@@ -17,7 +17,9 @@ use sluice_proto::internal::control::v1::{self as control, ControlRecord, Life};
 use sluice_types::api_key::SecretHash;
 use sluice_types::limits::TenantLimits;
 use sluice_types::physical::{GroupName, TopicName};
-use sluice_types::{AccountUid, Grant, GroupId, GroupUid, KeyUid, NamespaceId, NamespaceUid, TenantUid, TopicId, TopicUid};
+use sluice_types::{
+    AccountUid, Grant, GroupId, GroupUid, KeyUid, NamespaceId, NamespaceUid, TenantUid, TopicId, TopicUid,
+};
 
 use crate::groups::model::{ResolvedGroup, Start};
 use crate::ports::ResolvedTopic;

@@ -15,7 +15,8 @@ use sluice_gateway::ports::DataPath;
 use sluice_gateway::{Addrs, App, Config, RunError};
 use sluice_proto::internal::control::v1::control_record::Resource;
 use sluice_proto::internal::control::v1::{
-    AccountState, ControlRecord, Grant, GroupState, KeyState, Life, MemberHeartbeat, NamespaceState, TenantState, TopicState,
+    AccountState, ControlRecord, Grant, GroupState, KeyState, Life, MemberHeartbeat, NamespaceState, TenantState,
+    TopicState,
 };
 use sluice_runtime::Health;
 use sluice_runtime::config::{InternalTlsConfig, KafkaConfig, SecretFile, parse};

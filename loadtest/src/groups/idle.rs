@@ -83,7 +83,8 @@ pub(super) async fn run(it: &Installation, groups: usize) -> Result<String> {
         let group = probe % ALONE.min(groups);
         let topic = format!("namespaces/{NAMESPACE}/topics/idle{}", TOPICS + group);
         let began = Instant::now();
-        let both = async { tokio::join!(first.produce_all(&topic, vec![record(None, b"one")]), arrival(&mut streams[group])) };
+        let both =
+            async { tokio::join!(first.produce_all(&topic, vec![record(None, b"one")]), arrival(&mut streams[group])) };
         let (sent, came) = tokio::time::timeout(Duration::from_secs(20), both).await.context("no record arrived")?;
         came?;
         sent?;

@@ -158,7 +158,8 @@ async fn kafka_or_postgresql_that_dies_is_named_and_takes_everything_along() -> 
     let temp = temp_dir()?;
     let dir = temp.path().canonicalize()?;
     let ports: [u16; 2] = free_ports(2)?.try_into().map_err(|_| anyhow::anyhow!("two ports"))?;
-    for (process, name, log) in [("kafka.Kafka", "kafka-1", "server.log"), ("postgres -D", "postgres", "postgres.log")] {
+    for (process, name, log) in [("kafka.Kafka", "kafka-1", "server.log"), ("postgres -D", "postgres", "postgres.log")]
+    {
         let mut up = Up::start(&dir, ports, &[])?;
         up.ready().await?;
         let all = processes_of(&dir);

@@ -95,7 +95,7 @@ async fn a_position_that_retention_has_overtaken_follows_the_start_rule_and_says
     let kept: Vec<Place> = lost.into_iter().filter(|(_, _, offset)| *offset >= 60).collect();
     super::all_acked_by_pulling(&world.apis, &world.group.name, &ledger, &kept, RESUMES_WITHIN).await?;
     let status = world.apis[0].group_status(&world.group.name).await?;
-    let skipped = status.partitions[0].skipped.clone().unwrap_or_default();
+    let skipped = status.partitions[0].skipped.unwrap_or_default();
     ensure!((skipped.from_offset, skipped.to_offset) == (10, 60), "{status:?}");
     ensure!(status.lag == 0, "{status:?}");
     it.stop().await

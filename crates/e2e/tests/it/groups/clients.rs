@@ -131,7 +131,7 @@ async fn ids_that_are_wrong_acknowledge_nothing_and_say_the_same() -> Result<()>
     }
     // The group of another tenant is as absent as one that never was, whatever is done with it.
     for name in [&group.name, "namespaces/prod/groups/never-was"] {
-        let lesser = it.tenant(if name == &group.name { "third" } else { "fourth" }).await?;
+        let lesser = it.tenant(if *name == group.name { "third" } else { "fourth" }).await?;
         let api = it.api(0, &lesser.key)?;
         let status = api.ack(name, vec![theirs[0].ack_id.clone()]).await.expect_err("not theirs");
         ensure!(status.code() == Code::NotFound, "{status:?}");
