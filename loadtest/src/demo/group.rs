@@ -88,21 +88,20 @@ pub(super) async fn run(
     let stop = AtomicBool::new(false);
     let shared = Arc::new(Shared { seen: Mutex::default(), total, stop, bar, group });
     let http = installation.http(1, Some(&tenant.key));
-    let stream = tokio::spawn(by_stream(Arc::clone(&shared), apis[0].clone()));
-    let pull = tokio::spawn(by_pull(Arc::clone(&shared), http));
-    let takeover = if kill { Some(kill_dispatcher(installation, &shared, apis).await?) } else { None };
-    let done = wait::until("all records acknowledged", Duration::from_secs(600), async || {
-        let seen = shared.seen.lock();
-        if seen.last_at.is_some_and(|at| at.elapsed() > SILENCE_MAX) {
-            // Told by the table, not here.
-            return Ok(Some(()));
-        }
-        Ok((seen.grouped.acked >= shared.total).then_some(()))
-    });
-    done.await?;
-    shared.stop.store(true, Ordering::Release);
-    stream.await??;
-    pull.await??;
+    let control = async {
+        let takeover = if kill { Some(kill_dispatcher(installation, &shared, apis).await?) } else { None };
+        wait::until("all records acknowledged", Duration::from_secs(600), async || {
+            let seen = shared.seen.lock();
+            // Silence is told by the table, not here.
+            let silent = seen.last_at.is_some_and(|at| at.elapsed() > SILENCE_MAX);
+            Ok((silent || seen.grouped.acked >= shared.total).then_some(()))
+        })
+        .await?;
+        shared.stop.store(true, Ordering::Release);
+        anyhow::Ok(takeover)
+    };
+    let consumers = (by_stream(Arc::clone(&shared), apis[0].clone()), by_pull(Arc::clone(&shared), http));
+    let ((), (), takeover) = tokio::try_join!(consumers.0, consumers.1, control)?;
     shared.bar.finish();
     let lag = wait::until("the group's status", Duration::from_secs(20), async || {
         Ok(Some(apis[1].group_status(&shared.group).await?.lag))
@@ -178,11 +177,19 @@ impl Shared {
 async fn by_stream(shared: Arc<Shared>, api: Api) -> Result<()> {
     while !shared.stopped() {
         match api.consume(&shared.group, CREDIT).await {
-            Ok(stream) => match follow(&shared, stream).await {
-                Ok(()) => {}
-                Err(status) if again(&status) => {}
-                Err(status) => bail!("consume: {status:?}"),
-            },
+            Ok(stream) => {
+                let mut waiting = HashMap::new();
+                let ended = follow(&shared, stream, &mut waiting).await;
+                // Acknowledgements that nobody answered are sent again: whoever dispatches now knows what became of them.
+                for (ids, places) in waiting.into_values() {
+                    ask_again(&shared, &api, ids, &places).await?;
+                }
+                match ended {
+                    Ok(()) => {}
+                    Err(status) if again(&status) => {}
+                    Err(status) => bail!("consume: {status:?}"),
+                }
+            }
             Err(status) if again(&status) => {}
             Err(status) => bail!("consume: {status:?}"),
         }
@@ -191,9 +198,26 @@ async fn by_stream(shared: Arc<Shared>, api: Api) -> Result<()> {
     Ok(())
 }
 
-async fn follow(shared: &Shared, mut stream: ConsumeStream) -> Result<(), Status> {
+async fn ask_again(shared: &Shared, api: &Api, ids: Vec<String>, places: &[(i32, i64)]) -> Result<()> {
+    wait::until("an answer to an acknowledgement", Duration::from_secs(30), async || {
+        match api.ack(&shared.group, ids.clone()).await {
+            Ok(results) if results.iter().any(|result| result.outcome() == SettleOutcome::Unavailable) => Ok(None),
+            Ok(results) => {
+                shared.acked(places, results.iter().map(|result| result.outcome() == SettleOutcome::Ok));
+                Ok(Some(()))
+            }
+            Err(status) if again(&status) => Ok(None),
+            Err(status) => bail!("ack: {status:?}"),
+        }
+    })
+    .await
+}
+
+/// Acknowledgements on their way: ids and places.
+type Waiting = HashMap<i64, (Vec<String>, Vec<(i32, i64)>)>;
+
+async fn follow(shared: &Shared, mut stream: ConsumeStream, waiting: &mut Waiting) -> Result<(), Status> {
     let ended = |_| Status::unavailable("the stream has ended");
-    let mut waiting: HashMap<i64, Vec<(i32, i64)>> = HashMap::new();
     loop {
         let message = match tokio::time::timeout(Duration::from_millis(500), stream.next()).await {
             Ok(message) => message?,
@@ -206,12 +230,14 @@ async fn follow(shared: &Shared, mut stream: ConsumeStream) -> Result<(), Status
                 let records = records.records;
                 let arrived: Vec<Arrived> = records.iter().map(typed).collect();
                 shared.arrived(&arrived, true);
-                let sequence = stream.ack(ack_ids(&records)).await.map_err(ended)?;
-                waiting.insert(sequence, arrived.into_iter().map(|one| one.place).collect());
+                let places = arrived.into_iter().map(|one| one.place).collect();
+                let ids = ack_ids(&records);
+                let sequence = stream.ack(ids.clone()).await.map_err(ended)?;
+                waiting.insert(sequence, (ids, places));
                 stream.credit(i32::try_from(records.len()).unwrap_or(CREDIT)).await.map_err(ended)?;
             }
             Some(Message::Settled(settled)) => {
-                let places = waiting.remove(&settled.sequence).unwrap_or_default();
+                let (_, places) = waiting.remove(&settled.sequence).unwrap_or_default();
                 shared.acked(&places, settled.results.iter().map(|result| result.outcome() == SettleOutcome::Ok));
             }
             Some(Message::Notice(_)) | None => {}
@@ -255,11 +281,16 @@ async fn by_pull(shared: Arc<Shared>, http: Http) -> Result<()> {
         let arrived: Vec<Arrived> = records.iter().map(from_json).collect::<Result<_>>()?;
         shared.arrived(&arrived, false);
         let ids: Vec<&Value> = records.iter().map(|record| &record["ackId"]).collect();
-        if let Some(answer) = good(http.post(&path("ack"), &json!({"ackIds": ids})).await)? {
-            let results = answer["results"].as_array().cloned().unwrap_or_default();
-            let places: Vec<(i32, i64)> = arrived.iter().map(|one| one.place).collect();
-            shared.acked(&places, results.iter().map(|result| result["outcome"] == "SETTLE_OUTCOME_OK"));
-        }
+        let body = json!({"ackIds": ids});
+        let answer = wait::until("an answer to an acknowledgement", Duration::from_secs(30), async || {
+            let answer = good(http.post(&path("ack"), &body).await)?;
+            let open = |answer: &Value| answer["results"].to_string().contains("SETTLE_OUTCOME_UNAVAILABLE");
+            Ok(answer.filter(|answer| !open(answer)))
+        });
+        let answer = answer.await?;
+        let results = answer["results"].as_array().cloned().unwrap_or_default();
+        let places: Vec<(i32, i64)> = arrived.iter().map(|one| one.place).collect();
+        shared.acked(&places, results.iter().map(|result| result["outcome"] == "SETTLE_OUTCOME_OK"));
     }
     Ok(())
 }
