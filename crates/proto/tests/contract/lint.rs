@@ -4,7 +4,7 @@ use prost_reflect::{DescriptorPool, FieldDescriptor, Value};
 use sluice_proto::{Audience, FILE_DESCRIPTOR_SET, RPCS};
 
 /// `name`, `parent`, `topic` in requests that are optional on purpose.
-const OPTIONAL: &[&str] = &["sluice.billing.v1.GetUsageRequest.topic"];
+const OPTIONAL: &[&str] = &["sluice.billing.v1.GetUsageRequest.topic", "sluice.stream.v1.ResetOffsetsRequest.topic"];
 
 fn required(pool: &DescriptorPool, field: &FieldDescriptor) -> bool {
     let behavior = pool.get_extension_by_name("google.api.field_behavior").unwrap();
@@ -62,8 +62,10 @@ fn mutations_take_a_request_id_and_validate_only() {
 
 #[test]
 fn only_reads_are_not_mutations() {
-    for rpc in RPCS.iter().filter(|rpc| rpc.audience != Audience::Internal && !rpc.mutation) {
-        let reading = ["Get", "List", "Wait", "Fetch", "Produce"].iter().any(|verb| rpc.method.starts_with(verb));
+    // The data plane changes records and positions, not resources.
+    let resources = |rpc: &&&sluice_proto::Rpc| !rpc.service.starts_with("sluice.stream.");
+    for rpc in RPCS.iter().filter(|rpc| rpc.audience != Audience::Internal && !rpc.mutation).filter(resources) {
+        let reading = ["Get", "List", "Wait"].iter().any(|verb| rpc.method.starts_with(verb));
         assert!(reading, "{} looks like a mutation", rpc.path);
     }
 }

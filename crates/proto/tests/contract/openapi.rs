@@ -26,7 +26,8 @@ fn references(value: &Value, found: &mut Vec<String>) {
 fn each_audience_has_all_its_routes_and_no_others() {
     for (text, audience) in [(OPENAPI, Audience::Tenant), (OPENAPI_OPERATOR, Audience::Operator)] {
         let document: Value = serde_json::from_str(text).unwrap();
-        let rpcs = RPCS.iter().filter(|rpc| rpc.audience == audience);
+        // What a client streams has no route.
+        let rpcs = RPCS.iter().filter(|rpc| rpc.audience == audience && !rpc.http.is_empty());
         let expected = rpcs.map(|rpc| format!("{}_{}", rpc.service.rsplit('.').next().unwrap(), rpc.method)).collect();
         assert_eq!(operations(&document), expected);
     }
