@@ -151,7 +151,8 @@ pub(super) fn check(text: &str) -> Result<(), String> {
         let what = error.to_string();
         match what.strip_prefix("number out of range") {
             Some(_) => "has a number beyond the range of a double; send the JSON as text".to_owned(),
-            None => what,
+            // The place is one within this payload, which says nothing to who sent a whole request.
+            None => what.rsplit_once(" at line ").map_or(what.as_str(), |(what, _)| what).to_owned(),
         }
     })
 }

@@ -19,7 +19,8 @@ use sluice_e2e::consumer::{Ledger, Place, ack_ids, group_of, place, settled_disp
 use sluice_e2e::tenant::record;
 use sluice_e2e::{Api, Installation, wait};
 use sluice_proto::admin::v1::{Group, Namespace, Topic};
-use sluice_proto::stream::v1::{ProduceRecord, RecordResult, SettleOutcome};
+use sluice_proto::stream::v1::record::ValueKind;
+use sluice_proto::stream::v1::{ProduceRecord, Record, RecordResult, SettleOutcome};
 use tonic::{Code, Status};
 
 const NAMESPACE: &str = "prod";
@@ -48,18 +49,47 @@ impl World {
     /// Publishes `count` records over `keys` keys; gives their places.
     async fn publish(&self, count: usize, keys: usize) -> Result<Vec<Place>> {
         let mut places = Vec::with_capacity(count);
+        let call: u64 = rand::random();
         for from in (0..count).step_by(1_000) {
-            let records: Vec<ProduceRecord> = (from..count.min(from + 1_000))
-                .map(|i| record(Some(format!("key-{}", i % keys).as_bytes()), format!("value-{i}").as_bytes()))
+            let values: Vec<String> =
+                (from..count.min(from + 1_000)).map(|i| format!("value-{i}/{call:016x}")).collect();
+            let records: Vec<ProduceRecord> = (from..)
+                .zip(&values)
+                .map(|(i, value)| record(Some(format!("key-{}", i % keys).as_bytes()), value.as_bytes()))
                 .collect();
             let results = self.apis[0].produce_all(&self.topic.name, records).await?;
-            places.extend(results.iter().map(|result| self.place_of(result)));
+            for (result, value) in results.iter().zip(&values) {
+                places.push(self.place_of(result, value).await?);
+            }
         }
         Ok(places)
     }
 
-    fn place_of(&self, result: &RecordResult) -> Place {
-        (self.topic.name.clone(), result.partition, result.offset.unwrap_or(-1))
+    /// Where a record lies. After a retry of Kafka's it may be persisted at an offset nobody knows: then it is looked for.
+    async fn place_of(&self, result: &RecordResult, value: &str) -> Result<Place> {
+        let offset = match result.offset {
+            Some(offset) => offset,
+            None => self.find(result.partition, value).await?,
+        };
+        Ok((self.topic.name.clone(), result.partition, offset))
+    }
+
+    async fn find(&self, partition: i32, value: &str) -> Result<i64> {
+        wait::until("the record's offset", Duration::from_secs(10), async || {
+            let mut offset = 0;
+            loop {
+                let read = self.apis[0].fetch(&self.topic.name, partition, offset, Duration::ZERO).await?;
+                let is_it = |record: &&Record| matches!(&record.value_kind, Some(ValueKind::Value(bytes)) if bytes[..] == *value.as_bytes());
+                if let Some(found) = read.records.iter().find(is_it) {
+                    return Ok(Some(found.offset));
+                }
+                if read.next_offset >= read.end_offset {
+                    return Ok(None);
+                }
+                offset = read.next_offset;
+            }
+        })
+        .await
     }
 
     /// The gateway that dispatches the group, from 0, once it stays.

@@ -105,7 +105,9 @@ pub(super) async fn records_over_http(cases: &mut Cases) {
     cases.text("not UTF-8", b"{\"records\":[{\"valueText\":\"\xff\xfe\"}]}", "MALFORMED_BODY", &["JSON"]).await;
     for depth in [200, 100_000, 3_000_000] {
         let text = format!(r#"{{"records":[{{"valueJson":{}{}}}]}}"#, "[".repeat(depth), "]".repeat(depth));
-        cases.text(&format!("JSON {depth} deep"), text.as_bytes(), "MALFORMED_BODY", &["deep", "127"]).await;
+        cases
+            .text(&format!("JSON {depth} deep"), text.as_bytes(), "INVALID_FIELD", &["valueJson", "deep", "100"])
+            .await;
     }
     let text = format!(r#"{{"records":[{{"valueJson":{}"#, r#"{"a":"#.repeat(200_000));
     cases.text("objects 200,000 deep, cut off", text.as_bytes(), "MALFORMED_BODY", &["deep", "127"]).await;

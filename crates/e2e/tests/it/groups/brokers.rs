@@ -51,7 +51,10 @@ async fn groups_go_on_when_each_broker_dies_in_turn_and_when_topics_grow_and_go(
         records.push(one);
     }
     let results = world.apis[0].produce_all(&world.topic.name, records).await?;
-    let places: Vec<Place> = results.iter().map(|result| world.place_of(result)).collect();
+    let mut places: Vec<Place> = Vec::new();
+    for result in &results {
+        places.push(world.place_of(result, "first of a new partition").await?);
+    }
     all_acked(&ledger, &places, RESUMES_WITHIN).await?;
 
     // A topic that goes takes nothing else with it; made again it is read from its beginning.

@@ -138,7 +138,9 @@ async fn dead_topic_uid(world: &World) -> Result<String> {
 
 /// Whether this record is one that always fails: every 500th value.
 fn is_poison(record: &ReceivedRecord) -> bool {
-    text(record).strip_prefix("value-").and_then(|number| number.parse::<u64>().ok()).is_some_and(|n| n % 500 == 7)
+    let text = text(record);
+    let number = text.strip_prefix("value-").and_then(|text| text.split_once('/'));
+    number.and_then(|(number, _)| number.parse::<u64>().ok()).is_some_and(|n| n % 500 == 7)
 }
 
 /// Sorts records into those to refuse and those to acknowledge; some are forgotten.
