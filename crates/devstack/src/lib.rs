@@ -45,3 +45,10 @@ pub use crate::stack::{DataDir, Stack, StackBuilder, Tuning};
 pub use crate::supervisor::Supervisor;
 /// Signals for [`ProcessHandle::signal`].
 pub use nix::sys::signal::Signal;
+
+/// Milliseconds since 1970, for the records of tests: Kafka removes older ones when its retention looks, half a minute after
+/// the start and then every five.
+pub fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

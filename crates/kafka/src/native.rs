@@ -6,7 +6,8 @@
 //!   librdkafka took the record until its report; without a report (a producer destroyed with records in it) the count leaks,
 //!   which is safe;
 //! - callbacks run on our poll thread, inside `rd_kafka_poll`, except the log callback, which touches nothing of ours;
-//! - `rd_kafka_destroy` blocks, so it runs on a thread of its own, after the last handle is gone.
+//! - `rd_kafka_destroy` blocks, so it runs on a thread of its own, after the last handle is gone;
+//! - a process may end while librdkafka's threads run, so OpenSSL must not free its tables in an exit handler: they are in use.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -67,6 +68,8 @@ pub(crate) enum Look {
 
 impl Native {
     pub(crate) fn new(properties: &[(&'static str, String)], events: Opaque) -> Result<Arc<Self>, String> {
+        // Before librdkafka does it: this way asks OpenSSL for no exit handler.
+        openssl_sys::init();
         let mut text = [0 as c_char; ERROR_TEXT];
         // SAFETY: the configuration is ours until rd_kafka_new takes it; every string outlives its call; `text` is as long
         // as we say; `opaque` is freed only after the client was destroyed.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use bytes::Bytes;
-use sluice_kafka::{Batch, Failure, KafkaSink, ProduceSink, RecordOutcome, SinkMetrics, SinkRecord};
+use sluice_kafka::{Batch, Failure, KafkaSink, ProduceSink, RecordOutcome, SinkConfig, SinkMetrics, SinkRecord};
 
 use cluster::{Cluster, in_secs, keyed};
 
@@ -41,7 +41,7 @@ async fn records_come_back_as_they_went_in_and_in_order() -> Result<()> {
             (Bytes::from_static(b"a"), None),
             (Bytes::from_static("ü".as_bytes()), Some(Bytes::new())),
         ],
-        timestamp_ms: 1_234,
+        timestamp_ms: sluice_devstack::now_ms() - 1_234,
     };
     let mut records: Vec<SinkRecord> = (0..500).map(|i| keyed(i % 2, &format!("k{i}"), &format!("v{i}"))).collect();
     records.push(odd.clone());
@@ -60,7 +60,7 @@ async fn records_come_back_as_they_went_in_and_in_order() -> Result<()> {
         if partition == 1 {
             let last = read.last().expect("records");
             assert_eq!((last.key.as_deref(), last.value.as_deref()), (Some(&b""[..]), None));
-            assert_eq!(last.timestamp_ms, 1_234);
+            assert_eq!(last.timestamp_ms, odd.timestamp_ms);
             let headers: Vec<(Bytes, Option<Bytes>)> = last.headers.clone();
             assert_eq!(headers, odd.headers);
         }
@@ -138,5 +138,31 @@ async fn more_than_the_sink_may_hold_is_refused_at_once() -> Result<()> {
     assert_eq!(outcomes, vec![RecordOutcome::NotPersisted(Failure::Overloaded)]);
     let batch = Batch { records: vec![keyed(0, "k", "small")], on_resolved: None };
     offsets(&sink.submit(&topic, batch, in_secs(5)).await);
+    Ok(())
+}
+
+/// OpenSSL's exit handler would free what librdkafka's threads use while they connect.
+#[test]
+fn a_process_may_end_at_any_moment() -> Result<()> {
+    for round in 0..40 {
+        let status = std::process::Command::new(std::env::current_exe()?)
+            .args(["--exact", "connects_and_ends", "--ignored"])
+            .env("SLUICE_TEST_END_AFTER_MS", (round * 5).to_string())
+            .stdout(std::process::Stdio::null())
+            .status()?;
+        anyhow::ensure!(status.success(), "{status} in round {round}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "started by a_process_may_end_at_any_moment"]
+async fn connects_and_ends() -> Result<()> {
+    let after = std::env::var("SLUICE_TEST_END_AFTER_MS")?.parse()?;
+    let cluster = Cluster::of(sluice_devstack::shared().await?.kafka()?)?;
+    // Many, so that some are in the middle of something.
+    let config = SinkConfig { producers: 16, ..cluster.sink_config() };
+    let _sink = KafkaSink::start(config, SinkMetrics::default())?;
+    tokio::time::sleep(Duration::from_millis(after)).await;
     Ok(())
 }

@@ -105,7 +105,8 @@ impl World {
     /// Appends a record to it.
     pub(crate) async fn produce(&self, tenant: &Tenant, topic: TopicUid, partition: i32, value: &str) {
         let name = TopicName::new(tenant.namespace, topic);
-        let record = OutRecord { value: Some(value.to_owned().into()), timestamp_ms: 1, ..OutRecord::default() };
+        let timestamp_ms = sluice_devstack::now_ms();
+        let record = OutRecord { value: Some(value.to_owned().into()), timestamp_ms, ..OutRecord::default() };
         self.kafka.produce_batch(name.as_str(), partition, &[record], PATIENCE).await.expect("produce");
     }
 

@@ -47,7 +47,7 @@ pub(crate) fn topic(name: &str, replication: i16) -> NewTopic {
 
 pub(crate) fn record(value: &str) -> OutRecord {
     let value = Some(bytes::Bytes::copy_from_slice(value.as_bytes()));
-    OutRecord { key: None, value, headers: Vec::new(), timestamp_ms: 1_700_000_000_000 }
+    OutRecord { key: None, value, headers: Vec::new(), timestamp_ms: sluice_devstack::now_ms() }
 }
 
 /// Writes one record, repeating while the broker or its partition is on its way back; returns its offset.

@@ -28,7 +28,7 @@ pub(crate) fn keyed(partition: i32, key: &str, value: &str) -> SinkRecord {
         key: Some(Bytes::copy_from_slice(key.as_bytes())),
         value: Some(Bytes::copy_from_slice(value.as_bytes())),
         headers: Vec::new(),
-        timestamp_ms: 1_700_000_000_000,
+        timestamp_ms: sluice_devstack::now_ms(),
     }
 }
 

@@ -42,6 +42,7 @@ pub(crate) struct Tenant {
 
 impl Tenant {
     pub(crate) async fn new() -> Self {
+        show_logs();
         sluice_runtime::tls::install_crypto_provider();
         let kafka = sluice_devstack::shared().await.expect("stack").kafka().expect("Kafka").clone();
         let admin = kafka.client(ADMIN).expect("client");
@@ -186,7 +187,7 @@ impl Tenant {
             key: Some(Bytes::copy_from_slice(key.as_bytes())),
             value: Some(Bytes::from((from + at).to_string())),
             headers: Vec::new(),
-            timestamp_ms: 1,
+            timestamp_ms: sluice_devstack::now_ms(),
         };
         let records: Vec<OutRecord> = keys.iter().enumerate().map(record).collect();
         self.admin.produce_batch(&topic.physical(), partition, &records, PATIENCE).await.expect("produce");
@@ -308,6 +309,12 @@ impl Node {
         self.dispatchers.shutdown(Instant::now() + PATIENCE).await;
         assert!(self.dispatchers.is_empty());
     }
+}
+
+/// The logs of a test that fails say what happened; those of others are not shown.
+fn show_logs() {
+    let filter = tracing_subscriber::EnvFilter::new("info,sluice_gateway=debug,sluice_wire=debug");
+    let _already_set = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
 }
 
 pub(crate) fn keys(leased: &[Leased]) -> Vec<LeaseKey> {

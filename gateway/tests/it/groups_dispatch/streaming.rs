@@ -120,7 +120,8 @@ async fn a_stream_keeps_up_with_many_records() {
     tenant.group(&["orders"], |group| group.key_ordered = false);
     let value = bytes::Bytes::from(vec![7; 200]);
     for batch in 0..COUNT / 1_000 {
-        let one = |_| OutRecord { value: Some(value.clone()), timestamp_ms: 1, ..OutRecord::default() };
+        let timestamp_ms = sluice_devstack::now_ms();
+        let one = |_| OutRecord { value: Some(value.clone()), timestamp_ms, ..OutRecord::default() };
         let records: Vec<OutRecord> = (0..1_000).map(one).collect();
         tenant.admin.produce_batch(&topic.physical(), (batch % 2) as i32, &records, PATIENCE).await.expect("produce");
     }
