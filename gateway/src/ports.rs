@@ -110,6 +110,8 @@ pub struct ResolvedTopic {
     pub topic_uid: TopicUid,
     /// Partitions in service, at least 1.
     pub partitions: i32,
+    /// Whether it is compacted: it takes no record without key.
+    pub compacted: bool,
     /// The tenants' name: `namespaces/{namespace}/topics/{topic}`.
     pub name: String,
 }

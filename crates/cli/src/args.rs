@@ -76,7 +76,7 @@ pub(crate) enum Command {
     /// Tenants of the installation (operator)
     #[command(subcommand)]
     Tenants(Tenants),
-    /// The tenant of your key; its own limits are in --output json, 0 is the default
+    /// The tenant of your key, with the limits in force
     Whoami,
     /// Namespaces: groups of topics
     #[command(subcommand)]

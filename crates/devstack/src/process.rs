@@ -209,7 +209,7 @@ impl ProcessHandle {
     pub async fn pause(&self) -> Result<()> {
         poll_until(&format!("pausing {}", self.name()), SIGNAL_SEEN_WITHIN, async || {
             self.signal_tree(Signal::SIGSTOP);
-            self.tree().iter().all(|process| matches!(process.state, 'T' | 't' | 'Z')).then_some(())
+            procfs::stands_still(&self.tree()).then_some(())
         })
         .await
     }

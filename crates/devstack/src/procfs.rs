@@ -28,6 +28,17 @@ pub(crate) fn tree(leader: u32) -> Vec<ProcStat> {
         .collect()
 }
 
+/// Whether all of them are stopped. Who started a child by `vfork` sleeps until the child runs its program, and cannot be stopped
+/// before: with the child stopped it moves as little.
+pub(crate) fn stands_still(tree: &[ProcStat]) -> bool {
+    let has_stopped_child = |of: u32| tree.iter().any(|child| child.parent == of && child.state == 'T');
+    tree.iter().all(|process| match process.state {
+        'T' | 't' | 'Z' => true,
+        'D' => has_stopped_child(process.pid),
+        _ => false,
+    })
+}
+
 fn parse(line: &str) -> Option<ProcStat> {
     // The command name may hold spaces and parentheses: only the last closing one ends it.
     let (head, tail) = line.rsplit_once(") ")?;
@@ -51,6 +62,14 @@ mod tests {
         let line = "42 (a) b (c)) S 7 40 40 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 98765 0 0";
         let expected = ProcStat { pid: 42, state: 'S', parent: 7, group: 40, start_time: 98765 };
         assert_eq!(parse(line), Some(expected));
+    }
+
+    #[test]
+    fn a_parent_that_waits_for_its_stopped_child_stands_still() {
+        let process = |pid, parent, state| ProcStat { pid, state, parent, group: 1, start_time: 0 };
+        assert!(stands_still(&[process(1, 0, 'T'), process(2, 1, 'D'), process(3, 2, 'T'), process(4, 1, 'Z')]));
+        assert!(!stands_still(&[process(1, 0, 'T'), process(2, 1, 'D')]), "it waits for something else");
+        assert!(!stands_still(&[process(1, 0, 'S'), process(2, 1, 'T')]));
     }
 
     #[test]

@@ -25,10 +25,10 @@ pub struct Args {
     #[arg(long, default_value = ".sluice")]
     pub data_dir: PathBuf,
     /// Port of the first gateway
-    #[arg(long, default_value_t = 8080)]
+    #[arg(long, default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: u16,
     /// Port of the operator listener
-    #[arg(long, default_value_t = 8090)]
+    #[arg(long, default_value_t = 8090, value_parser = clap::value_parser!(u16).range(1..))]
     pub operator_port: u16,
     /// How many gateways
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9))]

@@ -12,9 +12,9 @@ use sluice_types::{ErrorKind, Reason};
 /// When to come back after the cluster did not answer.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Kafka's code for records that a compacted topic cannot take: those without a key. Everything else that it would refuse
-/// with this code is refused by us before.
-const INVALID_RECORD: i32 = 87;
+/// Kafka's code for records that a compacted topic cannot take: those without a key. We keep them from it, if we know of the
+/// compaction; everything else that it would refuse with this code is refused by us before.
+pub(crate) const INVALID_RECORD: i32 = 87;
 
 /// The cluster did not answer in time.
 pub(crate) fn cluster_unavailable(source: impl Into<sluice_types::error::Source>) -> Error {

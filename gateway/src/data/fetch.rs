@@ -255,6 +255,7 @@ mod tests {
             namespace_uid,
             topic_uid,
             partitions: 2,
+            compacted: false,
             name: "namespaces/a/topics/b".into(),
         }
     }

@@ -9,7 +9,7 @@ use sluice_proto::stream::v1::{Outcome, ProduceRequest, ProduceResponse, RecordR
 use sluice_proto::wkt::Timestamp;
 use sluice_types::error::Error;
 
-use crate::data::records::{Checked, Rules, check};
+use crate::data::records::{Rules, Unfit, check};
 use crate::data::{Data, answer_by, failure};
 use crate::metering::Meter;
 use crate::ports::{DataCall, ResolvedTopic};
@@ -27,16 +27,18 @@ impl Data {
             keyless: i32::try_from(turn % topic.partitions.max(1).unsigned_abs()).unwrap_or(0),
             traceparent: call.context.traceparent.as_deref(),
         };
-        let Checked { records, sizes, bytes } = check(request.records, &rules)?;
-        call.limiter.take_ingress(bytes)?;
+        let mut checked = check(request.records, &rules)?;
+        call.limiter.take_ingress(checked.bytes)?;
 
-        let partitions: Vec<i32> = records.iter().map(|record| record.partition).collect();
-        let sizes: Arc<[u32]> = sizes.into();
+        let partitions: Vec<i32> = checked.records.iter().map(|record| record.partition).collect();
+        let unfit = if topic.compacted { checked.take_keyless() } else { Unfit::default() };
+        let sizes: Arc<[u32]> = checked.sizes.into();
         let on_resolved = Some(count(self.meter.clone(), Arc::clone(&topic), Arc::clone(&sizes)));
-        let batch = Batch { records, on_resolved };
+        let batch = Batch { records: checked.records, on_resolved };
         let outcomes = self.sink.submit(topic.physical.as_str(), batch, answer_by(call)).await;
 
-        call.limiter.refund_ingress(unsent_bytes(&outcomes, &sizes));
+        call.limiter.refund_ingress(unsent_bytes(&outcomes, &sizes) + unfit.bytes);
+        let outcomes = unfit.put_back(outcomes);
         let gone = |outcome: &RecordOutcome| *outcome == RecordOutcome::NotPersisted(Failure::UnknownTopic);
         if outcomes.iter().all(gone) {
             return Err(Error::not_found(&topic.name));

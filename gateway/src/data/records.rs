@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-use sluice_kafka::SinkRecord;
+use sluice_kafka::{Failure, RecordOutcome, SinkRecord};
 use sluice_proto::stream::v1::produce_record::{KeyKind, ValueKind};
 use sluice_proto::stream::v1::{Header, ProduceRecord, header};
 use sluice_proto::wkt::{Timestamp, Value};
@@ -16,6 +16,8 @@ use sluice_types::limits::{
 use sluice_types::partitioner::partition_of;
 use sluice_types::record::{TRACE_ADDED_HEADER, TRACEPARENT_HEADER, is_reserved_header, logical_bytes};
 use sluice_types::{ErrorKind, Reason};
+
+use crate::data::failure;
 
 /// How far in the future a record's time may lie: Kafka refuses whole batches for one beyond an hour.
 const FUTURE_MS_MAX: i64 = 3_600_000;
@@ -38,6 +40,49 @@ pub(crate) struct Checked {
     pub(crate) sizes: Vec<u32>,
     /// Their sum.
     pub(crate) bytes: u64,
+}
+
+/// Records of a batch that their topic cannot take. Kafka would refuse all that came to it together with them.
+#[derive(Debug, Default)]
+pub(crate) struct Unfit {
+    /// Their places in the batch, ascending.
+    places: Vec<usize>,
+    /// Their logical bytes.
+    pub(crate) bytes: u64,
+}
+
+impl Checked {
+    /// Takes the records without key out.
+    pub(crate) fn take_keyless(&mut self) -> Unfit {
+        let keyless = |(at, record): (usize, &SinkRecord)| record.key.is_none().then_some(at);
+        let places: Vec<usize> = self.records.iter().enumerate().filter_map(keyless).collect();
+        if places.is_empty() {
+            return Unfit::default();
+        }
+        let before = self.sizes.iter().map(|size| u64::from(*size)).sum::<u64>();
+        let mut keyed = self.records.iter().map(|record| record.key.is_some()).collect::<Vec<_>>().into_iter();
+        self.sizes.retain(|_| keyed.next().unwrap_or(true));
+        self.records.retain(|record| record.key.is_some());
+        self.bytes = self.sizes.iter().map(|size| u64::from(*size)).sum();
+        Unfit { places, bytes: before - self.bytes }
+    }
+}
+
+impl Unfit {
+    /// The outcomes of the whole batch, from those of the rest.
+    pub(crate) fn put_back(&self, rest: Vec<RecordOutcome>) -> Vec<RecordOutcome> {
+        if self.places.is_empty() {
+            return rest;
+        }
+        let mut rest = rest.into_iter();
+        let mut places = self.places.iter().copied().peekable();
+        let total = rest.len() + self.places.len();
+        let one = |at| match places.next_if_eq(&at) {
+            Some(_) => Some(RecordOutcome::NotPersisted(Failure::Refused(failure::INVALID_RECORD))),
+            None => rest.next(),
+        };
+        (0..total).filter_map(one).collect()
+    }
 }
 
 /// Checks and converts; the first fault ends it.

@@ -79,13 +79,24 @@ impl World {
         Self::on(kafka, partitions).await
     }
 
+    /// With a topic that takes no record without key.
+    async fn compacted() -> Self {
+        let kafka = sluice_devstack::shared().await.expect("stack").kafka().expect("kafka");
+        Self::with(kafka, 1, true).await
+    }
+
     async fn on(kafka: &KafkaConnection, partitions: i32) -> Self {
+        Self::with(kafka, partitions, false).await
+    }
+
+    async fn with(kafka: &KafkaConnection, partitions: i32, compacted: bool) -> Self {
         let admin = kafka.client(ADMIN).expect("client");
         usage_topic(&admin).await;
         let (tenant, namespace, topic) = (TenantUid::random(), NamespaceUid::random(), TopicUid::random());
         let physical = TopicName::new(namespace, topic);
-        let new =
-            NewTopic { name: physical.as_str().to_owned(), partitions, replication: -1, configs: BTreeMap::new() };
+        let policy = if compacted { "compact" } else { "delete" };
+        let configs = BTreeMap::from([("cleanup.policy".to_owned(), policy.to_owned())]);
+        let new = NewTopic { name: physical.as_str().to_owned(), partitions, replication: -1, configs };
         admin.create_topic(&new, WITHIN).await.expect("topic");
         let files = tempfile::tempdir().expect("directory");
         let tasks = TaskSet::new("test", CancellationToken::new());
@@ -101,7 +112,7 @@ impl World {
         })
         .await
         .expect("data path");
-        let view = view_of(tenant, namespace, topic, partitions);
+        let view = view_of(tenant, namespace, topic, partitions, compacted);
         assert!(data.ready(&physical, partitions).await);
         let source = format!("gw-test/{boot}");
         Self { data, admin, view, tenant, physical, topic, source, tasks, _files: files }
@@ -205,7 +216,7 @@ impl Drop for World {
     }
 }
 
-fn view_of(tenant: TenantUid, namespace: NamespaceUid, topic: TopicUid, partitions: i32) -> Arc<View> {
+fn view_of(tenant: TenantUid, namespace: NamespaceUid, topic: TopicUid, partitions: i32, compacted: bool) -> Arc<View> {
     let view = View::default();
     let states = [
         Resource::Tenant(control::TenantState {
@@ -226,6 +237,7 @@ fn view_of(tenant: TenantUid, namespace: NamespaceUid, topic: TopicUid, partitio
             namespace_id: "prod".into(),
             life: Life::Active.into(),
             partitions,
+            compacted,
             ..Default::default()
         }),
     ];

@@ -221,6 +221,7 @@ impl Index {
                     namespace_uid: namespace,
                     topic_uid: uid,
                     partitions: topic.partitions,
+                    compacted: topic.compacted,
                     name: format!("namespaces/{}/topics/{id}", topic.namespace_id),
                 });
                 tenant.names_mut().put_topic(namespace, id, uid, record.outbox_id, Some(Arc::clone(&resolved)));

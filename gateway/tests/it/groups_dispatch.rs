@@ -48,6 +48,7 @@ async fn what_was_acknowledged_does_not_come_again_after_a_restart_and_all_else_
     let (dispatching, status) = second.status().await;
     assert!(!dispatching);
     assert_eq!((status.lag, status.partitions[0].acked_ahead_records), (10, 5));
+    assert_eq!((status.state(), status.partitions[0].state()), (DeliveryState::NoCredit, DeliveryState::NoCredit));
     let again = second.collect(10).await;
     assert_eq!(values(&again), [5, 6, 7, 8, 9, 15, 16, 17, 18, 19]);
     let stale = second.settle(Settle::Acknowledge, &keys(&got[5..6])).await;

@@ -107,6 +107,15 @@ impl Group {
             );
             return;
         };
+        if topic.compacted {
+            self.burial_failed(
+                format!(
+                    "the dead-letter topic {id} is compacted, so letters would replace each other; name another one"
+                ),
+                now,
+            );
+            return;
+        }
         let count = self.burial.waiting.len().min(BATCH);
         let corpses: Vec<Corpse> = self.burial.waiting.drain(..count).collect();
         self.burial.in_flight = true;
@@ -233,7 +242,7 @@ fn letter(record: Record, corpse: &Corpse, group: &str, topic: &ResolvedTopic, n
         DeathReason::DeadlineExceeded => "ack deadline exceeded".to_owned(),
     };
     let time = |ms: i64| Timestamp::from_millis(ms).to_string();
-    let ours: [(&'static str, String); 8] = [
+    let ours: [(&'static str, String); 9] = [
         ("sluice-dlq-group", group.to_owned()),
         ("sluice-dlq-topic", corpse.topic.clone()),
         ("sluice-dlq-partition", corpse.place.partition.to_string()),
@@ -242,6 +251,7 @@ fn letter(record: Record, corpse: &Corpse, group: &str, topic: &ResolvedTopic, n
         ("sluice-dlq-reason", reason),
         ("sluice-dlq-first-delivery", time(corpse.dead.first_delivery)),
         ("sluice-dlq-time", time(now_ms)),
+        ("sluice-dlq-record-time", time(timestamp_ms)),
     ];
     headers.extend(ours.map(|(name, value)| (Bytes::from_static(name.as_bytes()), Some(Bytes::from(value)))));
     let keyless = corpse.dead.offset.unsigned_abs() % u64::from(topic.partitions.max(1).unsigned_abs());
@@ -249,7 +259,8 @@ fn letter(record: Record, corpse: &Corpse, group: &str, topic: &ResolvedTopic, n
         Some(key) => partition_of(key, topic.partitions),
         None => i32::try_from(keyless).unwrap_or(0),
     };
-    (SinkRecord { partition, key, value, headers, timestamp_ms: timestamp_ms.max(1) }, size)
+    // Its retention begins now, not when the record was published.
+    (SinkRecord { partition, key, value, headers, timestamp_ms: now_ms }, size)
 }
 
 /// Bills what got into the log, also late.

@@ -94,6 +94,13 @@ pub(super) async fn inspect(
         &mut status,
         &Notes { has_credit: true, ack_deadline: config.ack_deadline, ..Notes::default() },
     );
+    // What waits, waits because nobody consumes.
+    for waiting in status.partitions.iter_mut().filter(|partition| partition.lag > 0) {
+        waiting.state = DeliveryState::NoCredit.into();
+    }
+    if status.lag > 0 {
+        status.state = DeliveryState::NoCredit.into();
+    }
     Ok(Inspected { dispatching: false, status })
 }
 

@@ -187,7 +187,8 @@ impl Tenant {
             key: Some(Bytes::copy_from_slice(key.as_bytes())),
             value: Some(Bytes::from((from + at).to_string())),
             headers: Vec::new(),
-            timestamp_ms: sluice_devstack::now_ms(),
+            // Not new, and not yet of interest to retention.
+            timestamp_ms: sluice_devstack::now_ms() - 3_600_000,
         };
         let records: Vec<OutRecord> = keys.iter().enumerate().map(record).collect();
         self.admin.produce_batch(&topic.physical(), partition, &records, PATIENCE).await.expect("produce");

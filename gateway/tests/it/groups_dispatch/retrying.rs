@@ -54,6 +54,9 @@ async fn a_refused_record_comes_after_its_backoff_and_at_last_goes_to_the_dead_l
     assert_eq!((header("sluice-dlq-attempts"), header("sluice-dlq-offset")), ("3".into(), "0".into()));
     assert_eq!(header("sluice-dlq-group"), node.resolved().group_uid.to_string());
     assert!(header("sluice-dlq-first-delivery") < header("sluice-dlq-time"));
+    assert!(header("sluice-dlq-record-time") < header("sluice-dlq-first-delivery"));
+    let age_ms = sluice_devstack::now_ms() - letters[0].timestamp_ms;
+    assert!((0..60_000).contains(&age_ms), "a letter is as old as itself: {age_ms} ms");
     let (_, status) = node.status().await;
     assert_eq!((status.lag, status.partitions[0].committed_offset), (0, Some(3)));
     node.stop().await;

@@ -104,6 +104,7 @@ async fn names_follow_the_control_log_and_older_versions_change_nothing() {
             life: life.into(),
             partitions,
             final_end_offsets: ends.to_vec(),
+            ..Default::default()
         };
         let record = ControlRecord {
             version,

@@ -10,14 +10,14 @@ use sluice_types::{Error, ResourceName};
 use super::finish::{exists, finish, missing};
 use super::transaction::fields_changed;
 use super::{Call, Committed, Envelope, Started, Txn, change};
-use crate::domain::topic::{check_deletable, check_quota};
+use crate::domain::topic::{check_deletable, check_quota, is_compacted};
 use crate::domain::{etag, fields, group, mask, present, record};
 use crate::error::Fault;
 use crate::plane::SharedPlane;
 use crate::store::group::{GroupRow, GroupState, group_by_id, group_count_in, group_insert, group_update};
 use crate::store::namespace::namespace_by_id;
 use crate::store::operation::Verb;
-use crate::store::topic::topic_by_id;
+use crate::store::topic::{TopicRow, topic_by_id};
 
 /// Creates a group.
 pub(crate) async fn create(
@@ -118,7 +118,7 @@ async fn check_topics(txn: &mut Txn, old: Option<&GroupRow>, new: &GroupRow) -> 
     let added: Vec<&String> = new.topic_ids.iter().filter(|id| !known(id)).collect();
     for id in &added {
         txn.authorize_for("records.consume", &new.topic_name(id))?;
-        check_exists(txn, new, id).await?;
+        let _there = check_exists(txn, new, id).await?;
     }
     let Some(dead) = &new.dead_letter_topic_id else { return Ok(()) };
     let changed = old.is_none_or(|old| old.dead_letter_topic_id.as_ref() != Some(dead));
@@ -126,16 +126,17 @@ async fn check_topics(txn: &mut Txn, old: Option<&GroupRow>, new: &GroupRow) -> 
     if changed || !added.is_empty() {
         txn.authorize_for("records.produce", &new.topic_name(dead))?;
     }
-    if changed {
-        check_exists(txn, new, dead).await?;
+    if changed && is_compacted(&check_exists(txn, new, dead).await?) {
+        let what = "is compacted, so letters would replace each other; name a topic with CLEANUP_POLICY_DELETE";
+        return Err(Error::invalid("group.dead_letter_topic", what).into());
     }
     Ok(())
 }
 
-async fn check_exists(txn: &mut Txn, group: &GroupRow, topic: &str) -> Result<(), Fault> {
+async fn check_exists(txn: &mut Txn, group: &GroupRow, topic: &str) -> Result<TopicRow, Fault> {
     let id = topic.parse().map_err(Error::internal)?;
     match topic_by_id(txn.tx(), group.namespace_uid(), &id).await? {
-        Some(_) => Ok(()),
+        Some(row) => Ok(row),
         None => Err(Error::not_found(&group.topic_name(topic)).into()),
     }
 }

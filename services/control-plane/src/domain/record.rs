@@ -10,6 +10,7 @@ use sluice_proto::internal::control::v1::{
 use sluice_types::{TenantUid, Uid};
 
 use crate::domain::group::{self, Beginning};
+use crate::domain::topic::is_compacted;
 use crate::store::account::{Account, AccountState};
 use crate::store::group::{GroupRow, GroupState};
 use crate::store::key::{KeyRow, KeyState};
@@ -85,6 +86,7 @@ pub(crate) fn topic(tenant: TenantUid, row: &TopicRow) -> Entry {
         partitions: row.observed_partitions,
         final_end_offsets: row.final_end_offsets.clone(),
         namespace_id: row.namespace_id.clone(),
+        compacted: is_compacted(row),
     };
     // A topic that is being deleted must not get its tombstone before it is deleted.
     let gone = row.state == TopicState::Deleted;

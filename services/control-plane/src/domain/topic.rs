@@ -166,11 +166,16 @@ pub(crate) fn check_quota(what: &'static str, used: i64, more: i64, max: i64) ->
     .with_metadata("max", max.to_string()))
 }
 
+/// Whether records of a key replace each other.
+pub(crate) fn is_compacted(row: &TopicRow) -> bool {
+    row.cleanup_policy == CleanupPolicy::Compact as i32
+}
+
 /// What Kafka is to be told of a topic.
 pub(crate) fn configs(row: &TopicRow, max_message_bytes: u64) -> BTreeMap<String, String> {
     /// Compaction must not outrun the counting of usage.
     const COMPACTION_LAG_MS_MIN: i64 = 3 * 3_600 * 1_000;
-    let compact = row.cleanup_policy == CleanupPolicy::Compact as i32;
+    let compact = is_compacted(row);
     let mut configs = BTreeMap::from([
         ("cleanup.policy".to_owned(), if compact { "compact" } else { "delete" }.to_owned()),
         ("max.message.bytes".to_owned(), max_message_bytes.to_string()),

@@ -2,6 +2,7 @@
 
 use prost::Message as _;
 use sluice_proto::admin::v1::group::{Ordering, Start, StartPosition};
+use sluice_proto::admin::v1::topic::CleanupPolicy;
 use sluice_proto::admin::v1::{
     CreateGroupRequest, DeleteGroupRequest, DeleteNamespaceRequest, DeleteTopicRequest, GetGroupRequest, Group,
     ListGroupsRequest, RetryPolicy, Role, Topic, UpdateGroupRequest,
@@ -332,4 +333,19 @@ async fn what_is_hidden_from_a_groups_maker_looks_absent_to_the_byte() {
     assert_eq!(masked(update(&limited, add("hidden"), "topics").await.unwrap_err(), "hidden"), absent);
     assert_eq!(masked(update(&limited, add("secret"), "topics").await.unwrap_err(), "secret"), absent);
     assert_eq!(masked(update(&owner, add("secret"), "topics").await.unwrap_err(), "secret"), absent);
+}
+
+#[tokio::test]
+async fn letters_do_not_go_where_they_would_replace_each_other() {
+    let plant = Plant::start().await;
+    let owner = owner_with(&plant, &["orders", "dead"]).await;
+    let compacted = Topic { cleanup_policy: CleanupPolicy::Compact as i32, ..Topic::default() };
+    owner.topics().create_topic(owner.create_topic("prod", "latest", compacted)).await.unwrap();
+    let refused = create(&owner, "billing", dead(&["orders"], "latest")).await.expect_err("compacted");
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().starts_with("group.dead_letter_topic: is compacted"), "{}", refused.message());
+    let made = create(&owner, "billing", dead(&["orders"], "dead")).await.unwrap();
+    let moved = Group { dead_letter_topic: "namespaces/prod/topics/latest".into(), ..made.clone() };
+    assert_eq!(update(&owner, moved, "dead_letter_topic").await.expect_err("compacted").code(), Code::InvalidArgument);
+    assert_eq!(get(&owner, &made.name).await.unwrap(), made);
 }

@@ -51,7 +51,7 @@ impl Letter {
         }
         let number = |name: &str| text(name).and_then(|text| text.parse::<i64>().ok());
         // As our JSON has times.
-        let time = |name: &str| serde_json::from_value(serde_json::Value::from(text(name)?)).ok();
+        let time = |name: &str| serde_json::from_value::<Timestamp>(serde_json::Value::from(text(name)?)).ok();
         let small = |name: &str| number(name).and_then(|value| i32::try_from(value).ok()).unwrap_or_default();
         let letter = Self {
             partition,
@@ -63,7 +63,11 @@ impl Letter {
             reason: text("sluice-dlq-reason").unwrap_or_default().to_owned(),
             first_delivery: time("sluice-dlq-first-delivery"),
             time: time("sluice-dlq-time"),
-            record: Record { headers: theirs, ..record },
+            record: Record {
+                headers: theirs,
+                timestamp_ms: time("sluice-dlq-record-time").map_or(record.timestamp_ms, |time| time.as_millis()),
+                ..record
+            },
         };
         Some(letter)
     }
@@ -140,6 +144,7 @@ mod tests {
                 header("sluice-dlq-reason", "no stock"),
                 header("sluice-dlq-first-delivery", "2026-11-21T12:00:00Z"),
                 header("sluice-dlq-time", "nonsense"),
+                header("sluice-dlq-record-time", "1970-01-01T00:00:00.500Z"),
             ],
         }
     }
@@ -153,6 +158,7 @@ mod tests {
         assert_eq!((shown.attempts, shown.reason.as_str(), bytes), (5, "no stock", 7));
         let inner = shown.record.expect("a record");
         assert_eq!((inner.partition, inner.offset, inner.headers.len()), (2, 17, 1));
+        assert_eq!(inner.timestamp.map(|time| time.as_millis()), Some(500), "the record's own time, not the letter's");
         assert!(shown.first_delivery_time.is_some() && shown.dead_letter_time.is_none());
     }
 
