@@ -13,6 +13,8 @@ mod listing;
 mod produce;
 mod records;
 
+pub(crate) use http_calls::accepts_protobuf;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

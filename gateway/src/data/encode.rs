@@ -3,9 +3,10 @@
 //! Readers see the client's headers, and of ours those that tell of a dead letter's history. Only the client's count.
 
 use bytes::Bytes;
+use serde::Serialize;
 
 use sluice_proto::stream::v1::record::{KeyKind, ValueKind};
-use sluice_proto::stream::v1::{FetchResponse, Header, PayloadEncoding, Record, header};
+use sluice_proto::stream::v1::{Header, PayloadEncoding, Record, header};
 use sluice_proto::wkt::Timestamp;
 use sluice_types::record::{client_headers, logical_bytes};
 
@@ -143,9 +144,10 @@ impl Shown {
             headers: self.headers,
         }
     }
+}
 
-    /// As JSON, whose JSON payloads are as stored, digit for digit.
-    pub(crate) fn into_json(mut self) -> serde_json::Result<Vec<u8>> {
+impl IntoJson for Shown {
+    fn into_json(mut self) -> serde_json::Result<Vec<u8>> {
         let (key, value) = (lift(&mut self.key), lift(&mut self.value));
         let mut payloads: Vec<(&str, &[u8])> = Vec::new();
         payloads.extend(key.as_ref().map(|key| ("keyJson", key.as_bytes())));
@@ -164,8 +166,19 @@ fn lift(payload: &mut Option<Payload>) -> Option<String> {
     }
 }
 
-/// An answer as JSON: `rest` is the answer without its records.
-pub(crate) fn answer_json(records: Vec<Shown>, rest: &FetchResponse) -> serde_json::Result<Vec<u8>> {
+/// What an answer has a list of.
+pub(crate) trait IntoJson {
+    /// As JSON, whose JSON payloads are as stored, digit for digit.
+    fn into_json(self) -> serde_json::Result<Vec<u8>>;
+}
+
+/// A message as JSON, with a record in it; `rest` is the message without.
+pub(crate) fn around(rest: &impl Serialize, record: Shown) -> serde_json::Result<Vec<u8>> {
+    json::splice(rest, &[("record", &record.into_json()?)])
+}
+
+/// An answer as JSON: `rest` is the answer without its records, which are its first field.
+pub(crate) fn answer_json<T: IntoJson>(records: Vec<T>, rest: &impl Serialize) -> serde_json::Result<Vec<u8>> {
     const EMPTY: &[u8] = b"{\"records\":[";
     let rest = serde_json::to_vec(rest)?;
     let mut text = EMPTY.to_vec();
@@ -182,6 +195,8 @@ pub(crate) fn answer_json(records: Vec<Shown>, rest: &FetchResponse) -> serde_js
 
 #[cfg(test)]
 mod tests {
+    use sluice_proto::stream::v1::FetchResponse;
+
     use super::*;
 
     const ALL: Bounds = Bounds { bytes_max: 1 << 20, records_max: 100 };

@@ -90,7 +90,8 @@ fn form(essence: &str) -> Error {
     Error::invalid("content-type", what)
 }
 
-fn accepts_protobuf(headers: &HeaderMap) -> bool {
+/// Whether the answer shall be a message.
+pub(crate) fn accepts_protobuf(headers: &HeaderMap) -> bool {
     headers.get(header::ACCEPT).is_some_and(|value| value == PROTOBUF)
 }
 

@@ -147,7 +147,7 @@ fn marked<T>(mut response: Response<T>, results: impl FnOnce(&T) -> &[SettleResu
 #[tonic::async_trait]
 impl ConsumerService for Door {
     async fn pull(&self, request: Request<PullRequest>) -> Result<Response<PullResponse>, Status> {
-        handle(request, |call, message| async move { self.0.pull(&call, message).await }).await
+        handle(request, |call, message| async move { Ok(self.0.pull(&call, message).await?.into_message()) }).await
     }
 
     async fn ack(&self, request: Request<AckRequest>) -> Result<Response<AckResponse>, Status> {

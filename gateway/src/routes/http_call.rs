@@ -7,13 +7,14 @@ use tonic::metadata::MetadataMap;
 
 use sluice_proto::dispatch::{self, HttpError, HttpReply};
 use sluice_proto::forward::ForwardContext;
-use sluice_proto::stream::v1::SubscribeRequest;
 use sluice_proto::stream::v1::stream_service_server::StreamService;
+use sluice_proto::stream::v1::{PullRequest, SubscribeRequest};
 use sluice_proto::{RouteMatch, TranscodeError, decode_request};
 use sluice_runtime::statuses;
 use sluice_types::error::Error;
 use sluice_types::{ErrorKind, Reason};
 
+use crate::data::accepts_protobuf;
 use crate::groups::door::SomeFailed;
 use crate::layers::authorize::{CONSUMER_SERVICE, DATA_SERVICE};
 use crate::layers::body_limit::read_whole;
@@ -41,8 +42,10 @@ impl<D: StreamService + DataPath, C: ForwardContext> Served<D, C> {
         let mut query = query::pairs(&parts.uri)?;
         if route.rpc.service == CONSUMER_SERVICE {
             query::spell_encoding(&mut query);
-            if route.rpc.method == "Subscribe" {
-                return self.subscribe(&route, &parts, &query, &body).await;
+            match route.rpc.method {
+                "Subscribe" => return self.subscribe(&route, &parts, &query, &body).await,
+                "Pull" => return self.pull(&route, &parts, &query, &body).await,
+                _ => {}
             }
         }
         let call = dispatch::HttpCall {
@@ -70,6 +73,18 @@ impl<D: StreamService + DataPath, C: ForwardContext> Served<D, C> {
         let call = DataCall::of(&parts.extensions)?;
         let request: SubscribeRequest = decode_request(route, query, body).map_err(unreadable)?;
         self.door.http_subscribe(&call, &request).await
+    }
+
+    async fn pull(
+        &self,
+        route: &RouteMatch,
+        parts: &http::request::Parts,
+        query: &[(String, String)],
+        body: &Bytes,
+    ) -> Answer {
+        let call = DataCall::of(&parts.extensions)?;
+        let request: PullRequest = decode_request(route, query, body).map_err(unreadable)?;
+        self.door.http_pull(&call, request, accepts_protobuf(&parts.headers)).await
     }
 
     async fn dispatch(&self, call: dispatch::HttpCall) -> Result<HttpReply, HttpError> {

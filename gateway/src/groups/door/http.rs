@@ -2,13 +2,36 @@
 
 use std::sync::Arc;
 
-use sluice_proto::stream::v1::SubscribeRequest;
+use bytes::Bytes;
+use http::{HeaderValue, header};
+use http_body_util::Full;
+use prost::Message;
+
+use sluice_proto::stream::v1::{PullRequest, SubscribeRequest};
 use sluice_types::error::Error;
 
+use crate::data::encode::IntoJson;
 use crate::groups::door::{Door, sse};
 use crate::ports::{Body, DataCall};
 
 impl Door {
+    /// `POST …/groups/{group}:pull`: JSON whose JSON payloads keep every digit, or the message, if the client asks for that.
+    pub async fn http_pull(
+        &self,
+        call: &Arc<DataCall>,
+        request: PullRequest,
+        protobuf: bool,
+    ) -> Result<http::Response<Body>, Error> {
+        let pulled = self.0.pull(call, request).await?;
+        let (body, kind) = match protobuf {
+            true => (pulled.into_message().encode_to_vec(), "application/x-protobuf"),
+            false => (pulled.into_json().map_err(Error::internal)?, "application/json"),
+        };
+        let mut response = http::Response::new(Body::new(Full::new(Bytes::from(body))));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        Ok(response)
+    }
+
     /// `GET …/groups/{group}:stream`.
     pub async fn http_subscribe(
         &self,

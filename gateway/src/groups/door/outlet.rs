@@ -11,8 +11,10 @@ use futures::Stream;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use sluice_proto::stream::v1::{Notice, ReceivedRecord, Settled};
+use sluice_proto::stream::v1::{Notice, Settled};
 use sluice_types::error::Error;
+
+use crate::groups::door::delivery::Received;
 
 /// Messages that wait for the connection.
 const WAITING: usize = 1;
@@ -20,7 +22,7 @@ const WAITING: usize = 1;
 /// A message.
 #[derive(Debug)]
 pub(super) enum Said {
-    Records(Vec<ReceivedRecord>),
+    Records(Vec<Received>),
     Settled(Settled),
     Notice(Notice),
 }

@@ -9,7 +9,9 @@ use sluice_types::limits::{
     FETCH_BYTES_DEFAULT, FETCH_BYTES_MAX, FETCH_WAIT_MS_MAX, PULL_RECORDS_DEFAULT, PULL_RECORDS_MAX,
 };
 
+use crate::data::encode::{IntoJson, answer_json};
 use crate::data::{answer_by, time_left};
+use crate::groups::door::delivery::{Received, messages};
 use crate::groups::door::dispatching::{Asking, NoAnswer};
 use crate::groups::door::{Shared, fields};
 use crate::groups::model::{ResolvedGroup, TakeWish, Taken};
@@ -34,8 +36,27 @@ struct Wish {
     encoding: PayloadEncoding,
 }
 
+/// What a pull brought, in no protocol's form yet.
+#[derive(Debug)]
+pub(super) struct Pulled {
+    records: Vec<Received>,
+    state: DeliveryState,
+}
+
+impl Pulled {
+    pub(super) fn into_message(self) -> PullResponse {
+        PullResponse { records: messages(self.records), state: self.state.into() }
+    }
+}
+
+impl IntoJson for Pulled {
+    fn into_json(self) -> serde_json::Result<Vec<u8>> {
+        answer_json(self.records, &PullResponse { records: Vec::new(), state: self.state.into() })
+    }
+}
+
 impl Shared {
-    pub(super) async fn pull(&self, call: &Arc<DataCall>, request: PullRequest) -> Result<PullResponse, Error> {
+    pub(super) async fn pull(&self, call: &Arc<DataCall>, request: PullRequest) -> Result<Pulled, Error> {
         let until = answer_by(call);
         let group = self.group(call, &request.group, &request.topics, until).await?;
         let wish = check(&request)?;
@@ -51,7 +72,7 @@ impl Shared {
             };
             let delivered = self.deliver(call, &group, wish.encoding, taken.records);
             drop(held);
-            return Ok(PullResponse { records: delivered.records, state: state.into() });
+            return Ok(Pulled { records: delivered.records, state });
         }
     }
 

@@ -17,6 +17,7 @@ use sluice_proto::stream::v1::SubscribeResponse;
 use sluice_runtime::statuses;
 use sluice_types::error::Error;
 
+use crate::data::encode::answer_json;
 use crate::groups::door::outlet::{Outgoing, Said};
 use crate::groups::door::streams::subscribe_response;
 use crate::ports::Body;
@@ -61,12 +62,16 @@ fn said_event(said: Said) -> Bytes {
         Said::Notice(notice) if notice.reconnect => "reconnect",
         Said::Notice(_) | Said::Settled(_) => "notice",
     };
-    event(name, &subscribe_response(said))
-}
-
-fn event(name: &str, message: &SubscribeResponse) -> Bytes {
-    match serde_json::to_string(message) {
-        Ok(json) => format!("event: {name}\ndata: {json}\n\n").into(),
+    let json = match said {
+        Said::Records(records) => answer_json(records, &SubscribeResponse::default()),
+        other => serde_json::to_vec(&subscribe_response(other)),
+    };
+    match json {
+        Ok(mut json) => {
+            // An event's data is one line. Line breaks are white space there: JSON has none within strings.
+            json.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
+            [b"event: ", name.as_bytes(), b"\ndata: ", &json, b"\n\n"].concat().into()
+        }
         Err(error) => error_event(&Error::internal(error), ""),
     }
 }
@@ -78,8 +83,9 @@ fn error_event(error: &Error, request_id: &str) -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use sluice_proto::stream::v1::{DeliveryState, Notice, ReceivedRecord};
+    use sluice_proto::stream::v1::{DeliveryState, Notice};
 
+    use crate::groups::door::delivery::tests::received;
     use crate::groups::door::outlet::outlet;
 
     use super::*;
@@ -90,11 +96,11 @@ mod tests {
         let mut events = Box::pin(events(outgoing, "r".into()));
         assert_eq!(events.next().await.expect("first"), "retry: 1000\n\n");
         assert_eq!(events.next().await.expect("silence"), ": still here\n\n");
-        let record = ReceivedRecord { ack_id: "a".into(), ..ReceivedRecord::default() };
-        out.messages.send(Said::Records(vec![record])).await.expect("room");
+        out.messages.send(Said::Records(vec![received("a", "[0.1000,\n12345678901234567890]")])).await.expect("room");
         let text = events.next().await.expect("records");
         let text = std::str::from_utf8(&text).expect("text");
         assert!(text.starts_with("event: records\ndata: {") && text.contains("\"ackId\":\"a\""), "{text}");
+        assert!(text.contains("\"valueJson\":[0.1000, 12345678901234567890]"), "every digit, in one line: {text}");
         assert_eq!(text.matches('\n').count(), 3, "data is one line");
         let notice = Notice { state: DeliveryState::NoRecords.into(), reconnect: true };
         out.messages.send(Said::Notice(notice)).await.expect("room");

@@ -20,6 +20,7 @@ use sluice_types::{ErrorKind, Reason};
 use crate::data::answer_by;
 use crate::groups::door::admission::Place;
 use crate::groups::door::credit::{BYTES_MAX, Credit, RECORDS_MAX};
+use crate::groups::door::delivery::messages;
 use crate::groups::door::outlet::{Outgoing, Outlet, Said, outlet};
 use crate::groups::door::session::{Ask, Input, Opening, Session};
 use crate::groups::door::settle::{extend, refuse};
@@ -59,7 +60,9 @@ impl Shared {
         door.tasks.spawn("consume", work.in_current_span());
         Ok(grpc(outgoing, id, |said| {
             let message = match said {
-                Said::Records(records) => consume_response::Message::Records(ReceivedRecords { records }),
+                Said::Records(records) => {
+                    consume_response::Message::Records(ReceivedRecords { records: messages(records) })
+                }
                 Said::Settled(settled) => consume_response::Message::Settled(settled),
                 Said::Notice(notice) => consume_response::Message::Notice(notice),
             };
@@ -149,7 +152,7 @@ impl Shared {
 /// A subscription's message.
 pub(super) fn subscribe_response(said: Said) -> SubscribeResponse {
     match said {
-        Said::Records(records) => SubscribeResponse { records, notice: None },
+        Said::Records(records) => SubscribeResponse { records: messages(records), notice: None },
         Said::Notice(notice) => SubscribeResponse { records: Vec::new(), notice: Some(notice) },
         // Nobody settles on this stream.
         Said::Settled(_) => SubscribeResponse::default(),
