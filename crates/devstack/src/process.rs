@@ -88,7 +88,7 @@ impl ProcessSpec {
     }
 
     /// The signal that the watchdog sends when this process (the parent) is gone; SIGTERM by default.
-    pub(crate) fn end_signal(mut self, signal: Signal) -> Self {
+    pub fn end_signal(mut self, signal: Signal) -> Self {
         self.end_signal = signal;
         self
     }

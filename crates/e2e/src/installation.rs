@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use parking_lot::Mutex;
-use sluice_devstack::{DataDir, KafkaConnection, ProcessHandle, ProcessSpec, Ready, Stack};
+use sluice_devstack::{DataDir, KafkaConnection, ProcessHandle, ProcessSpec, Ready, Signal, Stack};
 use sluice_proto::operator::v1::tenants_service_client::TenantsServiceClient;
 use sluice_proto::operator::v1::{CreateTenantRequest, IssueOwnerKeyRequest, Tenant as OperatorTenant};
 use sluice_types::physical::TopicName;
@@ -106,6 +106,8 @@ impl Installation {
             "--config",
             &instance.config.to_string_lossy(),
         ]);
+        // What a test leaves running is thrown away: a good end would wait for a Kafka that ends at the same time.
+        spec = spec.end_signal(Signal::SIGKILL);
         for (key, value) in env {
             spec = spec.env(*key, *value);
         }

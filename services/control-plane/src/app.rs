@@ -129,6 +129,7 @@ impl App {
             members: Members::new(),
             metrics: registry.register("control", PlaneMetrics::register),
             crash: CrashPoint::new(config.testing.crash_at),
+            closing: CancellationToken::new(),
         });
         let internal = listener("internal", config.internal_listen.addr()).await?;
         let operator = listener("operator", config.operator_listen.addr()).await?;
@@ -209,6 +210,7 @@ impl Running {
         let not_ready = async {
             shutdown.cancelled().await;
             self.health.set_ready(false);
+            self.plane.closing.cancel();
         };
         let (calls, operator_calls, ()) = tokio::join!(calls, operator_calls, not_ready);
         tracing::info!(?calls, ?operator_calls, "listeners closed");

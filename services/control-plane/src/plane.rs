@@ -6,6 +6,7 @@ use std::time::Duration;
 use sluice_db::Database;
 use sluice_types::api_key::HashKey;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{Defaults, Limits, TenantDefaults};
 use crate::crash::CrashPoint;
@@ -24,6 +25,8 @@ pub(crate) struct Plane {
     pub(crate) members: Members,
     pub(crate) metrics: PlaneMetrics,
     pub(crate) crash: CrashPoint,
+    /// Cancelled when the process begins to end: who waits for something that may come is answered.
+    pub(crate) closing: CancellationToken,
 }
 
 /// What does not change while the process runs.

@@ -89,11 +89,14 @@ impl Api {
         loop {
             let (due, next_ms) = self.due(limit).await?;
             let left = until.saturating_duration_since(Instant::now());
-            if !due.is_empty() || left.is_zero() {
+            if !due.is_empty() || left.is_zero() || self.plane.closing.is_cancelled() {
                 return Ok(AwaitWorkResponse { topics: due.iter().map(|row| self.intent_of(row)).collect() });
             }
             let next = next_ms.map_or(POLL, |ms| Duration::from_millis(ms.clamp(1, 1_000) as u64));
-            woken.sleep(left.min(POLL).min(next)).await;
+            tokio::select! {
+                () = woken.sleep(left.min(POLL).min(next)) => {}
+                () = self.plane.closing.cancelled() => {}
+            }
         }
     }
 

@@ -7,7 +7,9 @@ use sluice_proto::admin::v1::{
 use sluice_proto::google::longrunning::operation::Result as Outcome;
 use sluice_proto::internal::control::v1::report_topic_request::Observed;
 use sluice_proto::internal::control::v1::topic_intent::Want;
-use sluice_proto::internal::control::v1::{AcquireLeaseRequest, ListIntentsRequest, RecordAttemptRequest};
+use sluice_proto::internal::control::v1::{
+    AcquireLeaseRequest, AwaitWorkRequest, ListIntentsRequest, RecordAttemptRequest,
+};
 use sluice_proto::wkt::{Duration, FieldMask};
 use tonic::Code;
 
@@ -148,4 +150,18 @@ async fn only_the_holder_of_the_lease_is_believed() {
     // A create that was deleted meanwhile must not begin.
     owner.topics().delete_topic(owner.call(delete("namespaces/prod/topics/orders"))).await.unwrap();
     assert_eq!(refused(client.record_attempt(attempt(epoch)).await), Code::FailedPrecondition);
+}
+
+#[tokio::test]
+async fn who_waits_for_work_is_answered_when_the_process_ends() {
+    let mut plant = Plant::start().await;
+    let mut client = plant.intents();
+    let mut waiting = client.clone();
+    let request = AwaitWorkRequest { wait: Some(Duration::from_millis(30_000)), limit: 1 };
+    let asked = tokio::spawn(async move { waiting.await_work(request).await });
+    // On the same connection, behind it.
+    lease(&mut client, "provisioner", 60_000).await;
+    plant.stop().await;
+    let answer = asked.await.unwrap().expect("answered, not cut off at the end of the drain");
+    assert!(answer.into_inner().topics.is_empty());
 }
