@@ -14,6 +14,7 @@ use std::time::Instant;
 use anyhow::Result;
 use bytes::Bytes;
 use clap::{Args as ClapArgs, ValueEnum};
+use sluice_devstack::Tuning;
 use sluice_e2e::{Api, Installation, Options};
 use sluice_proto::admin::v1::TenantLimits;
 use sluice_proto::operator::v1::{Tenant, UpdateTenantRequest};
@@ -88,7 +89,8 @@ impl Args {
 
 /// Runs everything and writes the report.
 pub(crate) async fn run(args: Args) -> Result<bool> {
-    let mut options = Options { gateways: 2, binaries: Some(crate::binaries()), ..Options::default() };
+    let mut options =
+        Options { gateways: 2, binaries: Some(crate::binaries()), tuning: Tuning::Durable, ..Options::default() };
     if !args.gateway_config.is_empty() {
         options.extra.push((Role::Gateway, args.gateway_config.clone()));
     }
@@ -102,6 +104,12 @@ pub(crate) async fn run(args: Args) -> Result<bool> {
     let api = it.api(0, &tenant.key)?;
     let http = it.http(0, Some(&tenant.key));
     let namespace = api.create_namespace("load").await?;
+
+    // Kafka's code is compiled on the way.
+    eprintln!("warming up");
+    let warm = api.create_topic("load", "warm", PARTITIONS).await?;
+    bare::throughput(it.kafka()?, &it.physical(&namespace.uid, &warm.uid)?, args.records).await?;
+    load::grpc(&api, &gateway, &warm.name, args.records, 100, 8).await?;
 
     let mut report = Report::new(&args, idle_rss);
     for repetition in 0..args.repetitions {

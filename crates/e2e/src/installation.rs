@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use parking_lot::Mutex;
-use sluice_devstack::{DataDir, KafkaConnection, ProcessHandle, ProcessSpec, Ready, Signal, Stack};
+use sluice_devstack::{DataDir, KafkaConnection, ProcessHandle, ProcessSpec, Ready, Signal, Stack, Tuning};
 use sluice_proto::operator::v1::tenants_service_client::TenantsServiceClient;
 use sluice_proto::operator::v1::{CreateTenantRequest, IssueOwnerKeyRequest, Tenant as OperatorTenant};
 use sluice_types::physical::TopicName;
@@ -37,11 +37,20 @@ pub struct Options {
     pub extra: Vec<(Role, String)>,
     /// Roles not to start yet.
     pub leave_out: Vec<Role>,
+    /// How the stack is tuned. For tests: its JVM starts quickly and stays slow, which no measurement should stand on.
+    pub tuning: Tuning,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { gateways: 2, brokers: 1, binaries: None, extra: Vec::new(), leave_out: Vec::new() }
+        Self {
+            gateways: 2,
+            brokers: 1,
+            binaries: None,
+            extra: Vec::new(),
+            leave_out: Vec::new(),
+            tuning: Tuning::Tests,
+        }
     }
 }
 
@@ -63,7 +72,12 @@ impl Installation {
     /// # Errors
     /// What did not start, with the end of its log.
     pub async fn start(options: Options) -> Result<Self> {
-        let stack = Stack::builder().data_dir(DataDir::Temporary).brokers(options.brokers).build().await?;
+        let stack = Stack::builder()
+            .data_dir(DataDir::Temporary)
+            .tuning(options.tuning)
+            .brokers(options.brokers)
+            .build()
+            .await?;
         let dir = stack.dir().join("sluice");
         let layout = Layout { gateways: options.gateways, extra: options.extra.clone(), ..Layout::default() };
         let local = Local::prepare(&stack, &dir, &layout).await?;

@@ -324,12 +324,17 @@ impl Dispatch for Dispatchers {
     ) -> BoxFuture<'a, Result<Vec<SettleOutcome>, DispatchError>> {
         Box::pin(async move {
             // Who held the leases may still commit, whoever owns the group: Kafka decides.
-            let Some(inbox) = self.running(call.group.group_uid) else {
-                return match self.shared.owners.owner(call.group.group_uid) {
-                    // Nothing that is leased now was leased by anybody who is still there.
-                    Owner::Here => Ok(vec![SettleOutcome::StaleLease; leases.len()]),
-                    Owner::There(_) | Owner::Nobody => Err(DispatchError::NotDispatcher),
-                };
+            let inbox = match self.running(call.group.group_uid) {
+                Some(inbox) => inbox,
+                // It may be done already: what Kafka holds tells.
+                None if settle == Settle::Acknowledge => self.inbox(call)?,
+                None => {
+                    return match self.shared.owners.owner(call.group.group_uid) {
+                        // Nothing that is leased now was leased by anybody who is still there.
+                        Owner::Here => Ok(vec![SettleOutcome::StaleLease; leases.len()]),
+                        Owner::There(_) | Owner::Nobody => Err(DispatchError::NotDispatcher),
+                    };
+                }
             };
             let deadline = Instant::from_std(call.deadline);
             self.ask(&inbox, deadline, |reply| Command::Settle { settle, leases, deadline, reply }).await

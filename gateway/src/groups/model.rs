@@ -121,7 +121,7 @@ pub struct Taken {
 }
 
 /// What to do with leases.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settle {
     /// Done.
     Acknowledge,

@@ -60,6 +60,31 @@ async fn what_was_acknowledged_does_not_come_again_after_a_restart_and_all_else_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_again_hears_what_became_of_its_acknowledgement() {
+    let tenant = Tenant::new().await;
+    let topic = tenant.topic("orders", 2).await;
+    tenant.group(&["orders"], |group| group.key_ordered = false);
+    tenant.produce(&topic, 0, &["a", "b", "c"], 0).await;
+    tenant.produce(&topic, 1, &["a", "b", "c"], 10).await;
+    let first = tenant.node("a").await.alone();
+    let mut got = first.collect(6).await;
+    got.sort_by_key(|leased| (leased.key.partition, leased.key.offset));
+    // One behind a gap, one at the beginning.
+    first.ack(&[got[1].clone(), got[3].clone()]).await;
+    first.stop().await;
+
+    // The first thing that the next one hears of the group.
+    let second = tenant.node("b").await.alone();
+    let outcomes = second.settle(Settle::Acknowledge, &keys(&got)).await;
+    let (done, stale) = (SettleOutcome::Ok, SettleOutcome::StaleLease);
+    assert_eq!(outcomes, [stale, done, stale, done, stale, stale]);
+    let again = second.collect(4).await;
+    assert_eq!(values(&again).into_iter().collect::<std::collections::BTreeSet<_>>(), [0, 2, 11, 12].into());
+    second.ack(&again).await;
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_waiting_pull_returns_with_the_first_record() {
     let tenant = Tenant::new().await;
     let topic = tenant.topic("orders", 2).await;

@@ -179,7 +179,7 @@ async fn by_stream(shared: Arc<Shared>, api: Api) -> Result<()> {
         match api.consume(&shared.group, CREDIT).await {
             Ok(stream) => {
                 let mut waiting = HashMap::new();
-                let ended = follow(&shared, stream, &mut waiting).await;
+                let ended = follow(&shared, &api, stream, &mut waiting).await;
                 // Acknowledgements that nobody answered are sent again: whoever dispatches now knows what became of them.
                 for (ids, places) in waiting.into_values() {
                     ask_again(&shared, &api, ids, &places).await?;
@@ -216,7 +216,7 @@ async fn ask_again(shared: &Shared, api: &Api, ids: Vec<String>, places: &[(i32,
 /// Acknowledgements on their way: ids and places.
 type Waiting = HashMap<i64, (Vec<String>, Vec<(i32, i64)>)>;
 
-async fn follow(shared: &Shared, mut stream: ConsumeStream, waiting: &mut Waiting) -> Result<(), Status> {
+async fn follow(shared: &Shared, api: &Api, mut stream: ConsumeStream, waiting: &mut Waiting) -> Result<(), Status> {
     let ended = |_| Status::unavailable("the stream has ended");
     loop {
         let message = match tokio::time::timeout(Duration::from_millis(500), stream.next()).await {
@@ -237,8 +237,15 @@ async fn follow(shared: &Shared, mut stream: ConsumeStream, waiting: &mut Waitin
                 stream.credit(i32::try_from(records.len()).unwrap_or(CREDIT)).await.map_err(ended)?;
             }
             Some(Message::Settled(settled)) => {
-                let (_, places) = waiting.remove(&settled.sequence).unwrap_or_default();
-                shared.acked(&places, settled.results.iter().map(|result| result.outcome() == SettleOutcome::Ok));
+                let (ids, places) = waiting.remove(&settled.sequence).unwrap_or_default();
+                let told = |outcome| settled.results.iter().any(|result| result.outcome() == outcome);
+                if told(SettleOutcome::Unavailable) {
+                    // The dispatcher went away before it answered.
+                    let asked = ask_again(shared, api, ids, &places).await;
+                    asked.map_err(|error| Status::internal(format!("{error:#}")))?;
+                } else {
+                    shared.acked(&places, settled.results.iter().map(|result| result.outcome() == SettleOutcome::Ok));
+                }
             }
             Some(Message::Notice(_)) | None => {}
         }

@@ -28,7 +28,7 @@ use crate::groups::dispatch::part::{Part, PartKey};
 use crate::groups::dispatch::positions::{Closed, Opened};
 use crate::groups::dispatch::reading::Read;
 use crate::groups::dispatch::resetting::{Planned, ResetCall};
-use crate::groups::dispatch::settling::Pending;
+use crate::groups::dispatch::settling::{Early, Pending};
 use crate::groups::dispatch::shared::Shared;
 use crate::groups::dispatch::taking::{Look, Target};
 use crate::groups::model::{DispatchError, Owner, Owners as _, ResolvedGroup};
@@ -150,6 +150,8 @@ pub(super) struct Group {
     pub(super) work: FuturesUnordered<Work>,
     pub(super) commits: Commits,
     pub(super) pending: VecDeque<Pending>,
+    /// Acknowledgements of partitions that are not open yet.
+    pub(super) early: Vec<Early>,
     pub(super) burial: Burial,
     pub(super) resets: Vec<ResetCall>,
     /// Why the coordinator could not be asked.
@@ -200,6 +202,7 @@ impl Group {
             work: FuturesUnordered::new(),
             commits: Commits::new(now),
             pending: VecDeque::new(),
+            early: Vec::new(),
             burial: Burial::default(),
             resets: Vec::new(),
             trouble: None,
@@ -277,7 +280,9 @@ impl Group {
         self.last_use = now;
         match command {
             Command::Take { caller, wish, deadline, reply } => self.take(caller, wish, deadline, reply, now),
-            Command::Settle { settle, leases, deadline, reply } => self.settle(settle, leases, deadline, reply, now),
+            Command::Settle { settle, leases, deadline, reply } => {
+                self.settle_or_keep(Early { settle, leases, deadline, reply }, now);
+            }
             Command::Attach { caller, wish, events, reply } => {
                 let answer = match self.consumers.is_full() {
                     true => Err(too_many_consumers()),
@@ -335,6 +340,7 @@ impl Group {
         self.wake = None;
         self.consumers.drop_gone();
         self.open_parts(now);
+        self.settle_early(now);
         self.end_leases(now);
         let delivered = self.deliver(now);
         self.answer_waiting(now);

@@ -9,7 +9,7 @@ use sluice_types::Reason;
 use sluice_types::error::Error;
 
 use crate::groups::dispatch::command::Reply;
-use crate::groups::dispatch::group::Group;
+use crate::groups::dispatch::group::{Group, Stage};
 use crate::groups::dispatch::part::{Part, PartKey};
 use crate::groups::model::{DispatchError, LeaseKey, Settle};
 use crate::groups::window::{Acked, Refused};
@@ -27,6 +27,14 @@ pub(super) struct Pending {
     answer: Answer,
 }
 
+/// An acknowledgement that came before its partitions were open: what Kafka holds will tell whether it is done already.
+pub(super) struct Early {
+    pub(super) settle: Settle,
+    pub(super) leases: Vec<LeaseKey>,
+    pub(super) deadline: Instant,
+    pub(super) reply: Reply<Vec<SettleOutcome>>,
+}
+
 enum Answer {
     Settled { leases: Vec<LeaseKey>, outcomes: Vec<SettleOutcome>, reply: Reply<Vec<SettleOutcome>> },
     Reset { response: ResetOffsetsResponse, reply: Reply<ResetOffsetsResponse> },
@@ -42,6 +50,41 @@ pub(super) enum Verdict {
 }
 
 impl Group {
+    /// Settles, once it is known what the leases are.
+    pub(super) fn settle_or_keep(&mut self, early: Early, now: Instant) {
+        let Early { settle, leases, deadline, reply } = early;
+        if settle != Settle::Acknowledge || !self.is_still_opening(&leases) {
+            return self.settle(settle, leases, deadline, reply, now);
+        }
+        if self.early.len() >= PENDING_MAX {
+            return drop(reply.send(Ok(vec![SettleOutcome::Unavailable; leases.len()])));
+        }
+        self.early.push(Early { settle, leases, deadline, reply });
+    }
+
+    /// Whether some of these are of partitions that are about to be opened.
+    fn is_still_opening(&self, leases: &[LeaseKey]) -> bool {
+        let opening = match self.stage {
+            Stage::NoTopics => false,
+            Stage::Joining { .. } => true,
+            Stage::Running => self.opening || !self.to_open.is_empty(),
+        };
+        opening && leases.iter().any(|lease| !self.index.contains_key(&(lease.topic, lease.partition)))
+    }
+
+    /// Settles what waited for partitions to open.
+    pub(super) fn settle_early(&mut self, now: Instant) {
+        for early in std::mem::take(&mut self.early) {
+            let until = early.deadline.checked_sub(MARGIN).unwrap_or(early.deadline);
+            if until <= now {
+                let _gone = early.reply.send(Ok(vec![SettleOutcome::Unavailable; early.leases.len()]));
+                continue;
+            }
+            self.settle_or_keep(early, now);
+            self.wake_at(until);
+        }
+    }
+
     pub(super) fn settle(
         &mut self,
         settle: Settle,
