@@ -29,17 +29,17 @@ $(NEXTEST): dev/tools.mk
 include dev/tools.mk
 
 up: deps ## Build and start everything on this machine: Kafka, PostgreSQL, all services, a demo tenant
-	@cargo build --quiet --locked -p sluiced -p sluice && $(BIN)/debug/sluiced up $(UP_ARGS)
+	@cargo build --locked -p sluiced -p sluice && $(BIN)/debug/sluiced up $(UP_ARGS)
 
 up-separate: ## The same, with every role as a process of its own
 	@$(MAKE) --no-print-directory up UP_ARGS=--separate
 
 demo: deps ## Stream 336,776 real events of two tenants through two gateways and compare every count
-	@flights=$$(dev/flights.sh) && cargo build --quiet --locked -p sluiced -p sluice-loadtest && $(BIN)/debug/sluice-loadtest demo --flights "$$flights" $(DEMO_ARGS)
+	@flights=$$(dev/flights.sh) && cargo build --locked -p sluiced -p sluice-loadtest && $(BIN)/debug/sluice-loadtest demo --flights "$$flights" $(DEMO_ARGS)
 
 # Within `make test` the programs are built already, with the features that the tests need.
 example: deps $(EXAMPLE)/installed ## Run an application with outbox, inbox, retries and dead letters, and compare its books
-	@$(if $(filter test,$(MAKECMDGOALS)),,cargo build --quiet --locked -p sluiced -p sluice)
+	@$(if $(filter test,$(MAKECMDGOALS)),,cargo build --locked -p sluiced -p sluice)
 	@cd examples/property-events && $(EXAMPLE)/bin/python -m unittest && \
 		$(EXAMPLE)/bin/python -m property_events --sluiced "$(abspath $(BIN))/debug/sluiced" $(EXAMPLE_ARGS)
 $(EXAMPLE)/installed: examples/property-events/requirements.txt
