@@ -121,8 +121,11 @@ pub(crate) async fn run(args: Args) -> Result<bool> {
         report.add(Row::bare("bare librdkafka, batches by itself", &bare));
         let n = args.records;
         if args.wants(Part::Grpc) {
+            // Eight callers wait for each other's round trips; more keep the broker as busy as the bare client does.
             let run = load::grpc(&api, &gateway, &topic, n, 100, 8).await?;
             report.add(Row::beside("gRPC, 100 a call, 8 callers", &run, &bare));
+            let run = load::grpc(&api, &gateway, &topic, n, 100, 24).await?;
+            report.add(Row::beside("gRPC, 100 a call, 24 callers", &run, &bare));
         }
         if args.wants(Part::Http) {
             let run = load::http_batches(&http, &gateway, &topic, n / 4, 100, 8).await?;
