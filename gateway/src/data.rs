@@ -13,7 +13,7 @@ mod listing;
 mod produce;
 mod records;
 
-pub(crate) use http_calls::accepts_protobuf;
+pub(crate) use http_calls::{JSON, PROTOBUF, accepts_protobuf, respond};
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -164,7 +164,7 @@ fn a_process_may_end_at_any_moment() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "started by a_process_may_end_at_any_moment"]
-#[allow(clippy::disallowed_methods)]
+#[allow(clippy::disallowed_methods, reason = "this is the main of a process, and the environment its arguments")]
 async fn connects_and_ends() -> Result<()> {
     let after = std::env::var("SLUICE_TEST_END_AFTER_MS")?.parse()?;
     let cluster = Cluster::of(sluice_devstack::shared().await?.kafka()?)?;

@@ -28,8 +28,8 @@ use crate::data::{Data, json};
 use crate::ports::{Body, HttpCall};
 use crate::routes::query;
 
-const PROTOBUF: &str = "application/x-protobuf";
-const JSON: &str = "application/json";
+pub(crate) const PROTOBUF: &str = "application/x-protobuf";
+pub(crate) const JSON: &str = "application/json";
 /// Request headers that become record headers.
 const RECORD_HEADER_PREFIX: &str = "x-record-header-";
 
@@ -213,7 +213,8 @@ fn answer<M: Message + Serialize>(
     Ok(respond(status, body, kind))
 }
 
-fn respond(status: StatusCode, body: Vec<u8>, kind: &'static str) -> http::Response<Body> {
+/// An answer with this body of this content type.
+pub(crate) fn respond(status: StatusCode, body: Vec<u8>, kind: &'static str) -> http::Response<Body> {
     let mut response = http::Response::new(Body::new(Full::new(Bytes::from(body))));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));

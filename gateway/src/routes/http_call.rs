@@ -7,8 +7,8 @@ use tonic::metadata::MetadataMap;
 
 use sluice_proto::dispatch::{self, HttpError, HttpReply};
 use sluice_proto::forward::ForwardContext;
+use sluice_proto::stream::v1::SubscribeRequest;
 use sluice_proto::stream::v1::stream_service_server::StreamService;
-use sluice_proto::stream::v1::{PullRequest, SubscribeRequest};
 use sluice_proto::{RouteMatch, TranscodeError, decode_request};
 use sluice_runtime::statuses;
 use sluice_types::error::Error;
@@ -42,10 +42,8 @@ impl<D: StreamService + DataPath, C: ForwardContext> Served<D, C> {
         let mut query = query::pairs(&parts.uri)?;
         if route.rpc.service == CONSUMER_SERVICE {
             query::spell_encoding(&mut query);
-            match route.rpc.method {
-                "Subscribe" => return self.subscribe(&route, &parts, &query, &body).await,
-                "Pull" => return self.pull(&route, &parts, &query, &body).await,
-                _ => {}
+            if matches!(route.rpc.method, "Pull" | "Subscribe") {
+                return self.deliver(&route, &parts, &query, &body).await;
             }
         }
         let call = dispatch::HttpCall {
@@ -62,8 +60,8 @@ impl<D: StreamService + DataPath, C: ForwardContext> Served<D, C> {
         }
     }
 
-    /// Server-sent events, for which there is no generated dispatcher.
-    async fn subscribe(
+    /// What the door serves by hand: pulls, and server-sent events, for which there is no generated dispatcher.
+    async fn deliver(
         &self,
         route: &RouteMatch,
         parts: &http::request::Parts,
@@ -71,20 +69,12 @@ impl<D: StreamService + DataPath, C: ForwardContext> Served<D, C> {
         body: &Bytes,
     ) -> Answer {
         let call = DataCall::of(&parts.extensions)?;
+        if route.rpc.method == "Pull" {
+            let request = decode_request(route, query, body).map_err(unreadable)?;
+            return self.door.http_pull(&call, request, accepts_protobuf(&parts.headers)).await;
+        }
         let request: SubscribeRequest = decode_request(route, query, body).map_err(unreadable)?;
         self.door.http_subscribe(&call, &request).await
-    }
-
-    async fn pull(
-        &self,
-        route: &RouteMatch,
-        parts: &http::request::Parts,
-        query: &[(String, String)],
-        body: &Bytes,
-    ) -> Answer {
-        let call = DataCall::of(&parts.extensions)?;
-        let request: PullRequest = decode_request(route, query, body).map_err(unreadable)?;
-        self.door.http_pull(&call, request, accepts_protobuf(&parts.headers)).await
     }
 
     async fn dispatch(&self, call: dispatch::HttpCall) -> Result<HttpReply, HttpError> {

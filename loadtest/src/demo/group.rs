@@ -238,8 +238,7 @@ async fn follow(shared: &Shared, api: &Api, mut stream: ConsumeStream, waiting: 
             }
             Some(Message::Settled(settled)) => {
                 let (ids, places) = waiting.remove(&settled.sequence).unwrap_or_default();
-                let told = |outcome| settled.results.iter().any(|result| result.outcome() == outcome);
-                if told(SettleOutcome::Unavailable) {
+                if settled.results.iter().any(|result| result.outcome() == SettleOutcome::Unavailable) {
                     // The dispatcher went away before it answered.
                     let asked = ask_again(shared, api, ids, &places).await;
                     asked.map_err(|error| Status::internal(format!("{error:#}")))?;

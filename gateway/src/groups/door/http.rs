@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::{HeaderValue, header};
-use http_body_util::Full;
+use http::StatusCode;
 use prost::Message;
 
 use sluice_proto::stream::v1::{PullRequest, SubscribeRequest};
 use sluice_types::error::Error;
 
 use crate::data::encode::IntoJson;
+use crate::data::{JSON, PROTOBUF, respond};
 use crate::groups::door::{Door, sse};
 use crate::ports::{Body, DataCall};
 
@@ -24,12 +23,10 @@ impl Door {
     ) -> Result<http::Response<Body>, Error> {
         let pulled = self.0.pull(call, request).await?;
         let (body, kind) = match protobuf {
-            true => (pulled.into_message().encode_to_vec(), "application/x-protobuf"),
-            false => (pulled.into_json().map_err(Error::internal)?, "application/json"),
+            true => (pulled.into_message().encode_to_vec(), PROTOBUF),
+            false => (pulled.into_json().map_err(Error::internal)?, JSON),
         };
-        let mut response = http::Response::new(Body::new(Full::new(Bytes::from(body))));
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-        Ok(response)
+        Ok(respond(StatusCode::OK, body, kind))
     }
 
     /// `GET …/groups/{group}:stream`.

@@ -132,7 +132,24 @@ fn check(request: &PullRequest) -> Result<Wish, Error> {
 mod tests {
     use sluice_proto::wkt;
 
+    use crate::groups::door::delivery::tests::received;
+
     use super::*;
+
+    #[test]
+    fn an_answer_in_json_is_the_message_with_every_digit() {
+        let value = "[0.1000,12345678901234567890]";
+        let pulled = |value| Pulled { records: vec![received("a", value)], state: DeliveryState::Flowing };
+        let json = pulled(value).into_json().expect("JSON");
+        let text = std::str::from_utf8(&json).expect("text");
+        assert!(text.contains(&format!("\"valueJson\":{value}")), "{text}");
+        let read: PullResponse =
+            serde_json::from_slice(&pulled("[1.50]").into_json().expect("JSON")).expect("a message");
+        assert_eq!(read, pulled("[1.5]").into_message());
+        let nothing = Pulled { records: Vec::new(), state: DeliveryState::NoRecords };
+        let read: PullResponse = serde_json::from_slice(&nothing.into_json().expect("JSON")).expect("a message");
+        assert_eq!((read.records.len(), read.state()), (0, DeliveryState::NoRecords));
+    }
 
     #[test]
     fn what_is_not_said_has_the_documented_defaults() {
