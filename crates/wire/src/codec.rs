@@ -6,7 +6,7 @@
 mod messages;
 
 use bytes::{Bytes, BytesMut};
-use kacrab_protocol::compression::{gzip, lz4, snappy, zstd};
+use kacrab_protocol::compression::{CompressionErrorKind, gzip, lz4, snappy, zstd};
 use kacrab_protocol::frame::{RequestFrameSpec, encode_request_frame};
 use kacrab_protocol::generated::{ApiKey, ErrorCode};
 
@@ -83,19 +83,31 @@ pub(crate) fn describe_error(code: i16) -> (String, bool) {
     (upper_snake(&format!("{known:?}")), retriable)
 }
 
+/// Why a payload was not inflated.
+pub(crate) enum InflateError {
+    /// It is more than was allowed.
+    TooLarge,
+    /// It is not what its compression says.
+    Damaged(String),
+}
+
 /// Inflates a batch's payload, refusing to produce more than `max_bytes`.
 pub(crate) fn inflate(
     compression: Compression,
     payload: &[u8],
     max_bytes: usize,
-) -> std::result::Result<Vec<u8>, String> {
-    match compression {
-        Compression::None => Ok(payload.to_vec()),
-        Compression::Gzip => gzip::decompress_bounded(payload, max_bytes).map_err(|error| error.to_string()),
-        Compression::Snappy => snappy::decompress_bounded(payload, max_bytes).map_err(|error| error.to_string()),
-        Compression::Lz4 => lz4::decompress_bounded(payload, max_bytes).map_err(|error| error.to_string()),
-        Compression::Zstd => zstd::decompress_bounded(payload, max_bytes).map_err(|error| error.to_string()),
-    }
+) -> std::result::Result<Vec<u8>, InflateError> {
+    let inflated = match compression {
+        Compression::None => return Ok(payload.to_vec()),
+        Compression::Gzip => gzip::decompress_bounded(payload, max_bytes),
+        Compression::Snappy => snappy::decompress_bounded(payload, max_bytes),
+        Compression::Lz4 => lz4::decompress_bounded(payload, max_bytes),
+        Compression::Zstd => zstd::decompress_bounded(payload, max_bytes),
+    };
+    inflated.map_err(|error| match error.kind {
+        CompressionErrorKind::DecompressedTooLarge { .. } => InflateError::TooLarge,
+        other => InflateError::Damaged(other.to_string()),
+    })
 }
 
 /// Text for a request field.

@@ -53,5 +53,6 @@ pub use metadata::{Broker, ClusterMetadata, Partition, Topic};
 pub use offsets::{ListedOffset, OffsetAt};
 pub use produce::Produced;
 pub use reader::Reader;
+pub use reader::records::ReadRecords;
 pub use tail::{LogTail, TailBatch, TailOptions, TailState};
 pub use types::{Isolation, TopicId};

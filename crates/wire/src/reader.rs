@@ -8,6 +8,7 @@
 mod catch_up;
 mod cursors;
 mod polls;
+pub(crate) mod records;
 mod session;
 mod tail_lane;
 

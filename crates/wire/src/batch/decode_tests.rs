@@ -87,23 +87,91 @@ fn append_time_is_the_brokers() {
     assert_eq!(decoded.records[0].timestamp_type, crate::TimestampType::LogAppendTime);
 }
 
-#[test]
-fn a_gzip_batch_inflates_only_within_the_limit() {
+/// The same batch with its records compressed.
+fn gzipped(plain: &Bytes) -> Bytes {
     use std::io::Write as _;
-    let plain = encode_batch(&[record(&"x".repeat(10_000)), record("y")]).unwrap();
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     gzip.write_all(&plain[BATCH_HEADER_BYTES..]).unwrap();
     let mut batch = BytesMut::from(&plain[..BATCH_HEADER_BYTES]);
     batch.put_slice(&gzip.finish().unwrap());
     let length = (batch.len() - LENGTH_END) as i32;
     batch[8..12].copy_from_slice(&length.to_be_bytes());
-    batch[21..23].copy_from_slice(&1_i16.to_be_bytes());
+    batch[22] |= 1;
     let crc = crc32c::crc32c(&batch[CRC_FROM..]);
     batch[17..21].copy_from_slice(&crc.to_be_bytes());
-    let bytes = batch.freeze();
-    assert_eq!(decode(&bytes, 0, &[]).unwrap().records.len(), 2);
-    let tight = decode_with(&bytes, 0, &[], DecodeLimits { inflated_bytes_max: 9_999 });
-    assert!(matches!(tight, Err(DecodeError::Inflate { .. })), "{tight:?}");
+    batch.freeze()
+}
+
+/// Batches of two records that inflate a hundredfold, `count` of them.
+fn inflating(count: i64) -> Bytes {
+    let records = [record(&"x".repeat(10_000)), record("y")];
+    join(&(0..count).map(|at| gzipped(&stored(&records, at * 2, 0, -1))).collect::<Vec<_>>())
+}
+
+#[test]
+fn a_bound_stops_the_decoding_between_batches_and_loses_nothing() {
+    let bytes = inflating(50);
+    let limits = DecodeLimits::held_bytes(45_000);
+    let mut offsets = Vec::new();
+    let mut next_offset = 0;
+    while next_offset < 100 {
+        let decoded = decode_with(&bytes, next_offset, &[], limits).unwrap();
+        assert!((10_000..=45_000).contains(&decoded.held_bytes), "{}", decoded.held_bytes);
+        assert!(decoded.next_offset > next_offset && decoded.stopped == (decoded.next_offset < 100));
+        offsets.extend(decoded.records.iter().map(|record| record.offset));
+        next_offset = decoded.next_offset;
+    }
+    assert_eq!(offsets, (0..100).collect::<Vec<i64>>());
+}
+
+#[test]
+fn the_first_batch_comes_whole_however_small_the_bound() {
+    let decoded = decode_with(&inflating(3), 2, &[], DecodeLimits::held_bytes(1)).unwrap();
+    assert_eq!((decoded.records.len(), decoded.next_offset, decoded.stopped), (2, 4, true));
+    let plain = join(&[stored(&[record("a")], 0, 0, -1), stored(&[record("b")], 1, 0, -1)]);
+    let decoded = decode_with(&plain, 0, &[], DecodeLimits::held_bytes(1)).unwrap();
+    assert_eq!((values(&decoded), decoded.next_offset, decoded.stopped), (vec!["a"], 1, true));
+}
+
+#[test]
+fn what_no_reader_may_see_is_not_inflated() {
+    let mut batches: Vec<_> =
+        (0..50).map(|at| gzipped(&stored(&[record(&"x".repeat(10_000))], at, TRANSACTIONAL, 5))).collect();
+    batches.extend([marker(50, 0, 5), stored(&[record("kept")], 51, 0, -1)]);
+    let aborted = [AbortedTransaction { producer_id: 5, first_offset: 0 }];
+    let limits = DecodeLimits { held_bytes_max: 1, batch_bytes_max: 100 };
+    let decoded = decode_with(&join(&batches), 0, &aborted, limits).unwrap();
+    assert_eq!((values(&decoded), decoded.next_offset), (vec!["kept"], 52));
+}
+
+#[test]
+fn small_records_count_for_what_they_take() {
+    let records = vec![OutRecord { timestamp_ms: 7, ..Default::default() }; 1_000];
+    let bytes = stored(&records, 0, 0, -1);
+    let decoded = decode(&bytes, 0, &[]).unwrap();
+    assert!(decoded.held_bytes >= bytes.len() + 1_000 * size_of::<Record>(), "{}", decoded.held_bytes);
+}
+
+#[test]
+fn a_batch_beyond_what_one_may_have_is_refused_and_what_came_before_it_given() {
+    let limits = DecodeLimits { batch_bytes_max: 9_999, ..DecodeLimits::default() };
+    let refused = decode_with(&inflating(1), 0, &[], limits);
+    assert!(matches!(refused, Err(DecodeError::Inflate { base_offset: 0, .. })), "{refused:?}");
+    let too_large = gzipped(&stored(&[record(&"x".repeat(10_000))], 2, 0, -1));
+    let before = join(&[stored(&[record("a"), record("b")], 0, 0, -1), too_large]);
+    let decoded = decode_with(&before, 0, &[], limits).unwrap();
+    assert_eq!((values(&decoded), decoded.next_offset, decoded.stopped), (vec!["a", "b"], 2, true));
+    assert!(decode_with(&before, 2, &[], limits).is_err(), "the next read fails");
+}
+
+#[test]
+fn damage_fails_only_the_read_that_begins_with_it() {
+    let mut bytes = join(&[stored(&[record("a")], 0, 0, -1), stored(&[record("b")], 1, 0, -1)]).to_vec();
+    *bytes.last_mut().unwrap() ^= 1;
+    let bytes = Bytes::from(bytes);
+    let decoded = decode(&bytes, 0, &[]).unwrap();
+    assert_eq!((values(&decoded), decoded.next_offset, decoded.stopped), (vec!["a"], 1, true));
+    assert_eq!(decode(&bytes, 1, &[]), Err(DecodeError::Crc { base_offset: 1 }));
 }
 
 fn any_bytes() -> impl Strategy<Value = Option<Bytes>> {
@@ -162,7 +230,7 @@ proptest! {
         batch[8..12].copy_from_slice(&length.to_be_bytes());
         let crc = crc32c::crc32c(&batch[CRC_FROM..]);
         batch[17..21].copy_from_slice(&crc.to_be_bytes());
-        let limits = DecodeLimits { inflated_bytes_max: 1 << 20 };
+        let limits = DecodeLimits { held_bytes_max: 1 << 10, batch_bytes_max: 1 << 20 };
         let _any_outcome = decode_with(&batch.into(), 0, &[], limits);
     }
 }

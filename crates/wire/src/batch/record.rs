@@ -9,6 +9,9 @@ use super::varint;
 /// Smallest record: its length and six one-byte fields.
 pub(super) const RECORD_BYTES_MIN: usize = 7;
 
+/// A header's name and value; names may repeat.
+pub(super) type Header = (Bytes, Option<Bytes>);
+
 /// Who set a timestamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TimestampType {
@@ -32,7 +35,7 @@ pub struct Record {
     /// Value; `None` is a tombstone.
     pub value: Option<Bytes>,
     /// Headers in order; names may repeat.
-    pub headers: Vec<(Bytes, Option<Bytes>)>,
+    pub headers: Vec<Header>,
 }
 
 /// Takes one record off the front of `bytes`.

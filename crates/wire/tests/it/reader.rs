@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use sluice_wire::{Error, FetchRequest, Isolation, OffsetAt, Reader, decode};
+use sluice_wire::{DecodeLimits, Error, FetchRequest, Isolation, OffsetAt, Reader, decode};
 
 use crate::fixture::{TIMEOUT, client, make_topic, read, record, unique};
 
@@ -174,4 +174,27 @@ async fn a_position_that_the_log_left_behind_is_out_of_range_also_for_who_would_
     assert_eq!(decode(&fetched.batches, 10, &[]).unwrap().next_offset, 11);
     let beyond = client.delete_records_before(&topic, 0, 99, TIMEOUT).await.unwrap_err();
     assert_eq!(beyond.kafka_code(), Some(sluice_wire::code::OFFSET_OUT_OF_RANGE), "{beyond:?}");
+}
+
+#[tokio::test]
+async fn records_that_inflate_come_within_the_readers_bound_and_all_of_them() {
+    let client = client().await;
+    let topic = unique("inflate");
+    make_topic(&client, &topic, 1, &[("compression.type", "lz4")]).await;
+    let zeros = record("k", &"0".repeat(900_000));
+    for _ in 0..24 {
+        client.produce_batch(&topic, 0, std::slice::from_ref(&zeros), TIMEOUT).await.unwrap();
+    }
+    let reader = Reader::new(client.clone());
+    let (mut offset, mut reads) = (0, 0);
+    while offset < 24 {
+        let found = reader.read(read(&topic, offset), DecodeLimits::held_bytes(4 << 20), 0, TIMEOUT).await.unwrap();
+        assert!(found.held_bytes <= 4 << 20, "{}", found.held_bytes);
+        let offsets: Vec<i64> = found.records.iter().map(|record| record.offset).collect();
+        assert_eq!(offsets, (offset..found.next_offset).collect::<Vec<_>>());
+        assert_eq!(found.stopped, found.next_offset < 24, "all of it is fetched at once, and four fit");
+        assert!(found.records.iter().all(|record| record.value == zeros.value));
+        (offset, reads) = (found.next_offset, reads + 1);
+    }
+    assert_eq!(reads, 6);
 }
