@@ -35,7 +35,7 @@ impl Client {
             let moved = match &outcome {
                 Ok(response) => errors(response).contains(&code::NOT_CONTROLLER),
                 // Not sent at all, so nothing can have happened.
-                Err(Error::Connect { .. }) => true,
+                Err(Error::Connect { .. } | Error::UnknownBroker { .. } | Error::NoController) => true,
                 Err(_) => false,
             };
             if !moved || attempt >= ATTEMPTS || deadline.pause(RETRY_PAUSE * attempt).await.is_err() {
@@ -48,8 +48,15 @@ impl Client {
 
     async fn call_controller_once<R: Request>(&self, request: &R, deadline: Deadline) -> Result<R::Response> {
         let controller = self.controller(deadline).await?;
-        let connection = self.connection(controller, Lane::Admin, deadline).await?;
-        connection.call(request, deadline.remaining(), deadline).await
+        let call = async {
+            let connection = self.connection(controller, Lane::Admin, deadline).await?;
+            connection.call(request, deadline.remaining(), deadline).await
+        };
+        let outcome = call.await;
+        if matches!(&outcome, Err(error) if error.is_retriable()) {
+            self.inner.cache.forget_controller();
+        }
+        outcome
     }
 }
 

@@ -8,7 +8,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::codec::Request;
 use crate::config::ClientConfig;
 use crate::conn::Connection;
 use crate::deadline::Deadline;
@@ -30,7 +29,7 @@ pub struct Client {
 
 pub(crate) struct Inner {
     pub(crate) config: ClientConfig,
-    bootstrap: Vec<Address>,
+    pub(crate) bootstrap: Vec<Address>,
     pub(crate) cache: Cache,
     pub(crate) pool: Pool,
     pub(crate) next_own_lane: AtomicU32,
@@ -117,6 +116,13 @@ impl Client {
             .await
     }
 
+    /// A call on a topic's leader failed for good: if the leader may be the reason, the next call asks who it is now.
+    pub(crate) fn doubt_leader(&self, topic: &str, error: &Error) {
+        if error.is_retriable() && !matches!(error, Error::Busy) {
+            self.inner.cache.doubt_topic(topic);
+        }
+    }
+
     async fn fetch_metadata(&self, topics: Option<&[&str]>, deadline: Deadline) -> Result<ClusterMetadata> {
         let response = self.call_any(&metadata::request(topics), Lane::Control, deadline).await?;
         let metadata = metadata::parse(response)?;
@@ -128,44 +134,13 @@ impl Client {
         Ok(metadata)
     }
 
-    /// Sends to any broker: known ones first, then the bootstrap addresses.
-    pub(crate) async fn call_any<R: Request>(
-        &self,
-        request: &R,
-        lane: Lane,
-        deadline: Deadline,
-    ) -> Result<R::Response> {
-        let known = self.inner.cache.brokers().into_iter().map(|(id, address)| (Node::Broker(id), address));
-        let bootstrap =
-            self.inner.bootstrap.iter().cloned().enumerate().map(|(at, address)| (Node::Bootstrap(at), address));
-        let mut last = Error::DeadlineExceeded;
-        for (node, address) in known.chain(bootstrap) {
-            let attempt = async {
-                let connection = self.inner.pool.get(node, lane, &address, &self.inner.config, deadline).await?;
-                connection.call(request, Duration::ZERO, deadline).await
-            };
-            match attempt.await {
-                Ok(response) => return Ok(response),
-                Err(error @ (Error::Connect { .. } | Error::Disconnected { .. } | Error::Tls { .. })) => last = error,
-                Err(error) => return Err(error),
-            }
-            if deadline.passed() {
-                break;
-            }
-        }
-        Err(last)
-    }
-
     /// The connection of a lane to a broker. A broker we do not know is looked up first.
     pub(crate) async fn connection(&self, broker: i32, lane: Lane, deadline: Deadline) -> Result<Connection> {
         let address = match self.inner.cache.broker(broker) {
             Some(address) => address,
             None => {
                 self.fetch_metadata(Some(&[]), deadline).await?;
-                self.inner
-                    .cache
-                    .broker(broker)
-                    .ok_or_else(|| Error::Protocol(format!("no broker has the id {broker}")))?
+                self.inner.cache.broker(broker).ok_or(Error::UnknownBroker { broker })?
             }
         };
         self.inner.pool.get(Node::Broker(broker), lane, &address, &self.inner.config, deadline).await
@@ -177,7 +152,7 @@ impl Client {
             return Ok(id);
         }
         let metadata = self.fetch_metadata(Some(&[]), deadline).await?;
-        metadata.controller_id.ok_or_else(|| Error::Protocol("cluster names no controller".to_owned()))
+        metadata.controller_id.ok_or(Error::NoController)
     }
 
     /// Asks for brokers and controller again.

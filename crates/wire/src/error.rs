@@ -97,6 +97,15 @@ pub enum Error {
         /// Partition asked for.
         partition: i32,
     },
+    /// The cluster does not list this broker (any more): what named it is out of date.
+    #[error("no broker has the id {broker}")]
+    UnknownBroker {
+        /// Node id.
+        broker: i32,
+    },
+    /// The cluster names no controller now.
+    #[error("cluster names no controller")]
+    NoController,
     /// The broker cannot speak a version of this request that we speak.
     #[error("broker does not support {api} in a version we speak")]
     Unsupported {
@@ -122,7 +131,8 @@ impl Error {
     pub fn is_retriable(&self) -> bool {
         match self {
             Self::Connect { .. } | Self::Disconnected { .. } | Self::DeadlineExceeded | Self::NoLeader { .. } => true,
-            Self::Busy => true,
+            // Who is asked again knows better: leaders, coordinators and the controller move when a broker goes.
+            Self::UnknownBroker { .. } | Self::NoController | Self::Busy => true,
             Self::Kafka(error) => error.retriable,
             _ => false,
         }

@@ -131,7 +131,10 @@ impl Client {
         loop {
             match self.fetch_once(&request, &mut expected, retry.refresh, lane, deadline).await {
                 Ok(fetched) => return Ok(fetched),
-                Err(error) => retry.after(error).await.map_err(|error| final_error(error, &request))?,
+                Err(error) => retry.after(error).await.map_err(|error| {
+                    self.doubt_leader(&request.topic, &error);
+                    final_error(error, &request)
+                })?,
             }
         }
     }

@@ -10,6 +10,7 @@
 //! time, so a long poll would block whatever is queued behind it.
 
 mod admin;
+mod any_broker;
 mod batch;
 mod client;
 mod codec;

@@ -14,6 +14,8 @@ use crate::types::TopicId;
 
 /// Cached topics older than this are asked for again before use.
 const TOPIC_AGE_MAX: Duration = Duration::from_secs(300);
+/// A topic asked for so lately is not asked for again because of a failure.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
 /// Topics kept in the cache; beyond it the stale ones go, then all.
 const TOPICS_MAX: usize = 100_000;
 
@@ -160,16 +162,25 @@ struct Inner {
     topics: HashMap<String, Arc<Topic>>,
 }
 
+impl Inner {
+    /// Forgets topics that a broker leads which is gone: they have new leaders, or are about to.
+    fn forget_led_by(&mut self, is_gone: impl Fn(i32) -> bool) {
+        let is_led = |partition: &Partition| partition.leader.is_some_and(&is_gone);
+        self.topics.retain(|_, topic| !topic.partitions.values().any(is_led));
+    }
+}
+
 impl Cache {
     pub(crate) fn store(&self, metadata: &ClusterMetadata) {
         let mut inner = self.0.write();
         inner.controller = metadata.controller_id;
         if !metadata.brokers.is_empty() {
-            inner.brokers = metadata
-                .brokers
-                .values()
-                .map(|broker| (broker.id, Address { host: broker.host.clone(), port: broker.port }))
-                .collect();
+            let address = |broker: &Broker| Address { host: broker.host.clone(), port: broker.port };
+            let now = metadata.brokers.values().map(|broker| (broker.id, address(broker))).collect();
+            let before = std::mem::replace(&mut inner.brokers, now);
+            if before.keys().any(|id| !metadata.brokers.contains_key(id)) {
+                inner.forget_led_by(|broker| !metadata.brokers.contains_key(&broker));
+            }
         }
         if inner.topics.len() + metadata.topics.len() > TOPICS_MAX {
             inner.topics.retain(|_, topic| topic.fetched.elapsed() < TOPIC_AGE_MAX);
@@ -183,6 +194,19 @@ impl Cache {
                 Some(_) => inner.topics.remove(&topic.name),
             };
         }
+    }
+
+    /// Forgets a topic, unless it was asked for just now: its leader does not do what leaders do.
+    pub(crate) fn doubt_topic(&self, name: &str) {
+        let mut inner = self.0.write();
+        if inner.topics.get(name).is_some_and(|topic| topic.fetched.elapsed() > TRUSTED_FOR) {
+            inner.topics.remove(name);
+        }
+    }
+
+    /// Forgets who the controller is.
+    pub(crate) fn forget_controller(&self) {
+        self.0.write().controller = None;
     }
 
     /// A topic that is known, without error, and not stale.

@@ -70,9 +70,12 @@ impl Client {
                 .map(|(&partition, _)| partition)
                 .collect();
             done.extend(answers);
-            if open.is_empty() || deadline.pause(RETRY_PAUSE * attempt).await.is_err() {
+            if open.is_empty() || attempt == ATTEMPTS || deadline.pause(RETRY_PAUSE * attempt).await.is_err() {
                 break;
             }
+        }
+        for error in open.iter().filter_map(|partition| done.get(partition)?.as_ref().err()) {
+            self.doubt_leader(topic, error);
         }
         Ok(done)
     }

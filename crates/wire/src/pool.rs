@@ -19,6 +19,8 @@ use crate::transport::Address;
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 /// Short on purpose: readers must be back within a second after Kafka is.
 const BACKOFF_MAX: Duration = Duration::from_millis(250);
+/// How long a broker that failed is asked after the others.
+const SUSPECT_FOR: Duration = Duration::from_secs(10);
 
 /// What a connection is for. Requests that wait share none with requests that must not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -49,6 +51,8 @@ pub(crate) enum Node {
 #[derive(Default)]
 pub(crate) struct Pool {
     slots: Mutex<HashMap<(Node, Lane), Arc<Slot>>>,
+    /// Brokers that failed, or kept silent, and when. As many as the cluster has had brokers.
+    suspects: Mutex<HashMap<Address, Instant>>,
 }
 
 #[derive(Default)]
@@ -80,7 +84,25 @@ impl Pool {
     ) -> Result<Connection> {
         let slot = Arc::clone(self.slots.lock().entry((node, lane)).or_default());
         let asked = Instant::now();
-        deadline.bound(async { slot.state.lock().await.get(asked, address, config, deadline).await }).await
+        let found = deadline.bound(async { slot.state.lock().await.get(asked, address, config, deadline).await }).await;
+        if matches!(found, Err(Error::Connect { .. })) {
+            self.suspect(address);
+        }
+        found
+    }
+
+    /// This broker failed, or does not answer: others shall be asked before it, for a while.
+    pub(crate) fn suspect(&self, address: &Address) {
+        self.suspects.lock().insert(address.clone(), Instant::now());
+    }
+
+    /// This broker answers.
+    pub(crate) fn absolve(&self, address: &Address) {
+        self.suspects.lock().remove(address);
+    }
+
+    pub(crate) fn is_suspect(&self, address: &Address) -> bool {
+        self.suspects.lock().get(address).is_some_and(|since| since.elapsed() < SUSPECT_FOR)
     }
 
     /// Forgets a lane's connections to all brokers.

@@ -51,8 +51,14 @@ impl Client {
             };
             match attempt.await {
                 Ok(produced) => return Ok(produced),
-                Err(error) if error.is_outcome_unknown() => return Err(error),
-                Err(error) => retry.after(error).await.map_err(|error| final_error(error, topic))?,
+                Err(error) if error.is_outcome_unknown() => {
+                    self.doubt_leader(topic, &error);
+                    return Err(error);
+                }
+                Err(error) => retry.after(error).await.map_err(|error| {
+                    self.doubt_leader(topic, &error);
+                    final_error(error, topic)
+                })?,
             }
         }
     }

@@ -69,7 +69,10 @@ impl Reader {
             };
             match attempt.await {
                 Ok(fetched) => return Ok(fetched),
-                Err(error) => retry.after(error).await.map_err(|error| final_error(error, &request))?,
+                Err(error) => retry.after(error).await.map_err(|error| {
+                    self.inner.client.doubt_leader(&request.topic, &error);
+                    final_error(error, &request)
+                })?,
             }
         }
     }

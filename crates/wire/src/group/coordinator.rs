@@ -57,7 +57,7 @@ impl Client {
             let outcome = self.call_coordinator_once(group, lane, request, &errors, deadline).await;
             let again = match &outcome {
                 Ok(response) => errors(response).into_iter().any(may_pass),
-                Err(Error::Connect { .. } | Error::Disconnected { .. }) => true,
+                Err(Error::Connect { .. } | Error::Disconnected { .. } | Error::UnknownBroker { .. }) => true,
                 Err(Error::Kafka(error)) => may_pass(error.code),
                 Err(_) => false,
             };

@@ -12,3 +12,4 @@ mod reader;
 mod reader_faults;
 mod reading;
 mod security;
+mod three_broker_faults;
