@@ -3,6 +3,9 @@
 //! Promises: an answer goes only to the request it belongs to; when the connection ends, for whatever reason, every
 //! outstanding request fails at once; a broker that stays silent for longer than it may is given up. A caller that
 //! goes away leaves its answer to be thrown away, never a stuck connection.
+//!
+//! A broker that throttles us says for how long, and does not read from the connection meanwhile. That is a state of the
+//! connection and no silence: requests wait for its end, or fail at once with [`Error::Throttled`] if they cannot.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -67,6 +70,9 @@ struct Waiting {
     id: i32,
     /// How long the broker may take for it once it is its turn.
     patience: Duration,
+    /// Reads from the answer for how long the broker throttles us, should its caller be gone.
+    throttle: fn(Bytes, i16) -> i32,
+    version: i16,
     reply: oneshot::Sender<Result<Bytes>>,
     _slot: OwnedSemaphorePermit,
 }
@@ -129,6 +135,7 @@ impl Connection {
     }
 
     /// Sends a request and waits for its answer. `broker_wait` is how long the request itself lets the broker wait.
+    /// [`Error::Throttled`] says that it was not sent: the broker would not read it before the deadline.
     pub(crate) async fn call<R: Request>(
         &self,
         request: &R,
@@ -136,7 +143,7 @@ impl Connection {
         deadline: Deadline,
     ) -> Result<R::Response> {
         let version = self.shared.versions.pick::<R>()?;
-        let payload = deadline.bound(self.exchange(request, version, broker_wait)).await?;
+        let payload = deadline.bound(self.exchange(request, version, broker_wait, deadline)).await?;
         let response = codec::decode_payload::<R>(payload, version).inspect_err(|error| {
             self.shared.fail(error.clone());
         })?;
@@ -144,14 +151,20 @@ impl Connection {
         Ok(response)
     }
 
-    async fn exchange<R: Request>(&self, request: &R, version: i16, broker_wait: Duration) -> Result<Bytes> {
+    async fn exchange<R: Request>(
+        &self,
+        request: &R,
+        version: i16,
+        broker_wait: Duration,
+        deadline: Deadline,
+    ) -> Result<Bytes> {
         let slot = Arc::clone(&self.shared.slots).acquire_owned().await.map_err(|_| self.shared.failure())?;
-        self.shared.quiet().await;
+        self.shared.quiet(deadline).await?;
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed) & i32::MAX;
         let frame = codec::encode_frame(request, version, id, &self.shared.client_id)?;
         let (reply, answer) = oneshot::channel();
         let patience = broker_wait + self.shared.request_timeout;
-        let waiting = Waiting { id, patience, reply, _slot: slot };
+        let waiting = Waiting { id, patience, throttle: throttle_of::<R>, version, reply, _slot: slot };
         self.queue.send(Outgoing { frame, waiting }).await.map_err(|_| self.shared.failure())?;
         answer.await.unwrap_or_else(|_| Err(self.shared.failure()))
     }
@@ -184,14 +197,20 @@ impl Shared {
         let pause = Duration::from_millis(u64::try_from(throttle_ms).unwrap_or(0)).min(THROTTLE_MAX);
         if !pause.is_zero() {
             tracing::debug!(broker = %self.address, throttle_ms, "broker throttles this client");
-            self.state.lock().quiet_until = Some(Instant::now() + pause);
+            let mut state = self.state.lock();
+            state.quiet_until = state.quiet_until.max(Some(Instant::now() + pause));
         }
     }
 
-    async fn quiet(&self) {
-        let until = self.state.lock().quiet_until;
-        if let Some(until) = until {
-            tokio::time::sleep_until(until).await;
+    /// Waits until the broker reads from the connection again.
+    async fn quiet(&self, deadline: Deadline) -> Result<()> {
+        loop {
+            let until = self.state.lock().quiet_until;
+            let pause = until.map(|until| until.saturating_duration_since(Instant::now())).unwrap_or_default();
+            if pause.is_zero() {
+                return Ok(());
+            }
+            deadline.pause(pause).await.map_err(|_| Error::Throttled { pause })?;
         }
     }
 
@@ -225,9 +244,9 @@ impl Shared {
 }
 
 impl State {
-    /// True if the broker has been at the oldest request for longer than it may.
+    /// True if the broker has been at the oldest request for longer than it may. What it throttles it does not read.
     fn is_silent(&self, now: Instant) -> bool {
-        let oldest = self.waiting.front().zip(self.front_since);
+        let oldest = self.waiting.front().zip(self.front_since.max(self.quiet_until));
         oldest.is_some_and(|(request, since)| now.saturating_duration_since(since) > request.patience)
     }
 }
@@ -271,8 +290,15 @@ async fn read_answers(shared: &Shared, reader: impl AsyncRead + Unpin) -> Result
         let payload = read_frame(shared, &mut reader).await?;
         let id = codec::correlation_id(&payload)
             .ok_or_else(|| Error::Protocol(format!("answer of {} bytes", payload.len())))?;
-        let _caller_gone = shared.take_waiting(id)?.reply.send(Ok(payload));
+        let Waiting { throttle, version, reply, .. } = shared.take_waiting(id)?;
+        if let Err(Ok(unread)) = reply.send(Ok(payload)) {
+            shared.note_throttle(throttle(unread, version));
+        }
     }
+}
+
+fn throttle_of<R: Request>(payload: Bytes, version: i16) -> i32 {
+    codec::decode_payload::<R>(payload, version).map_or(0, |response| R::throttle_ms(&response))
 }
 
 async fn read_frame(shared: &Shared, reader: &mut (impl AsyncRead + Unpin)) -> Result<Bytes> {

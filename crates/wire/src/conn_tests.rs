@@ -3,7 +3,7 @@
 use tokio::io::DuplexStream;
 
 use super::*;
-use crate::codec::{SaslHandshakeRequestData, SaslHandshakeResponseData};
+use crate::codec::{ListOffsetsRequestData, ListOffsetsResponseData, SaslHandshakeRequestData, SaslHandshakeResponseData};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -12,7 +12,7 @@ fn connect(request_timeout: Duration) -> (Connection, DuplexStream) {
     let (ours, brokers) = tokio::io::duplex(1 << 20);
     let address = Address { host: "broker".to_owned(), port: 1 };
     let config = ClientConfig { request_timeout, ..ClientConfig::new(["broker:1"]) };
-    let versions = Versions::of([(SaslHandshakeRequestData::API, (1, 1))]);
+    let versions = Versions::of([(SaslHandshakeRequestData::API, (1, 1)), (ListOffsetsRequestData::API, (6, 6))]);
     let greeting = Greeting { versions, session_lifetime: None };
     (Connection::start(Box::new(ours), &address, &config, greeting), brokers)
 }
@@ -122,7 +122,8 @@ fn a_request_behind_a_slow_one_gets_its_own_time() {
     let now = Instant::now();
     let waiting = |patience| {
         let slot = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        Waiting { id: 0, patience, reply: oneshot::channel().0, _slot: slot }
+        let (throttle, reply) = (throttle_of::<ListOffsetsRequestData>, oneshot::channel().0);
+        Waiting { id: 0, patience, throttle, version: 10, reply, _slot: slot }
     };
     let mut state = State { front_since: Some(now), ..State::default() };
     state.waiting.extend([waiting(Duration::from_secs(30)), waiting(Duration::from_secs(5))]);
@@ -131,4 +132,60 @@ fn a_request_behind_a_slow_one_gets_its_own_time() {
     state.front_since = Some(now + Duration::from_secs(20));
     assert!(!state.is_silent(now + Duration::from_secs(24)));
     assert!(state.is_silent(now + Duration::from_secs(26)));
+}
+
+/// A request whose answer may say that we are throttled.
+fn list(connection: &Connection, within: Duration) -> tokio::task::JoinHandle<Result<ListOffsetsResponseData>> {
+    let connection = connection.clone();
+    let request = ListOffsetsRequestData::default();
+    tokio::spawn(async move { connection.call(&request, Duration::ZERO, Deadline::after(within)).await })
+}
+
+async fn answer_throttled(broker: &mut DuplexStream, id: i32, throttle_ms: i32) {
+    // Header with tags, throttle time, no topics, tags.
+    broker.write_u32(11).await.unwrap();
+    broker.write_i32(id).await.unwrap();
+    broker.write_u8(0).await.unwrap();
+    broker.write_i32(throttle_ms).await.unwrap();
+    broker.write_u8(1).await.unwrap();
+    broker.write_u8(0).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttled_connection_waits_and_does_not_count_as_silent() {
+    let (connection, mut broker) = connect(Duration::from_secs(5));
+    let (first, behind) = (list(&connection, LONG), list(&connection, LONG));
+    let id = take_request(&mut broker).await;
+    let second = take_request(&mut broker).await;
+    answer_throttled(&mut broker, id, 20_000).await;
+    first.await.unwrap().unwrap();
+    // The broker reads no further for that long: what was sent before waits, what comes now is not sent.
+    let late = list(&connection, LONG);
+    let hasty = list(&connection, Duration::from_secs(3)).await.unwrap();
+    assert!(matches!(hasty, Err(Error::Throttled { pause }) if pause > Duration::from_secs(15)), "{hasty:?}");
+    tokio::time::sleep(Duration::from_secs(18)).await;
+    assert!(connection.is_usable());
+    answer_throttled(&mut broker, second, 0).await;
+    behind.await.unwrap().unwrap();
+    let third = take_request(&mut broker).await;
+    answer_throttled(&mut broker, third, 0).await;
+    late.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttle_that_nobody_waited_for_counts_all_the_same() {
+    let (connection, mut broker) = connect(Duration::from_secs(5));
+    let given_up = list(&connection, LONG);
+    let id = take_request(&mut broker).await;
+    given_up.abort();
+    assert!(given_up.await.unwrap_err().is_cancelled());
+    answer_throttled(&mut broker, id, 20_000).await;
+    let noted = async {
+        while connection.shared.state.lock().quiet_until.is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    noted.await;
+    let hasty = list(&connection, Duration::from_secs(3)).await.unwrap();
+    assert!(matches!(hasty, Err(Error::Throttled { .. })), "{hasty:?}");
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::batch::decode::DecodeError;
 use crate::codec;
@@ -118,6 +119,12 @@ pub enum Error {
     /// A record batch could not be decoded.
     #[error("decode records")]
     Decode(#[from] DecodeError),
+    /// The broker slows us down, as its quotas say: the request was not sent, or answered with nothing.
+    #[error("broker throttles this client for {} ms", pause.as_millis())]
+    Throttled {
+        /// When to come back.
+        pause: Duration,
+    },
     /// Too many callers wait for this broker already.
     #[error("too many requests wait for this broker")]
     Busy,
@@ -132,7 +139,7 @@ impl Error {
         match self {
             Self::Connect { .. } | Self::Disconnected { .. } | Self::DeadlineExceeded | Self::NoLeader { .. } => true,
             // Who is asked again knows better: leaders, coordinators and the controller move when a broker goes.
-            Self::UnknownBroker { .. } | Self::NoController | Self::Busy => true,
+            Self::UnknownBroker { .. } | Self::NoController | Self::Busy | Self::Throttled { .. } => true,
             Self::Kafka(error) => error.retriable,
             _ => false,
         }

@@ -232,6 +232,7 @@ pub(crate) fn wire_request(request: &FetchRequest, topic_id: TopicId, epoch: i32
 
 fn read_response(response: FetchResponseData, topic_id: TopicId, partition: i32) -> Result<Fetched> {
     KafkaError::check(response.error_code, None)?;
+    throttled_answer(&response)?;
     let data = response
         .responses
         .into_iter()
@@ -240,6 +241,15 @@ fn read_response(response: FetchResponseData, topic_id: TopicId, partition: i32)
         .find(|data| data.partition_index == partition)
         .ok_or_else(|| Error::Protocol("fetch answer lacks the partition".to_owned()))?;
     partition_result(data, topic_id)
+}
+
+/// A fetch that would exceed a quota is answered at once, with no partition and with when to come back.
+pub(crate) fn throttled_answer(response: &FetchResponseData) -> Result<()> {
+    let pause = Duration::from_millis(u64::try_from(response.throttle_time_ms).unwrap_or(0));
+    match response.responses.is_empty() && !pause.is_zero() {
+        true => Err(Error::Throttled { pause }),
+        false => Ok(()),
+    }
 }
 
 /// Turns one partition's answer into ours.

@@ -30,6 +30,10 @@ impl Retry {
 
     /// Pauses before another try, or gives the error back as final.
     pub(crate) async fn after(&mut self, error: Error) -> Result<()> {
+        if let Error::Throttled { pause } = error {
+            // No failure: the broker told when to come back, and nobody knows better.
+            return self.deadline.pause(pause).await.map_err(|_| error);
+        }
         // What metadata that was asked for again still says is final.
         let may_pass = error.is_retriable() || (is_stale(&error) && !self.refresh);
         let in_time = !self.refresh || Instant::now() < self.until;
@@ -67,6 +71,16 @@ mod tests {
         let mut retry = Retry::new(Duration::from_secs(60), Deadline::after(Duration::from_secs(60)));
         assert!(retry.after(unknown_partition()).await.is_ok() && retry.refresh);
         assert!(retry.after(unknown_partition()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_throttled_call_comes_back_when_it_was_told_to_if_its_deadline_allows() {
+        let throttled = |ms| Error::Throttled { pause: Duration::from_millis(ms) };
+        let mut retry = Retry::new(Duration::ZERO, Deadline::after(Duration::from_secs(60)));
+        for _ in 0..5 {
+            assert!(retry.after(throttled(1)).await.is_ok() && !retry.refresh);
+        }
+        assert!(matches!(retry.after(throttled(60_001)).await, Err(Error::Throttled { .. })));
     }
 
     #[tokio::test]

@@ -32,6 +32,12 @@ pub(crate) fn reading(error: sluice_wire::Error, name: &str) -> Error {
         Wire::Decode(_) | Wire::Unsupported { .. } | Wire::InvalidRequest(_) | Wire::Authentication { .. } => {
             Error::internal(error)
         }
+        Wire::Throttled { pause } => Error::unavailable(
+            Reason::Overloaded,
+            "the streaming cluster limits how much is read from it at the moment; try again",
+        )
+        .with_retry_after(pause)
+        .with_source(error),
         other => cluster_unavailable(other),
     }
 }

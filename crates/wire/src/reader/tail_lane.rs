@@ -21,7 +21,7 @@ use super::session::single_request;
 use crate::client::Client;
 use crate::codec::{FetchRequestData, FetchResponseData, from_uuid};
 use crate::deadline::Deadline;
-use crate::error::{KafkaError, Result, code};
+use crate::error::{Error, KafkaError, Result, code};
 use crate::fetch::{Fetched, OwnLane, partition_result};
 use crate::pool::Lane;
 use crate::types::Isolation;
@@ -132,6 +132,12 @@ impl TailLane {
                 continue;
             };
             let answer = self.poll(lane, &request, LONG_WAIT).await;
+            if let Err(Error::Throttled { pause }) = answer {
+                // Nothing is wrong with anybody's place: they go on waiting.
+                self.state.lock().polls.forgotten();
+                tokio::time::sleep(pause).await;
+                continue;
+            }
             let polls = &mut self.state.lock().polls;
             match answer {
                 Ok(response) if is_session_lost(response.error_code) => polls.forgotten(),
@@ -155,6 +161,10 @@ impl TailLane {
             let asked: HashMap<Key, i64> = wanted.iter().map(|(key, position)| (*key, position.offset)).collect();
             let request = single_request(&wanted, self.isolation, SHORT_WAIT);
             let answer = self.poll(lane, &request, SHORT_WAIT).await;
+            if let Err(Error::Throttled { pause }) = answer {
+                tokio::time::sleep(pause).await;
+                continue;
+            }
             let polls = &mut self.state.lock().polls;
             match answer {
                 Ok(response) => hand_out(polls, response, |_, key| asked.get(&key).copied()),
