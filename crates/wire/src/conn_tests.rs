@@ -3,7 +3,9 @@
 use tokio::io::DuplexStream;
 
 use super::*;
-use crate::codec::{ListOffsetsRequestData, ListOffsetsResponseData, SaslHandshakeRequestData, SaslHandshakeResponseData};
+use crate::codec::{
+    ListOffsetsRequestData, ListOffsetsResponseData, SaslHandshakeRequestData, SaslHandshakeResponseData,
+};
 
 const LONG: Duration = Duration::from_secs(30);
 

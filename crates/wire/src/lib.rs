@@ -22,6 +22,7 @@ mod fetch;
 mod gate;
 mod group;
 mod handshake;
+mod leaders;
 mod metadata;
 mod offsets;
 mod pool;

@@ -3,18 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::FutureExt as _;
 
 use crate::client::Client;
 use crate::codec::{ListOffsetsRequestData, list_offsets_request, text};
 use crate::deadline::Deadline;
 use crate::error::{Error, KafkaError, Result, code};
+use crate::leaders::{Answers, Led};
 use crate::pool::Lane;
 use crate::types::Isolation;
-
-/// Tries per partition: leaders move, and metadata follows a moment later.
-const ATTEMPTS: u32 = 4;
-const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Which offset to ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,24 +57,8 @@ impl Client {
         timeout: Duration,
     ) -> Result<BTreeMap<i32, Result<ListedOffset>>> {
         let deadline = Deadline::after(timeout);
-        let mut done = BTreeMap::new();
-        let mut open = partitions.to_vec();
-        for attempt in 1..=ATTEMPTS {
-            let answers = self.list_offsets_once(topic, &open, at, isolation, attempt > 1, deadline).await?;
-            open = answers
-                .iter()
-                .filter(|(_, answer)| answer.as_ref().is_err_and(Error::is_retriable))
-                .map(|(&partition, _)| partition)
-                .collect();
-            done.extend(answers);
-            if open.is_empty() || attempt == ATTEMPTS || deadline.pause(RETRY_PAUSE * attempt).await.is_err() {
-                break;
-            }
-        }
-        for error in open.iter().filter_map(|partition| done.get(partition)?.as_ref().err()) {
-            self.doubt_leader(topic, error);
-        }
-        Ok(done)
+        let ask = |leader, led: Vec<Led>| self.list_at(leader, topic, led, at, isolation, deadline).boxed();
+        self.ask_leaders(topic, partitions, ask, deadline).await
     }
 
     /// The offset of one partition.
@@ -93,53 +74,16 @@ impl Client {
         answers.remove(&partition).unwrap_or(Err(Error::DeadlineExceeded))
     }
 
-    async fn list_offsets_once(
-        &self,
-        topic: &str,
-        partitions: &[i32],
-        at: OffsetAt,
-        isolation: Isolation,
-        refresh: bool,
-        deadline: Deadline,
-    ) -> Result<BTreeMap<i32, Result<ListedOffset>>> {
-        let mut metadata = match refresh {
-            true => self.refresh_topic(topic, deadline).await?,
-            false => self.cached_topic(topic, deadline).await?,
-        };
-        // What is cached may be from before the topic grew.
-        if !refresh && partitions.iter().any(|partition| !metadata.partitions.contains_key(partition)) {
-            metadata = self.refresh_topic(topic, deadline).await?;
-        }
-        let mut answers = BTreeMap::new();
-        let mut by_leader: BTreeMap<i32, Vec<(i32, i32)>> = BTreeMap::new();
-        for &partition in partitions {
-            match metadata.leader(partition) {
-                Ok((leader, epoch)) => by_leader.entry(leader).or_default().push((partition, epoch)),
-                Err(error) => drop(answers.insert(partition, Err(error))),
-            }
-        }
-        let asked = by_leader.iter().map(|(&leader, partitions)| async move {
-            (partitions, self.ask_leader(leader, topic, partitions, at, isolation, deadline).await)
-        });
-        for (partitions, answer) in join_all(asked).await {
-            match answer {
-                Ok(answer) => answers.extend(answer),
-                Err(error) => answers.extend(partitions.iter().map(|&(id, _)| (id, Err(error.clone())))),
-            }
-        }
-        Ok(answers)
-    }
-
-    async fn ask_leader(
+    async fn list_at(
         &self,
         leader: i32,
         topic: &str,
-        partitions: &[(i32, i32)],
+        led: Vec<Led>,
         at: OffsetAt,
         isolation: Isolation,
         deadline: Deadline,
-    ) -> Result<Vec<(i32, Result<ListedOffset>)>> {
-        let partition = |&(id, epoch): &(i32, i32)| list_offsets_request::ListOffsetsPartition {
+    ) -> Result<Answers<ListedOffset>> {
+        let partition = |(id, epoch)| list_offsets_request::ListOffsetsPartition {
             partition_index: id,
             current_leader_epoch: epoch,
             timestamp: at.wire(),
@@ -150,7 +94,7 @@ impl Client {
             isolation_level: isolation.wire(),
             topics: vec![list_offsets_request::ListOffsetsTopic {
                 name: text(topic),
-                partitions: partitions.iter().map(partition).collect(),
+                partitions: led.into_iter().map(partition).collect(),
                 ..Default::default()
             }],
             ..Default::default()
