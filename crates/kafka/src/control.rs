@@ -137,14 +137,13 @@ impl Control {
     fn serve_lanes(&mut self) {
         let lanes = self.shared.take_waiting();
         if self.shared.is_open() {
-            let mut wanted: HashMap<Arc<str>, i32> = HashMap::new();
+            let mut wanted: HashMap<Arc<str>, Vec<i32>> = HashMap::new();
             for lane in &lanes {
-                let partitions = wanted.entry(Arc::clone(&lane.topic)).or_default();
-                *partitions = (*partitions).max(lane.partition + 1);
+                wanted.entry(Arc::clone(&lane.topic)).or_default().push(lane.partition);
             }
             self.denied.retain(|topic, _| wanted.contains_key(topic));
             for (topic, partitions) in wanted {
-                self.look(&topic, partitions);
+                self.look(&topic, &partitions);
             }
         }
         for lane in lanes {
@@ -156,11 +155,11 @@ impl Control {
         }
     }
 
-    /// Looks a topic up where a producer does not know so many partitions.
-    fn look(&mut self, topic: &Arc<str>, partitions: i32) {
+    /// Looks a topic up where a producer does not know leaders of these partitions.
+    fn look(&mut self, topic: &Arc<str>, partitions: &[i32]) {
         for instance in self.shared.instances() {
             let Some(native) = instance.meet(topic) else { continue };
-            if native.partitions.load(Ordering::Acquire) >= partitions {
+            if partitions.iter().all(|partition| native.is_led(*partition)) {
                 continue;
             }
             match native.look(PROBE_WAIT) {
@@ -205,8 +204,8 @@ impl Control {
     fn fulfil(&self, wish: &Ensure) -> bool {
         self.shared.instances().iter().all(|instance| {
             let Some(topic) = instance.meet(&wish.topic) else { return false };
-            topic.partitions.load(Ordering::Acquire) >= wish.partitions
-                || matches!(topic.look(PROBE_WAIT), Look::Led(led) if led >= wish.partitions)
+            topic.are_led(wish.partitions)
+                || matches!(topic.look(PROBE_WAIT), Look::Led(led) if led.has_first(wish.partitions))
         })
     }
 

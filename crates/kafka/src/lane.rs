@@ -173,7 +173,7 @@ impl Lane {
             return None;
         }
         let topic = self.shared.instance(self.producer)?.topic(&self.topic)?;
-        (topic.partitions.load(Ordering::Acquire) > self.partition).then_some(topic)
+        topic.is_led(self.partition).then_some(topic)
     }
 
     fn hand_over(&self, chunk: &mut Chunk, topic: &NativeTopic) -> Handed {
@@ -204,7 +204,7 @@ impl Lane {
             Code::RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION
             | Code::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC
             | Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART => {
-                topic.partitions.store(-1, Ordering::Release);
+                topic.distrust();
                 !chunk.batch.unclaim(index)
             }
             Code::RD_KAFKA_RESP_ERR__QUEUE_FULL | Code::RD_KAFKA_RESP_ERR__FATAL => !chunk.batch.unclaim(index),

@@ -13,9 +13,10 @@
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use rdkafka_sys as sys;
 use rdkafka_sys::rd_kafka_resp_err_t as Code;
 use rdkafka_sys::rd_kafka_vtype_t as Field;
@@ -46,8 +47,34 @@ unsafe impl Sync for Native {}
 pub(crate) struct NativeTopic {
     topic: NonNull<sys::rd_kafka_topic_t>,
     native: Arc<Native>,
-    /// Partitions with a leader as of the last look, counted from 0; -1 or 0: not to be used.
-    pub(crate) partitions: AtomicI32,
+    /// Which partitions have a leader, as of the last look: the others are not to be used. Empty: look first.
+    led: RwLock<Led>,
+}
+
+/// By partition, whether it has a leader. One without says nothing of the others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Led(Vec<bool>);
+
+impl Led {
+    fn of(partitions: impl Iterator<Item = i32>) -> Self {
+        let mut led = Vec::new();
+        for at in partitions.filter_map(|partition| usize::try_from(partition).ok()) {
+            if led.len() <= at {
+                led.resize(at + 1, false);
+            }
+            led[at] = true;
+        }
+        Self(led)
+    }
+
+    pub(crate) fn has(&self, partition: i32) -> bool {
+        usize::try_from(partition).ok().and_then(|at| self.0.get(at).copied()).unwrap_or(false)
+    }
+
+    /// The first so many partitions.
+    pub(crate) fn has_first(&self, partitions: i32) -> bool {
+        (0..partitions).all(|partition| self.has(partition))
+    }
 }
 
 // SAFETY: topic handles are reference-counted by librdkafka and may be used from any thread.
@@ -56,10 +83,10 @@ unsafe impl Send for NativeTopic {}
 unsafe impl Sync for NativeTopic {}
 
 /// What a look at a topic found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Look {
-    /// So many partitions, counted from 0, have a leader.
-    Led(i32),
+    /// These partitions have a leader.
+    Led(Led),
     /// The cluster knows no such topic.
     Unknown,
     /// No answer, or no good one.
@@ -144,7 +171,7 @@ impl Native {
         // SAFETY: the name outlives the call; a null configuration means the defaults.
         let topic = unsafe { sys::rd_kafka_topic_new(self.ptr(), name.as_ptr(), ptr::null_mut()) };
         let topic = NonNull::new(topic)?;
-        Some(NativeTopic { topic, native: Arc::clone(self), partitions: AtomicI32::new(-1) })
+        Some(NativeTopic { topic, native: Arc::clone(self), led: RwLock::default() })
     }
 
     /// Whether a broker answers. Blocks for at most `wait`.
@@ -165,7 +192,7 @@ impl Native {
             let look = match (topic, (*answer).topic_cnt) {
                 (Some(_), 1) => look_at(&*(*answer).topics),
                 (Some(_), _) => Look::Unknown,
-                (None, _) => Look::Led(0),
+                (None, _) => Look::Led(Led::default()),
             };
             sys::rd_kafka_metadata_destroy(answer);
             look
@@ -173,7 +200,7 @@ impl Native {
     }
 }
 
-/// How many partitions of a metadata answer have a leader, counted from 0.
+/// Which partitions of a metadata answer have a leader.
 ///
 /// # Safety
 /// `topic` is part of a metadata answer that was not freed.
@@ -186,9 +213,7 @@ unsafe fn look_at(topic: &sys::rd_kafka_metadata_topic) -> Look {
     }
     // SAFETY: librdkafka's array has that length.
     let partitions = unsafe { slice(topic.partitions, topic.partition_cnt) };
-    let mut led: Vec<i32> = partitions.iter().filter(|partition| partition.leader >= 0).map(|p| p.id).collect();
-    led.sort_unstable();
-    Look::Led(led.iter().zip(0..).take_while(|(id, at)| **id == *at).count() as i32)
+    Look::Led(Led::of(partitions.iter().filter(|partition| partition.leader >= 0).map(|partition| partition.id)))
 }
 
 impl Drop for Native {
@@ -215,12 +240,27 @@ impl NativeTopic {
     /// Asks a broker about it and keeps the answer. Blocks for at most `wait`.
     pub(crate) fn look(&self, wait: Duration) -> Look {
         let look = self.native.metadata(Some(self), wait);
-        match look {
-            Look::Led(partitions) => self.partitions.store(partitions, Ordering::Release),
-            Look::Unknown => self.partitions.store(-1, Ordering::Release),
+        match &look {
+            Look::Led(led) => *self.led.write() = led.clone(),
+            Look::Unknown => self.distrust(),
             Look::Failed(_) => {}
         }
         look
+    }
+
+    /// Whether this partition may be used, as of the last look.
+    pub(crate) fn is_led(&self, partition: i32) -> bool {
+        self.led.read().has(partition)
+    }
+
+    /// Whether so many partitions, counted from 0, may be used, as of the last look.
+    pub(crate) fn are_led(&self, partitions: i32) -> bool {
+        self.led.read().has_first(partitions)
+    }
+
+    /// What is known of its leaders may be wrong: no partition is used before the next look.
+    pub(crate) fn distrust(&self) {
+        *self.led.write() = Led::default();
     }
 
     /// Hands a claimed record over. Its report will come through the batch, unless this fails.
@@ -400,4 +440,18 @@ unsafe fn slice<'a, T>(first: *const T, count: c_int) -> &'a [T] {
     }
     // SAFETY: as required of the caller.
     unsafe { std::slice::from_raw_parts(first, usize::try_from(count).unwrap_or(0)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_without_a_leader_does_not_hide_the_others() {
+        let led = Led::of([5, 0, 2].into_iter());
+        let usable: Vec<i32> = (-1..8).filter(|partition| led.has(*partition)).collect();
+        assert_eq!(usable, [0, 2, 5]);
+        assert!(led.has_first(1) && !led.has_first(2));
+        assert!(!Led::default().has(0));
+    }
 }

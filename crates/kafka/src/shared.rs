@@ -134,7 +134,7 @@ impl Shared {
     pub(crate) fn distrust(&self, topic: &str) {
         for instance in self.instances.read().iter() {
             if let Some(topic) = instance.topic(topic) {
-                topic.partitions.store(-1, Ordering::Release);
+                topic.distrust();
             }
         }
     }
