@@ -80,8 +80,9 @@ pub enum Error {
         /// The id the name has now.
         found: TopicId,
     },
-    /// The offset is below the log's start or above its end.
-    #[error("offset {offset} of {topic}/{partition} is out of range")]
+    /// The offset is below the log's start (retention, or records were deleted), or above its end (the log was cut off, or
+    /// the offset never was in it).
+    #[error("offset {offset} of {topic}/{partition} is out of range {log_start_offset}..{end_offset}")]
     OffsetOutOfRange {
         /// Physical topic name.
         topic: String,
@@ -89,6 +90,25 @@ pub enum Error {
         partition: i32,
         /// Offset asked for.
         offset: i64,
+        /// First offset in the log.
+        log_start_offset: i64,
+        /// Offset after the last replicated record.
+        end_offset: i64,
+    },
+    /// The log was cut off below the offset and perhaps written anew, as after an unclean election or the loss of a disk:
+    /// it does not hold what the caller read before the offset. Only for reads that name the epoch they stand at.
+    #[error("{topic}/{partition} was cut off at {end_offset}, below offset {offset} of epoch {epoch}")]
+    LogTruncated {
+        /// Physical topic name.
+        topic: String,
+        /// Partition asked for.
+        partition: i32,
+        /// Offset asked for.
+        offset: i64,
+        /// Leader epoch of the record that the caller read before it.
+        epoch: i32,
+        /// From here on, at the latest, the log holds other records than were read.
+        end_offset: i64,
     },
     /// The partition has no leader now.
     #[error("partition {topic}/{partition} has no leader")]

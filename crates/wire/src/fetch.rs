@@ -17,6 +17,7 @@ use crate::codec::{FetchRequestData, FetchResponseData, fetch_request, fetch_res
 use crate::deadline::Deadline;
 use crate::error::{Error, KafkaError, Result, code};
 use crate::gate::Gate;
+use crate::offsets::OffsetAt;
 use crate::pool::Lane;
 use crate::retry::Retry;
 use crate::types::{Isolation, TopicId};
@@ -39,6 +40,9 @@ pub struct FetchRequest {
     pub partition: i32,
     /// First offset wanted; batches may begin before it.
     pub offset: i64,
+    /// Leader epoch of the record before the offset, if known ([`crate::ReadRecords::epochs`]): then a log that was cut off
+    /// since is [`Error::LogTruncated`], instead of other records at the same offsets.
+    pub last_epoch: Option<i32>,
     /// Bytes of batches wanted at most. A single first batch may be larger; then it comes whole.
     pub max_bytes: u32,
     /// The broker answers as soon as it has this many bytes (at least 1).
@@ -106,8 +110,8 @@ impl Drop for OwnLane {
 }
 
 impl Client {
-    /// Reads batches from the leader. Follows a moved leader within the deadline; a log that does not reach the
-    /// offset is [`Error::OffsetOutOfRange`], a deleted topic [`Error::UnknownTopic`], another topic under the same
+    /// Reads batches from the leader. Follows a moved leader within the deadline; a log that does not hold the offset is
+    /// [`Error::OffsetOutOfRange`], one that was cut off [`Error::LogTruncated`], a deleted topic [`Error::UnknownTopic`], another topic under the same
     /// name [`Error::TopicReplaced`].
     pub async fn fetch(&self, request: FetchRequest, timeout: Duration) -> Result<Fetched> {
         self.fetch_on(request, FetchLane::Shared(0), RETRY_FOR, Deadline::after(timeout)).await
@@ -131,11 +135,44 @@ impl Client {
         loop {
             match self.fetch_once(&request, &mut expected, retry.refresh, lane, deadline).await {
                 Ok(fetched) => return Ok(fetched),
-                Err(error) => retry.after(error).await.map_err(|error| {
-                    self.doubt_leader(&request.topic, &error);
-                    final_error(error, &request)
-                })?,
+                Err(error) => self.after_failure(error, &request, &mut retry, deadline).await?,
             }
+        }
+    }
+
+    /// Pauses before another try, or says for good why the read failed.
+    pub(crate) async fn after_failure(
+        &self,
+        error: Error,
+        request: &FetchRequest,
+        retry: &mut Retry,
+        deadline: Deadline,
+    ) -> Result<()> {
+        let error = match error.kafka_code() {
+            Some(code::OFFSET_OUT_OF_RANGE) => Box::pin(self.out_of_range(request, deadline)).await,
+            _ => error,
+        };
+        retry.after(error).await.map_err(|error| {
+            self.doubt_leader(&request.topic, &error);
+            final_error(error, request)
+        })
+    }
+
+    /// Says on which side of the log the offset lies.
+    async fn out_of_range(&self, request: &FetchRequest, deadline: Deadline) -> Error {
+        let (topic, partition, offset) = (request.topic.clone(), request.partition, request.offset);
+        let find = async |at| {
+            let listed =
+                self.list_offset(&topic, partition, at, Isolation::ReadUncommitted, deadline.remaining()).await?;
+            listed.offset.ok_or_else(|| Error::NoLeader { topic: topic.clone(), partition })
+        };
+        match futures::try_join!(find(OffsetAt::Earliest), find(OffsetAt::Latest)) {
+            // The log changed between the answers, or a new leader is not as far yet.
+            Ok((start, end)) if (start..=end).contains(&offset) => Error::NoLeader { topic, partition },
+            Ok((log_start_offset, end_offset)) => {
+                Error::OffsetOutOfRange { topic, partition, offset, log_start_offset, end_offset }
+            }
+            Err(error) => error,
         }
     }
 
@@ -198,7 +235,7 @@ impl Client {
             connection.call(&wire, wait, deadline.at_most(wait + client.inner.config.request_timeout)).await
         });
         let response = work.await.map_err(|_| Error::Protocol("fetch task ended early".to_owned()))??;
-        read_response(response, place.topic_id, request.partition)
+        read_response(response, place.topic_id, request)
     }
 }
 
@@ -209,7 +246,7 @@ pub(crate) fn wire_request(request: &FetchRequest, topic_id: TopicId, epoch: i32
         partition: request.partition,
         current_leader_epoch: epoch,
         fetch_offset: request.offset,
-        last_fetched_epoch: -1,
+        last_fetched_epoch: request.last_epoch.unwrap_or(-1),
         log_start_offset: -1,
         partition_max_bytes: max_bytes,
         ..Default::default()
@@ -230,7 +267,7 @@ pub(crate) fn wire_request(request: &FetchRequest, topic_id: TopicId, epoch: i32
     }
 }
 
-fn read_response(response: FetchResponseData, topic_id: TopicId, partition: i32) -> Result<Fetched> {
+fn read_response(response: FetchResponseData, topic_id: TopicId, request: &FetchRequest) -> Result<Fetched> {
     KafkaError::check(response.error_code, None)?;
     throttled_answer(&response)?;
     let data = response
@@ -238,8 +275,20 @@ fn read_response(response: FetchResponseData, topic_id: TopicId, partition: i32)
         .into_iter()
         .filter(|answer| from_uuid(answer.topic_id) == topic_id)
         .flat_map(|answer| answer.partitions)
-        .find(|data| data.partition_index == partition)
+        .find(|data| data.partition_index == request.partition)
         .ok_or_else(|| Error::Protocol("fetch answer lacks the partition".to_owned()))?;
+    if let Some(epoch) = request.last_epoch
+        && data.error_code == 0
+        && data.diverging_epoch.end_offset >= 0
+    {
+        return Err(Error::LogTruncated {
+            topic: request.topic.clone(),
+            partition: request.partition,
+            offset: request.offset,
+            epoch,
+            end_offset: data.diverging_epoch.end_offset,
+        });
+    }
     partition_result(data, topic_id)
 }
 
@@ -273,9 +322,6 @@ pub(crate) fn partition_result(data: fetch_response::PartitionData, topic_id: To
 pub(crate) fn final_error(error: Error, request: &FetchRequest) -> Error {
     let topic = request.topic.clone();
     match error.kafka_code() {
-        Some(code::OFFSET_OUT_OF_RANGE) => {
-            Error::OffsetOutOfRange { topic, partition: request.partition, offset: request.offset }
-        }
         Some(code::UNKNOWN_TOPIC_ID | code::INCONSISTENT_TOPIC_ID) => Error::UnknownTopic { topic },
         Some(code::UNKNOWN_TOPIC_OR_PARTITION) if matches!(error, Error::Kafka(_)) => Error::UnknownTopic { topic },
         _ => error,

@@ -26,7 +26,7 @@ use self::tail_lane::TailLane;
 use crate::client::Client;
 use crate::deadline::Deadline;
 use crate::error::Result;
-use crate::fetch::{FetchPlace, FetchRequest, Fetched, RETRY_FOR, final_error};
+use crate::fetch::{FetchPlace, FetchRequest, Fetched, RETRY_FOR};
 use crate::retry::Retry;
 use crate::types::{Isolation, TopicId};
 
@@ -69,10 +69,9 @@ impl Reader {
             };
             match attempt.await {
                 Ok(fetched) => return Ok(fetched),
-                Err(error) => retry.after(error).await.map_err(|error| {
-                    self.inner.client.doubt_leader(&request.topic, &error);
-                    final_error(error, &request)
-                })?,
+                Err(error) => {
+                    Box::pin(self.inner.client.after_failure(error, &request, &mut retry, deadline)).await?;
+                }
             }
         }
     }
@@ -89,7 +88,9 @@ impl Reader {
         let tail = self.tail(place.leader, request.isolation);
         let mut marks = None;
         loop {
-            if Instant::now() >= wait_until || !tail.polls_at(key, request.offset) {
+            // A log cannot have been cut off below a record that was written under its leader of now.
+            let is_checked = request.last_epoch.is_none_or(|epoch| epoch == place.epoch);
+            if Instant::now() >= wait_until || !is_checked || !tail.polls_at(key, request.offset) {
                 let fetched = Box::pin(self.inner.catch_up.fetch(place, request, share, deadline)).await?;
                 if !fetched.batches.is_empty() || Instant::now() >= wait_until {
                     return Ok(fetched);
@@ -153,6 +154,7 @@ mod tests {
             topic_id: None,
             partition: 0,
             offset: 0,
+            last_epoch: None,
             max_bytes: 1,
             min_bytes: 1,
             max_wait: Duration::from_secs(60),

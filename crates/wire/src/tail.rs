@@ -2,7 +2,8 @@
 //!
 //! Keeps reading whatever brokers do: while Kafka is away it tries again at short intervals and says so in the
 //! batch's state, so within a second after Kafka is back it reads on. It ends only for what a log reader cannot
-//! mend alone: the offset is gone, the topic is another one, the records are damaged, access is refused.
+//! mend alone: the offset is gone, the log was cut off below it, the topic is another one, the records are damaged,
+//! access is refused.
 
 use std::time::Duration;
 
@@ -100,6 +101,8 @@ pub struct LogTail {
     start: OffsetAt,
     /// `None` until the start is resolved.
     position: Option<i64>,
+    /// Leader epoch of the record before the position, once one was read.
+    last_epoch: Option<i32>,
     end_offset: i64,
     log_start_offset: i64,
     as_of: Option<Instant>,
@@ -143,6 +146,7 @@ impl LogTail {
             options,
             start,
             position: None,
+            last_epoch: None,
             end_offset: -1,
             log_start_offset: -1,
             as_of: None,
@@ -216,6 +220,7 @@ impl LogTail {
             topic_id: self.options.topic_id,
             partition: self.partition,
             offset: self.position.unwrap_or(0),
+            last_epoch: self.last_epoch,
             max_bytes: self.options.max_bytes,
             min_bytes: 1,
             max_wait: self.options.poll_wait,
@@ -236,6 +241,7 @@ impl LogTail {
                     self.options.max_bytes = self.options.max_bytes.saturating_mul(2).min(MAX_BYTES_CEILING);
                 }
                 self.options.topic_id = Some(fetched.topic_id);
+                self.last_epoch = decoded.epochs.last().map(|last| last.epoch).or(self.last_epoch);
                 self.position = Some(decoded.next_offset);
                 self.as_of = Some(asked);
                 self.log_start_offset = fetched.log_start_offset;
@@ -255,7 +261,14 @@ impl LogTail {
     }
 
     fn note_failure(&mut self, error: Error) -> Result<()> {
-        if matches!(error, Error::OffsetOutOfRange { .. } | Error::TopicReplaced { .. } | Error::Decode(_)) {
+        let is_final = matches!(
+            error,
+            Error::OffsetOutOfRange { .. }
+                | Error::LogTruncated { .. }
+                | Error::TopicReplaced { .. }
+                | Error::Decode(_)
+        );
+        if is_final {
             return Err(error);
         }
         if self.failing_since.is_none() {

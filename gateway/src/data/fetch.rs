@@ -134,6 +134,7 @@ impl Fetch<'_> {
             topic_id: None,
             partition: self.wish.partition,
             offset,
+            last_epoch: None,
             max_bytes,
             min_bytes: 1,
             max_wait,

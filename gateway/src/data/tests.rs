@@ -181,6 +181,7 @@ impl World {
                 topic_id: None,
                 partition,
                 offset,
+                last_epoch: None,
                 max_bytes: 8 << 20,
                 min_bytes: 1,
                 max_wait: Duration::ZERO,

@@ -21,6 +21,7 @@ async fn read(client: &Client, topic: &str) -> Result<()> {
         topic_id: None,
         partition: 0,
         offset: 0,
+        last_epoch: None,
         max_bytes: 1024,
         min_bytes: 1,
         max_wait: std::time::Duration::ZERO,

@@ -11,6 +11,7 @@ use bytes::{Buf, Bytes};
 use super::header::{BATCH_HEADER_BYTES, BatchHeader, CRC_FROM, Compression, LENGTH_END, MAGIC};
 use super::record::{self, RECORD_BYTES_MIN, Record};
 use crate::codec::{self, InflateError};
+use crate::epochs::EpochStart;
 
 /// A transaction marker takes some tens of bytes.
 const MARKER_BYTES_MAX: usize = 64 * 1024;
@@ -92,6 +93,9 @@ pub struct Decoded {
     pub truncated: bool,
     /// True if the bytes hold more whole batches, which the bound left for the next read.
     pub stopped: bool,
+    /// Which leader epochs wrote what was decoded, hidden records too: an entry where the first stretch begins, and where
+    /// each other begins.
+    pub epochs: Vec<EpochStart>,
     /// Memory that the records hold: the inflated bytes of their batches, all the bytes decoded from if some of them were
     /// not compressed (records share those), and the records themselves.
     pub held_bytes: usize,
@@ -112,8 +116,14 @@ pub fn decode_with(
 ) -> Result<Decoded, DecodeError> {
     let mut decoding =
         Decoding { rest: batches.clone(), transactions: Transactions::new(aborted), limits, shared_bytes: 0 };
-    let mut decoded =
-        Decoded { records: Vec::new(), next_offset: from_offset, truncated: false, stopped: false, held_bytes: 0 };
+    let mut decoded = Decoded {
+        records: Vec::new(),
+        next_offset: from_offset,
+        truncated: false,
+        stopped: false,
+        epochs: Vec::new(),
+        held_bytes: 0,
+    };
     while !decoding.rest.is_empty() {
         match decoding.batch(from_offset, &mut decoded) {
             Ok(Step::Taken) => {}
@@ -171,6 +181,11 @@ impl Decoding {
             if header.compression() == Ok(Compression::None) {
                 self.shared_bytes += bytes;
             }
+        }
+        let epoch = header.leader_epoch;
+        let is_known = decoded.epochs.last().is_some_and(|last| last.epoch == epoch);
+        if epoch >= 0 && !is_known && header.last_offset() >= from_offset {
+            decoded.epochs.push(EpochStart { offset: header.base_offset.max(from_offset), epoch });
         }
         decoded.next_offset = decoded.next_offset.max(header.last_offset().saturating_add(1));
         Ok(Step::Taken)

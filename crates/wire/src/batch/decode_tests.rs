@@ -145,6 +145,23 @@ fn what_no_reader_may_see_is_not_inflated() {
 }
 
 #[test]
+fn epochs_are_told_where_they_begin() {
+    let of_epoch = |base_offset: i64, epoch: i32| {
+        let mut batch = stored(&[record("a"), record("b")], base_offset, 0, -1).to_vec();
+        // Not under the checksum: the leader sets it.
+        batch[12..16].copy_from_slice(&epoch.to_be_bytes());
+        Bytes::from(batch)
+    };
+    let bytes = join(&[of_epoch(0, 3), of_epoch(2, 5), of_epoch(4, 5), of_epoch(6, 6)]);
+    let starts = |from| {
+        let decoded = decode(&bytes, from, &[]).unwrap();
+        decoded.epochs.iter().map(|start| (start.offset, start.epoch)).collect::<Vec<_>>()
+    };
+    assert_eq!(starts(1), [(1, 3), (2, 5), (6, 6)]);
+    assert_eq!(starts(3), [(3, 5), (6, 6)]);
+}
+
+#[test]
 fn small_records_count_for_what_they_take() {
     let records = vec![OutRecord { timestamp_ms: 7, ..Default::default() }; 1_000];
     let bytes = stored(&records, 0, 0, -1);

@@ -2,6 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 pub(crate) use kacrab_protocol::generated::describe_configs_response::DescribeConfigsResourceResult as DescribedConfig;
+pub(crate) use kacrab_protocol::generated::offset_for_leader_epoch_response::EpochEndOffset;
 pub(crate) use kacrab_protocol::generated::{
     AlterUserScramCredentialsRequestData, AlterUserScramCredentialsResponseData, ApiVersionsRequestData,
     ApiVersionsResponseData, ConsumerGroupDescribeRequestData, ConsumerGroupDescribeResponseData,
@@ -15,9 +16,9 @@ pub(crate) use kacrab_protocol::generated::{
     IncrementalAlterConfigsResponseData, ListGroupsRequestData, ListGroupsResponseData, ListOffsetsRequestData,
     ListOffsetsResponseData, MetadataRequestData, MetadataResponseData, OffsetCommitRequestData,
     OffsetCommitResponseData, OffsetDeleteRequestData, OffsetDeleteResponseData, OffsetFetchRequestData,
-    OffsetFetchResponseData, ProduceRequestData, ProduceResponseData, SaslAuthenticateRequestData,
-    SaslAuthenticateResponseData, SaslHandshakeRequestData, SaslHandshakeResponseData, ScramCredentialDeletion,
-    ScramCredentialUpsertion,
+    OffsetFetchResponseData, OffsetForLeaderEpochRequestData, OffsetForLeaderEpochResponseData, ProduceRequestData,
+    ProduceResponseData, SaslAuthenticateRequestData, SaslAuthenticateResponseData, SaslHandshakeRequestData,
+    SaslHandshakeResponseData, ScramCredentialDeletion, ScramCredentialUpsertion,
 };
 pub(crate) use kacrab_protocol::{KafkaString as Text, KafkaUuid as Uuid};
 
@@ -68,6 +69,8 @@ requests! {
     "DeleteAcls" 31 v 2..3: DeleteAclsRequestData => DeleteAclsResponseData throttle_time_ms;
     "DescribeConfigs" 32 v 4..4: DescribeConfigsRequestData => DescribeConfigsResponseData throttle_time_ms;
     "SaslAuthenticate" 36 v 2..2: SaslAuthenticateRequestData => SaslAuthenticateResponseData;
+    "OffsetForLeaderEpoch" 23 v 4..4:
+        OffsetForLeaderEpochRequestData => OffsetForLeaderEpochResponseData throttle_time_ms;
     "CreatePartitions" 37 v 2..3: CreatePartitionsRequestData => CreatePartitionsResponseData throttle_time_ms;
     "DeleteGroups" 42 v 2..2: DeleteGroupsRequestData => DeleteGroupsResponseData throttle_time_ms;
     "IncrementalAlterConfigs" 44 v 1..1:

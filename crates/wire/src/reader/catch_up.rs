@@ -21,6 +21,7 @@ struct Spot {
     place: FetchPlace,
     partition: i32,
     offset: i64,
+    last_epoch: Option<i32>,
     max_bytes: u32,
     isolation: Isolation,
 }
@@ -49,6 +50,7 @@ impl CatchUp {
             place,
             partition: request.partition,
             offset: request.offset,
+            last_epoch: request.last_epoch,
             max_bytes: request.max_bytes,
             isolation: request.isolation,
         };

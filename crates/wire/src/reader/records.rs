@@ -7,6 +7,7 @@ use crate::batch::decode::{DecodeLimits, Decoded, decode_with};
 use crate::batch::header::BatchHeader;
 use crate::batch::record::Record;
 use crate::deadline::Deadline;
+use crate::epochs::EpochStart;
 use crate::error::Result;
 use crate::fetch::{FetchRequest, Fetched};
 use crate::types::TopicId;
@@ -25,6 +26,9 @@ pub struct ReadRecords {
     pub next_offset: i64,
     /// True if more was fetched than the bound let be decoded: reading on at `next_offset` finds it at once.
     pub stopped: bool,
+    /// Which leader epochs wrote what was read: an entry where the first stretch begins, and where each other begins. The
+    /// last one is that of the record before `next_offset`: [`FetchRequest::last_epoch`] of the next read.
+    pub epochs: Vec<EpochStart>,
     /// Memory that the records hold, as [`Decoded::held_bytes`] counts it.
     pub held_bytes: usize,
     /// Offset after the last replicated record.
@@ -68,6 +72,7 @@ impl ReadRecords {
             records: decoded.records,
             next_offset: decoded.next_offset,
             stopped: decoded.stopped,
+            epochs: decoded.epochs,
             held_bytes: decoded.held_bytes,
             high_watermark: fetched.high_watermark,
             last_stable_offset: fetched.last_stable_offset,

@@ -1,9 +1,12 @@
 //! Brokers that die, freeze, and hand leadership over.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use sluice_devstack::ADMIN;
-use sluice_wire::{FetchRequest, LogTail, OffsetAt, Reader, TailOptions, TailState, decode};
+use sluice_wire::{
+    DecodeLimits, EpochEnd, Error, FetchRequest, LogTail, OffsetAt, Reader, TailOptions, TailState, decode,
+};
 
 use crate::fixture::{TIMEOUT, eventually, make_replicated, make_topic, own_kafka, read, record};
 
@@ -63,6 +66,59 @@ async fn a_frozen_broker_fails_requests_in_time_and_is_used_again_afterwards() {
     )
     .await
     .unwrap();
+    stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_log_that_was_lost_is_told_from_one_that_was_trimmed() {
+    let stack = own_kafka(1).await;
+    let kafka = stack.kafka().unwrap();
+    let client = kafka.connection().client(ADMIN).unwrap();
+    make_topic(&client, "log", 1, &[]).await;
+    let produce = async |count: i32| {
+        for _ in 0..count {
+            client.produce_batch("log", 0, &[record("k", "v")], TIMEOUT).await.unwrap();
+        }
+    };
+    produce(5).await;
+    let reader = Reader::new(client.clone());
+    let from = async |offset, last_epoch| {
+        let request = FetchRequest { last_epoch, max_wait: Duration::ZERO, ..read("log", offset) };
+        reader.read(request, DecodeLimits::default(), 0, TIMEOUT).await
+    };
+    let found = from(0, None).await.unwrap();
+    let epoch = found.epochs.last().unwrap().epoch;
+    assert_eq!((found.next_offset, from(5, Some(epoch)).await.unwrap().next_offset), (5, 5));
+    let end_of = async || client.epoch_ends("log", &BTreeMap::from([(0, epoch)]), TIMEOUT).await.unwrap();
+    assert_eq!(end_of().await[&0].as_ref().unwrap(), &Some(EpochEnd { epoch, end_offset: 5 }));
+    let mut tail = LogTail::from_offset(client.clone(), "log", 0, 4, TailOptions::default());
+    assert_eq!(tail.next(TIMEOUT).await.unwrap().position, 5);
+
+    // Below the log's start.
+    client.delete_records_before("log", 0, 2, TIMEOUT).await.unwrap();
+    let trimmed = from(1, Some(epoch)).await.unwrap_err();
+    let Error::OffsetOutOfRange { log_start_offset: 2, end_offset: 5, .. } = trimmed else { panic!("{trimmed:?}") };
+
+    // The disk is lost with the log; another one begins.
+    kafka.stop(1).await.unwrap();
+    std::fs::remove_dir_all(stack.dir().join("kafka/node-1/data/log-0")).unwrap();
+    kafka.start_broker(1).await.unwrap();
+    let above = eventually(|| from(5, None), |read| read.as_ref().is_err_and(|error| !error.is_retriable())).await;
+    let Err(Error::OffsetOutOfRange { log_start_offset: 0, end_offset: 0, .. }) = above else { panic!("{above:?}") };
+    // Once it has grown beyond the position, only the epoch tells.
+    produce(8).await;
+    assert_eq!(from(5, None).await.unwrap().next_offset, 8, "other records, silently");
+    let truncated = from(5, Some(epoch)).await.unwrap_err();
+    let Error::LogTruncated { offset: 5, end_offset: 0, .. } = truncated else { panic!("{truncated:?}") };
+    let end = end_of().await.remove(&0).unwrap().unwrap();
+    assert!(end.is_none_or(|end| !end.holds(epoch, 5)), "{end:?}");
+    let lost = loop {
+        match tail.next(TIMEOUT).await {
+            Ok(batch) => assert!(batch.records.is_empty(), "{batch:?}"),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(lost, Error::LogTruncated { .. }), "{lost:?}");
     stack.stop().await;
 }
 

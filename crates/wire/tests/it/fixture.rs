@@ -68,6 +68,7 @@ pub(crate) fn read(topic: &str, offset: i64) -> FetchRequest {
         topic_id: None,
         partition: 0,
         offset,
+        last_epoch: None,
         max_bytes: 1024 * 1024,
         min_bytes: 1,
         max_wait: Duration::from_millis(500),

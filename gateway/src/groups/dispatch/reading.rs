@@ -100,6 +100,7 @@ async fn fetch(
         topic_id: Some(place.topic_id),
         partition: place.partition,
         offset,
+        last_epoch: None,
         max_bytes,
         min_bytes: 1,
         max_wait,

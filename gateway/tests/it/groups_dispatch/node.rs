@@ -172,6 +172,7 @@ impl Tenant {
             topic_id: None,
             partition: 0,
             offset: 0,
+            last_epoch: None,
             max_bytes: 1 << 20,
             min_bytes: 1,
             max_wait: Duration::ZERO,

@@ -181,6 +181,7 @@ async fn fetch(
         topic_id: None,
         partition,
         offset,
+        last_epoch: None,
         max_bytes,
         min_bytes: 1,
         max_wait: Duration::ZERO,
