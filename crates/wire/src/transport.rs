@@ -47,6 +47,9 @@ pub(crate) async fn open(address: &Address, security: &Security) -> Result<Box<d
     let connect_error = |error: io::Error| Error::Connect { address: address.to_string(), source: Arc::new(error) };
     let tcp = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(connect_error)?;
     tcp.set_nodelay(true).map_err(connect_error)?;
+    // Closing means resetting: what the broker has not received is not delivered afterwards. An offset commit that was given
+    // up as unanswered and sent again elsewhere must not arrive later and undo the ones after it.
+    tcp.set_zero_linger().map_err(connect_error)?;
     let Some(tls) = &security.tls else { return Ok(Box::new(tcp)) };
     let tls_error = |error: io::Error| match error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
         true => Error::Tls { address: address.to_string(), source: Arc::new(error) },
@@ -63,7 +66,27 @@ pub(crate) async fn open(address: &Address, security: &Security) -> Result<Box<d
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    #[tokio::test]
+    async fn what_a_broker_did_not_take_is_dropped_with_the_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address { host: "127.0.0.1".to_owned(), port: listener.local_addr().unwrap().port() };
+        let mut ours = open(&address, &Security::default()).await.unwrap();
+        let (mut brokers, _) = listener.accept().await.unwrap();
+        // More than the buffers of both sides: some of it waits at ours.
+        let written = tokio::time::timeout(std::time::Duration::from_millis(500), async {
+            ours.write_all(&vec![1; 64 << 20]).await.unwrap();
+        });
+        assert!(written.await.is_err(), "the broker does not read");
+        drop(ours);
+        let mut received = Vec::new();
+        let end = brokers.read_to_end(&mut received).await;
+        assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
 
     #[test]
     fn addresses_need_host_and_port() {

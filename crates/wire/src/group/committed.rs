@@ -68,6 +68,9 @@ pub struct CommittedOffset {
 impl Client {
     /// Commits positions. What concerns the whole group (membership, authorization) fails the call; what concerns a
     /// partition is its result. Tried again while the coordinator moves, so a position may be written twice.
+    ///
+    /// A commit whose outcome stayed unknown may still arrive, and would take positions back. So the next one of the group
+    /// that succeeds is sent once more: by then the coordinator has read what it had received.
     pub async fn commit_offsets(
         &self,
         group: &str,
@@ -101,8 +104,13 @@ impl Client {
         let codes = |topics: &crate::codec::OffsetCommitResponseData| {
             topics.topics.iter().flat_map(|topic| &topic.partitions).map(|partition| partition.error_code).collect()
         };
-        let lane = Lane::Committed(lane_of(group));
-        let response = self.call_coordinator(group, lane, &request, codes, Deadline::after(timeout)).await?;
+        let (lane, deadline) = (Lane::Committed(lane_of(group)), Deadline::after(timeout));
+        let mut response = self.call_coordinator(group, lane, &request, codes, deadline).await?;
+        if self.inner.coordinators.take_doubt(group)
+            && let Ok(again) = self.call_coordinator(group, lane, &request, codes, deadline).await
+        {
+            response = again;
+        }
         let results = response.topics.into_iter().flat_map(|topic| {
             let name = topic.name.to_string();
             topic.partitions.into_iter().map(move |answer| (name.clone(), answer.partition_index, answer.error_code))

@@ -2,14 +2,14 @@
 //!
 //! Lookups of many groups at the same time become one request: whoever has the turn asks for all who wait.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::client::Client;
-use crate::codec::{FindCoordinatorRequestData, Request, text};
+use crate::codec::{FindCoordinatorRequestData, OffsetCommitRequestData, Request, text};
 use crate::deadline::Deadline;
 use crate::error::{Error, KafkaError, Result, code};
 use crate::pool::Lane;
@@ -29,6 +29,8 @@ pub(crate) struct Coordinators {
     known: Mutex<HashMap<String, i32>>,
     wanted: Mutex<HashMap<String, Vec<oneshot::Sender<Result<i32>>>>>,
     turn: tokio::sync::Mutex<()>,
+    /// Groups with a commit of which nobody knows what became of it.
+    in_doubt: Mutex<HashSet<String>>,
 }
 
 /// Where a group's requests go among [`LANES`].
@@ -89,6 +91,9 @@ impl Client {
         };
         if wrong {
             self.inner.coordinators.forget(group, node);
+        }
+        if R::API == OffsetCommitRequestData::API && matches!(&outcome, Err(error) if error.is_outcome_unknown()) {
+            self.inner.coordinators.doubt(group);
         }
         outcome
     }
@@ -175,6 +180,19 @@ impl Coordinators {
             known.clear();
         }
         known.insert(group, node);
+    }
+
+    fn doubt(&self, group: &str) {
+        let mut in_doubt = self.in_doubt.lock();
+        if in_doubt.len() >= KNOWN_MAX {
+            in_doubt.clear();
+        }
+        in_doubt.insert(group.to_owned());
+    }
+
+    /// Whether a commit of this group is in doubt; from now on none is.
+    pub(super) fn take_doubt(&self, group: &str) -> bool {
+        self.in_doubt.lock().remove(group)
     }
 
     fn forget(&self, group: &str, node: i32) {

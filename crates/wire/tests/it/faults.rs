@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use sluice_devstack::ADMIN;
 use sluice_wire::{
-    DecodeLimits, EpochEnd, Error, FetchRequest, LogTail, OffsetAt, Reader, TailOptions, TailState, decode,
+    Committer, DecodeLimits, EpochEnd, Error, FetchRequest, LogTail, OffsetAt, Reader, TailOptions, TailState, decode,
 };
 
 use crate::fixture::{TIMEOUT, eventually, make_replicated, make_topic, own_kafka, read, record};
+use crate::groups::commit_of;
 
 #[tokio::test]
 async fn readers_go_on_after_the_broker_was_killed_and_started_again() {
@@ -66,6 +67,36 @@ async fn a_frozen_broker_fails_requests_in_time_and_is_used_again_afterwards() {
     )
     .await
     .unwrap();
+    stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_commit_after_one_of_unknown_outcome_is_made_once_more() {
+    let stack = own_kafka(1).await;
+    let kafka = stack.kafka().unwrap();
+    let client = kafka.connection().client(ADMIN).unwrap();
+    make_topic(&client, "log", 1, &[]).await;
+    let commit = async |offset, timeout| {
+        let offsets = [commit_of("log", 0, offset, "")];
+        client.commit_offsets("g", Committer::Outside, &offsets, timeout).await
+    };
+    commit(1, TIMEOUT).await.unwrap();
+    // Each commit is a record of the group's partition.
+    let offsets = client.metadata(&["__consumer_offsets"], TIMEOUT).await.unwrap().topics.remove(0);
+    let partition = i32::from(b'g') % offsets.partitions.len() as i32;
+    let written = async || {
+        let (at, isolation) = (OffsetAt::Latest, sluice_wire::Isolation::ReadUncommitted);
+        client.list_offset("__consumer_offsets", partition, at, isolation, TIMEOUT).await.unwrap().offset.unwrap()
+    };
+    let before = written().await;
+    kafka.pause(1).await.unwrap();
+    let lost = commit(2, Duration::from_millis(200)).await.unwrap_err();
+    assert!(lost.is_outcome_unknown(), "{lost:?}");
+    kafka.resume(1).unwrap();
+    commit(3, TIMEOUT).await.unwrap();
+    assert_eq!(written().await - before, 3, "the one in doubt, and the next one twice");
+    commit(4, TIMEOUT).await.unwrap();
+    assert_eq!(written().await - before, 4, "nothing is in doubt any more");
     stack.stop().await;
 }
 
