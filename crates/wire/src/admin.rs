@@ -6,6 +6,7 @@ pub(crate) mod acls;
 pub(crate) mod broker_view;
 pub(crate) mod cluster;
 pub(crate) mod configs;
+pub(crate) mod quotas;
 pub(crate) mod records;
 pub(crate) mod topics;
 pub(crate) mod users;

@@ -4,21 +4,22 @@ use bytes::{Bytes, BytesMut};
 pub(crate) use kacrab_protocol::generated::describe_configs_response::DescribeConfigsResourceResult as DescribedConfig;
 pub(crate) use kacrab_protocol::generated::offset_for_leader_epoch_response::EpochEndOffset;
 pub(crate) use kacrab_protocol::generated::{
-    AlterUserScramCredentialsRequestData, AlterUserScramCredentialsResponseData, ApiVersionsRequestData,
-    ApiVersionsResponseData, ConsumerGroupDescribeRequestData, ConsumerGroupDescribeResponseData,
-    ConsumerGroupHeartbeatRequestData, ConsumerGroupHeartbeatResponseData, CreateAclsRequestData,
-    CreateAclsResponseData, CreatePartitionsRequestData, CreatePartitionsResponseData, CreateTopicsRequestData,
-    CreateTopicsResponseData, DeleteAclsRequestData, DeleteAclsResponseData, DeleteGroupsRequestData,
-    DeleteGroupsResponseData, DeleteRecordsRequestData, DeleteRecordsResponseData, DeleteTopicsRequestData,
-    DeleteTopicsResponseData, DescribeAclsRequestData, DescribeAclsResponseData, DescribeClusterRequestData,
-    DescribeClusterResponseData, DescribeConfigsRequestData, DescribeConfigsResponseData, FetchRequestData,
-    FetchResponseData, FindCoordinatorRequestData, FindCoordinatorResponseData, IncrementalAlterConfigsRequestData,
-    IncrementalAlterConfigsResponseData, ListGroupsRequestData, ListGroupsResponseData, ListOffsetsRequestData,
-    ListOffsetsResponseData, MetadataRequestData, MetadataResponseData, OffsetCommitRequestData,
-    OffsetCommitResponseData, OffsetDeleteRequestData, OffsetDeleteResponseData, OffsetFetchRequestData,
-    OffsetFetchResponseData, OffsetForLeaderEpochRequestData, OffsetForLeaderEpochResponseData, ProduceRequestData,
-    ProduceResponseData, SaslAuthenticateRequestData, SaslAuthenticateResponseData, SaslHandshakeRequestData,
-    SaslHandshakeResponseData, ScramCredentialDeletion, ScramCredentialUpsertion,
+    AlterClientQuotasRequestData, AlterClientQuotasResponseData, AlterUserScramCredentialsRequestData,
+    AlterUserScramCredentialsResponseData, ApiVersionsRequestData, ApiVersionsResponseData,
+    ConsumerGroupDescribeRequestData, ConsumerGroupDescribeResponseData, ConsumerGroupHeartbeatRequestData,
+    ConsumerGroupHeartbeatResponseData, CreateAclsRequestData, CreateAclsResponseData, CreatePartitionsRequestData,
+    CreatePartitionsResponseData, CreateTopicsRequestData, CreateTopicsResponseData, DeleteAclsRequestData,
+    DeleteAclsResponseData, DeleteGroupsRequestData, DeleteGroupsResponseData, DeleteRecordsRequestData,
+    DeleteRecordsResponseData, DeleteTopicsRequestData, DeleteTopicsResponseData, DescribeAclsRequestData,
+    DescribeAclsResponseData, DescribeClusterRequestData, DescribeClusterResponseData, DescribeConfigsRequestData,
+    DescribeConfigsResponseData, FetchRequestData, FetchResponseData, FindCoordinatorRequestData,
+    FindCoordinatorResponseData, IncrementalAlterConfigsRequestData, IncrementalAlterConfigsResponseData,
+    ListGroupsRequestData, ListGroupsResponseData, ListOffsetsRequestData, ListOffsetsResponseData,
+    MetadataRequestData, MetadataResponseData, OffsetCommitRequestData, OffsetCommitResponseData,
+    OffsetDeleteRequestData, OffsetDeleteResponseData, OffsetFetchRequestData, OffsetFetchResponseData,
+    OffsetForLeaderEpochRequestData, OffsetForLeaderEpochResponseData, ProduceRequestData, ProduceResponseData,
+    SaslAuthenticateRequestData, SaslAuthenticateResponseData, SaslHandshakeRequestData, SaslHandshakeResponseData,
+    ScramCredentialDeletion, ScramCredentialUpsertion,
 };
 pub(crate) use kacrab_protocol::{KafkaString as Text, KafkaUuid as Uuid};
 
@@ -76,6 +77,7 @@ requests! {
     "IncrementalAlterConfigs" 44 v 1..1:
         IncrementalAlterConfigsRequestData => IncrementalAlterConfigsResponseData throttle_time_ms;
     "OffsetDelete" 47 v 0..0: OffsetDeleteRequestData => OffsetDeleteResponseData throttle_time_ms;
+    "AlterClientQuotas" 49 v 1..1: AlterClientQuotasRequestData => AlterClientQuotasResponseData throttle_time_ms;
     "AlterUserScramCredentials" 51 v 0..0:
         AlterUserScramCredentialsRequestData => AlterUserScramCredentialsResponseData throttle_time_ms;
     "DescribeCluster" 60 v 0..2: DescribeClusterRequestData => DescribeClusterResponseData throttle_time_ms;

@@ -1,9 +1,11 @@
 //! Many readers at once.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use sluice_wire::{DecodeLimits, Error, FetchRequest, Isolation, OffsetAt, Reader, decode};
+use sluice_devstack::{ADMIN, shared};
+use sluice_wire::{Client, DecodeLimits, Error, FetchRequest, Isolation, OffsetAt, Reader, decode};
 
 use crate::fixture::{TIMEOUT, client, make_topic, read, record, unique};
 
@@ -197,4 +199,30 @@ async fn records_that_inflate_come_within_the_readers_bound_and_all_of_them() {
         (offset, reads) = (found.next_offset, reads + 1);
     }
     assert_eq!(reads, 6);
+}
+
+#[tokio::test]
+async fn a_reader_that_kafka_throttles_gets_everything_later_and_no_error() {
+    let client = client().await;
+    let (topic, throttled) = (unique("quota"), unique("throttled"));
+    make_topic(&client, &topic, 1, &[]).await;
+    let value = record("k", &"x".repeat(250_000));
+    for _ in 0..14 {
+        client.produce_batch(&topic, 0, std::slice::from_ref(&value), TIMEOUT).await.unwrap();
+    }
+    // Brokers give ten seconds' worth at once.
+    let quota = |rate| BTreeMap::from([("consumer_byte_rate".to_owned(), rate)]);
+    client.alter_client_quotas(&throttled, &quota(Some(250_000.0)), TIMEOUT).await.unwrap();
+    let config = shared().await.unwrap().kafka().unwrap().client_config(ADMIN).unwrap().with_client_id(&throttled);
+    let reader = Reader::new(Client::new(config).unwrap());
+    let began = Instant::now();
+    let mut offset = 0;
+    while offset < 14 {
+        let request = FetchRequest { max_bytes: 1, ..read(&topic, offset) };
+        let found = reader.read(request, DecodeLimits::default(), 0, Duration::from_secs(60)).await.unwrap();
+        assert_eq!(found.next_offset, offset + 1, "a record each time");
+        offset = found.next_offset;
+    }
+    assert!(began.elapsed() > Duration::from_secs(1), "was not throttled at all: {:?}", began.elapsed());
+    client.alter_client_quotas(&throttled, &quota(None), TIMEOUT).await.unwrap();
 }
