@@ -181,6 +181,13 @@ impl InFlightGuard {
         }
     }
 
+    /// Holds more, whatever the limit: for what is there already, and turned out larger than it was taken for. Until it is
+    /// given back, others are refused.
+    pub fn add(&mut self, bytes: u64) {
+        self.total.fetch_add(bytes, Ordering::Relaxed);
+        self.held = self.held.saturating_add(bytes);
+    }
+
     fn refusal(&self) -> Error {
         let error = match self.whose {
             Whose::Tenant => Error::new(

@@ -1,7 +1,8 @@
 //! Reading one partition from a position, with long poll.
 //!
 //! Bytes are counted against the tenant before they are asked for: a read holds its `max_bytes` of the tenant's bytes in
-//! flight; one that waits at the end of the log asks for, and holds, little, since it returns with the first record.
+//! flight; one that waits at the end of the log asks for, and holds, little, since it returns with the first record. Records
+//! that inflate are decoded until they hold as much, and what one batch takes beyond it is counted too.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,16 +15,14 @@ use sluice_types::limits::{
     FETCH_BYTES_DEFAULT, FETCH_BYTES_MAX, FETCH_RECORDS_DEFAULT, FETCH_RECORDS_MAX, FETCH_WAIT_MS_MAX,
 };
 use sluice_types::{ErrorKind, Reason};
-use sluice_wire::{Fetched, Isolation, OffsetAt, decode};
+use sluice_wire::{DecodeLimits, Isolation, OffsetAt, ReadRecords};
 
-use crate::data::encode::{Bounds, Encoded, Shown, answer_json, encode};
+use crate::data::encode::{Bounds, Shown, answer_json, encode};
 use crate::data::{Data, answer_by, failure, time_left};
 use crate::ports::{DataCall, ResolvedTopic};
 
 /// Bytes asked for by a read that waits.
 const WAITING_BYTES: u32 = 64 << 10;
-/// A batch that does not fit what was asked for is asked for again with this.
-const WHOLE_BATCH_BYTES: u32 = 16 << 20;
 
 /// A request whose fields are good.
 #[derive(Debug)]
@@ -88,16 +87,17 @@ impl Fetch<'_> {
             let asked = if waiting { max_bytes.min(WAITING_BYTES) } else { max_bytes };
             let wait = if waiting { time_left(wait_until) } else { Duration::ZERO };
             let mut held = self.call.limiter.in_flight(asked.into())?;
-            let fetched = self.read(offset, asked, wait).await?;
-            held.grow((fetched.batches.len() as u64).saturating_sub(asked.into()))?;
-            let (encoded, next_offset) = self.decode(&fetched, offset).await?;
+            let found = self.read(offset, asked, wait).await?;
+            held.add((found.held_bytes as u64).saturating_sub(asked.into()));
+            let encoded = encode(found.records, self.wish.partition, self.wish.encoding, self.wish.bounds);
+            let next_offset = encoded.cut_at.unwrap_or(found.next_offset);
             let over = Instant::now() >= wait_until;
             if !encoded.records.is_empty() || (over && (waiting || self.wish.wait.is_zero() || next_offset == offset)) {
                 let rest = FetchResponse {
                     records: Vec::new(),
                     next_offset,
-                    log_start_offset: fetched.log_start_offset,
-                    end_offset: fetched.high_watermark,
+                    log_start_offset: found.log_start_offset,
+                    end_offset: found.high_watermark,
                 };
                 return Ok((Answer { records: encoded.records, rest }, encoded.bytes));
             }
@@ -127,7 +127,7 @@ impl Fetch<'_> {
         listed.map(|listed| listed.offset).map_err(|error| failure::reading(error, &self.topic.name))
     }
 
-    async fn read(&self, offset: i64, max_bytes: u32, max_wait: Duration) -> Result<Fetched, Error> {
+    async fn read(&self, offset: i64, max_bytes: u32, max_wait: Duration) -> Result<ReadRecords, Error> {
         let request = sluice_wire::FetchRequest {
             topic: self.topic.physical.as_str().to_owned(),
             // The name holds the topic's uid and is never given again, so it is as good as Kafka's id.
@@ -141,41 +141,29 @@ impl Fetch<'_> {
             isolation: self.wish.isolation,
         };
         let share = self.topic.tenant_uid.uid().as_u64();
-        match self.data.reader.fetch(request, share, time_left(self.until)).await {
-            Ok(fetched) => Ok(fetched),
-            Err(sluice_wire::Error::OffsetOutOfRange { .. }) => Err(self.out_of_range(offset).await),
+        // Beside the records' bytes, what each takes in memory; as many as go into an answer.
+        let records = self.wish.bounds.records_max * size_of::<sluice_wire::Record>();
+        let limits = DecodeLimits::held_bytes(max_bytes as usize + records);
+        match self.data.reader.read(request, limits, share, time_left(self.until)).await {
+            Ok(found) => Ok(found),
+            Err(sluice_wire::Error::OffsetOutOfRange { log_start_offset, end_offset, .. }) => {
+                Err(out_of_range(offset, log_start_offset, end_offset))
+            }
             Err(error) => Err(failure::reading(error, &self.topic.name)),
         }
     }
+}
 
-    /// Records for the answer, and where to go on.
-    async fn decode(&self, fetched: &Fetched, offset: i64) -> Result<(Encoded, i64), Error> {
-        let internal = |error| failure::reading(sluice_wire::Error::Decode(error), &self.topic.name);
-        let mut decoded = decode(&fetched.batches, offset, &fetched.aborted).map_err(internal)?;
-        if decoded.truncated && decoded.next_offset == offset {
-            let whole = self.read(offset, WHOLE_BATCH_BYTES, Duration::ZERO).await?;
-            decoded = decode(&whole.batches, offset, &whole.aborted).map_err(internal)?;
-        }
-        let encoded = encode(decoded.records, self.wish.partition, self.wish.encoding, self.wish.bounds);
-        let next_offset = encoded.cut_at.unwrap_or(decoded.next_offset);
-        Ok((encoded, next_offset))
-    }
-
-    async fn out_of_range(&self, offset: i64) -> Error {
-        let (start, end) = tokio::join!(self.find(OffsetAt::Earliest), self.find(OffsetAt::Latest));
-        let (start, end) = match (start, end) {
-            (Ok(Some(start)), Ok(Some(end))) => (start, end),
-            (Err(error), _) | (_, Err(error)) => return error,
-            _ => return failure::cluster_unavailable("a partition without ends"),
-        };
-        Error::new(
-            ErrorKind::OutOfRange,
-            Reason::OffsetOutOfRange,
-            format!("offset: {offset} is outside of the log, which holds {start}..{end}; begin at EARLIEST, LATEST or a time"),
-        )
-        .with_metadata("logStartOffset", start.to_string())
-        .with_metadata("endOffset", end.to_string())
-    }
+fn out_of_range(offset: i64, start: i64, end: i64) -> Error {
+    Error::new(
+        ErrorKind::OutOfRange,
+        Reason::OffsetOutOfRange,
+        format!(
+            "offset: {offset} is outside of the log, which holds {start}..{end}; begin at EARLIEST, LATEST or a time"
+        ),
+    )
+    .with_metadata("logStartOffset", start.to_string())
+    .with_metadata("endOffset", end.to_string())
 }
 
 fn check(request: &FetchRequest, topic: &ResolvedTopic) -> Result<Wish, Error> {

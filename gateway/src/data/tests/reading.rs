@@ -89,3 +89,29 @@ async fn partitions_and_their_ends_are_told() {
     assert_eq!(list(Some(At::Time(late)), vec![1, 1]).await.expect("by time"), vec![(1, 2)]);
     assert_eq!(list(None, vec![0, 2]).await.expect_err("no such").field.as_deref(), Some("partitions[1]"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_inflate_are_read_to_the_last_within_what_was_asked_for() {
+    let world = World::new(1).await;
+    // Kafka holds some KiB of each; all of them together fit one read of a MiB.
+    let zeros = "0".repeat((1 << 20) - 100);
+    for _ in 0..47 {
+        world.produce((0..3).map(|_| keyed("k", &zeros)).collect()).await;
+    }
+    let call = world.call();
+    let mut offset = 0;
+    while offset < 141 {
+        let request = FetchRequest {
+            start: Some(Start::Offset(offset)),
+            max_bytes: 4 << 20,
+            encoding: PayloadEncoding::Bytes.into(),
+            ..Default::default()
+        };
+        let found = world.fetch_by(&call, request).await.expect("read");
+        let offsets: Vec<i64> = found.records.iter().map(|record| record.offset).collect();
+        assert_eq!(offsets, (offset..found.next_offset).collect::<Vec<_>>());
+        assert!((1..=4).contains(&offsets.len()), "{offsets:?}");
+        offset = found.next_offset;
+    }
+    assert_eq!(call.limiter.bytes_in_flight(), 0, "given back");
+}
