@@ -7,8 +7,9 @@ need() { # command, package
     command -v "$1" >/dev/null 2>&1 || missing+=("$2")
 }
 has_postgres() { compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null 2>&1; }
+# A compiler, not only a runtime: a test's client is compiled.
 has_java() {
-    command -v java >/dev/null 2>&1 || return 1
+    command -v javac >/dev/null 2>&1 || return 1
     local major
     major=$(java -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p' | head -1)
     [ "${major:-0}" -ge 17 ]
@@ -22,8 +23,11 @@ need mvn maven
 need python3 python3
 need setpriv util-linux
 need curl curl
+# Clients of these languages are part of the tests.
+need go golang-go
+need node nodejs
 has_postgres || missing+=(postgresql)
-has_java || missing+=(default-jre-headless)
+has_java || missing+=(default-jdk-headless)
 [ -e /usr/include/openssl/ssl.h ] || missing+=(libssl-dev)
 [ -e /usr/include/zlib.h ] || missing+=(zlib1g-dev)
 python3 -c 'import ensurepip' >/dev/null 2>&1 || missing+=(python3-venv)

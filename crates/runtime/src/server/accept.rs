@@ -10,7 +10,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
@@ -19,6 +18,7 @@ use super::body::RequestBody;
 use super::drive::{End, Shared, connection};
 use super::edge::Edge;
 use super::info::ConnInfo;
+use super::places::Places;
 use crate::body::BoxError;
 use crate::tls::ReloadingTls;
 
@@ -34,8 +34,10 @@ const LAST_WAIT: Duration = Duration::from_secs(2);
 pub struct ServeReport {
     /// Connections accepted.
     pub accepted: u64,
-    /// Connections closed at once, over the cap.
+    /// Connections closed at once: there was no place.
     pub refused: u64,
+    /// Connections closed because another wanted their place.
+    pub evicted: u64,
     /// Connections that still had requests when the drain was over.
     pub cut_connections: usize,
     /// Those requests.
@@ -70,7 +72,7 @@ where
     B::Error: Into<BoxError>,
 {
     let local = listener.local_addr().unwrap_or_else(|_| ([0, 0, 0, 0], 0).into());
-    let slots = Arc::new(Semaphore::new(edge.max_connections));
+    let places = Places::new(edge.max_connections, edge.max_connections_per_source);
     let connections = TaskTracker::new();
     let cut = Arc::new((AtomicUsize::new(0), AtomicUsize::new(0)));
     let mut report = ServeReport::default();
@@ -83,17 +85,16 @@ where
         lingering: TaskTracker::new(),
     });
     let start = |tcp: TcpStream, peer: SocketAddr, report: &mut ServeReport| {
-        let Ok(slot) = slots.clone().try_acquire_owned() else {
+        let Some(place) = places.enter(peer.ip()) else {
             report.refused += 1;
-            tracing::debug!(%peer, "connection over the cap");
+            tracing::debug!(%peer, "no place for a connection");
             return;
         };
         report.accepted += 1;
         let info = ConnInfo { peer, local, client: None, alpn: None, tls: false };
         let (shared, cut) = (shared.clone(), cut.clone());
         connections.spawn(async move {
-            let _slot = slot;
-            if let End::Cut(requests) = connection(shared, tcp, info).await {
+            if let End::Cut(requests) = connection(shared, tcp, info, place).await {
                 cut.0.fetch_add(1, Ordering::Relaxed);
                 cut.1.fetch_add(requests, Ordering::Relaxed);
             }
@@ -121,6 +122,7 @@ where
     }
     shared.lingering.close();
     let _ = tokio::time::timeout(LAST_WAIT, shared.lingering.wait()).await;
+    report.evicted = places.evicted();
     report.cut_connections = cut.0.load(Ordering::Relaxed);
     report.cut_requests = cut.1.load(Ordering::Relaxed);
     if report.cut_requests > 0 {

@@ -14,6 +14,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use super::unread::Rest;
 use crate::body::BoxError;
 
 /// The client stopped sending in the middle of a body.
@@ -28,17 +29,19 @@ pub struct RequestBody {
     idle: Option<Duration>,
     timer: Option<Pin<Box<Sleep>>>,
     waiting: bool,
+    /// Its end was seen, or it broke.
+    over: bool,
 }
 
 #[derive(Debug)]
 enum Kind {
-    Incoming(Incoming),
+    Incoming(Incoming, Rest),
     Known(Full<Bytes>),
 }
 
 impl RequestBody {
-    pub(super) fn new(body: Incoming, idle: Duration) -> Self {
-        Self { kind: Kind::Incoming(body), idle: Some(idle), timer: None, waiting: false }
+    pub(super) fn new(body: Incoming, rest: Rest, idle: Duration) -> Self {
+        Self { kind: Kind::Incoming(body, rest), idle: Some(idle), timer: None, waiting: false, over: false }
     }
 
     /// Lets the client be silent for as long as it likes.
@@ -52,7 +55,7 @@ impl RequestBody {
 impl From<Bytes> for RequestBody {
     /// A body that is known whole, for tests and for requests that a process makes to itself.
     fn from(bytes: Bytes) -> Self {
-        Self { kind: Kind::Known(Full::new(bytes)), idle: None, timer: None, waiting: false }
+        Self { kind: Kind::Known(Full::new(bytes)), idle: None, timer: None, waiting: false, over: false }
     }
 }
 
@@ -63,11 +66,15 @@ impl Body for RequestBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         let polled = match &mut this.kind {
-            Kind::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Kind::Incoming(body, rest) => {
+                rest.asked();
+                Pin::new(body).poll_frame(cx).map_err(Into::into)
+            }
             Kind::Known(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
         };
-        if polled.is_ready() {
+        if let Poll::Ready(frame) = &polled {
             this.waiting = false;
+            this.over = !matches!(frame, Some(Ok(_)));
             return polled;
         }
         let Some(idle) = this.idle else { return Poll::Pending };
@@ -81,15 +88,27 @@ impl Body for RequestBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Incoming(body) => body.is_end_stream(),
+            Kind::Incoming(body, _) => body.is_end_stream(),
             Kind::Known(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Incoming(body) => body.size_hint(),
+            Kind::Incoming(body, _) => body.size_hint(),
             Kind::Known(body) => body.size_hint(),
+        }
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        let kind = std::mem::replace(&mut self.kind, Kind::Known(Full::default()));
+        if let Kind::Incoming(body, rest) = kind
+            && !self.over
+            && !body.is_end_stream()
+        {
+            rest.leave(body);
         }
     }
 }

@@ -12,6 +12,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -23,8 +24,10 @@ use super::body::RequestBody;
 use super::edge::Edge;
 use super::info::{Alpn, ConnInfo};
 use super::io::{ConnState, Stream, TimedIo, linger};
+use super::places::Place;
 use super::service::{Counted, Wrapped};
 use super::sniff::{Version, sniff};
+use super::unread::Drains;
 use crate::body::BoxError;
 use crate::tls::{PeerIdentity, ReloadingTls};
 
@@ -49,8 +52,16 @@ pub(super) enum End {
     Cut(usize),
 }
 
+/// Time for a connection whose place is wanted by another to say goodbye.
+const EVICTED: Duration = Duration::from_millis(250);
+
 /// Handshake, first bytes, then requests until the end.
-pub(super) async fn connection<F, S, B>(shared: Arc<Shared<F>>, tcp: TcpStream, info: ConnInfo) -> End
+pub(super) async fn connection<F, S, B>(
+    shared: Arc<Shared<F>>,
+    tcp: TcpStream,
+    info: ConnInfo,
+    place: Arc<Place>,
+) -> End
 where
     F: Fn(&ConnInfo) -> S,
     S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
@@ -60,8 +71,9 @@ where
 {
     let peer = info.peer;
     let opened = tokio::select! {
-        opened = open(&shared, tcp, info) => opened,
+        opened = open(&shared, tcp, info, &place) => opened,
         () = shared.kill.cancelled() => return End::Closed,
+        () = place.state.evict.cancelled() => return End::Closed,
     };
     let (stream, info, version, first) = match opened {
         Ok(Some(opened)) => opened,
@@ -72,12 +84,21 @@ where
         }
     };
     let edge = &shared.edge;
-    let state = ConnState::new();
+    let state = place.state.clone();
+    if info.client.is_some() {
+        state.trust();
+    }
     let header_timeout = (version == Version::Http1).then_some(edge.header_timeout);
-    let io = TimedIo::new(stream, first, state.clone(), header_timeout, edge.write_timeout, shared.lingering.clone());
+    let io = TimedIo::new(stream, first, place, edge.clone(), header_timeout, shared.lingering.clone());
     let io = TokioIo::new(io);
     let service = (shared.make_service)(&info);
-    let service = Wrapped::new(service, info, state.clone(), edge.body_idle_timeout, shared.shutdown.clone());
+    let drains = Drains {
+        edge: edge.clone(),
+        state: state.clone(),
+        tasks: shared.lingering.clone(),
+        cut: (version == Version::H2).then(|| shared.shutdown.clone()),
+    };
+    let service = Wrapped::new(service, info, drains, shared.shutdown.clone());
     match version {
         Version::Http1 => drive(http1_builder(edge).serve_connection(io, service), version, &state, &shared).await,
         Version::H2 => drive(http2_builder(edge).serve_connection(io, service), version, &state, &shared).await,
@@ -86,8 +107,14 @@ where
 
 type Opened = (Stream, ConnInfo, Version, Bytes);
 
-async fn open<F>(shared: &Shared<F>, tcp: TcpStream, mut info: ConnInfo) -> io::Result<Option<Opened>> {
+async fn open<F>(
+    shared: &Shared<F>,
+    tcp: TcpStream,
+    mut info: ConnInfo,
+    place: &Arc<Place>,
+) -> io::Result<Option<Opened>> {
     tcp.set_nodelay(true)?;
+    notice_absence(&tcp, &shared.edge)?;
     let mut stream = match &shared.tls {
         None => Stream::Plain(tcp),
         Some(tls) => {
@@ -126,10 +153,21 @@ async fn open<F>(shared: &Shared<F>, tcp: TcpStream, mut info: ConnInfo) -> io::
         Some(Some((version, first))) => Ok(Some((stream, info, version, first))),
         Some(None) => Ok(None),
         None => {
-            linger(stream, &shared.lingering);
+            linger(stream, place.clone(), &shared.edge, &shared.lingering);
             Ok(None)
         }
     }
+}
+
+/// A peer that went away without a word is noticed: by questions while nothing is sent, and by what it does not
+/// acknowledge while something is, which the system would else send again for a quarter of an hour.
+fn notice_absence(tcp: &TcpStream, edge: &Edge) -> io::Result<()> {
+    let socket = SockRef::from(tcp);
+    let asked = TcpKeepalive::new().with_time(edge.keepalive).with_interval(edge.keepalive / 3).with_retries(3);
+    socket.set_tcp_keepalive(&asked)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(edge.write_timeout))?;
+    Ok(())
 }
 
 fn http1_builder(edge: &Edge) -> http1::Builder {
@@ -185,8 +223,14 @@ async fn drive<C: Graceful, F>(connection: C, version: Version, state: &ConnStat
     tokio::select! {
         biased;
         _ = connection.as_mut() => return End::Closed,
+        () = state.evict.cancelled() => {
+            connection.as_mut().graceful();
+            // It has no more time than to say so.
+            let _ = timeout(EVICTED, connection).await;
+            return End::Closed;
+        }
         () = shared.shutdown.cancelled() => {}
-        () = idle_for(state, shared.edge.idle_timeout) => {}
+        () = idle_too_long(state, &shared.edge) => {}
     }
     let wait = if shared.shutdown.is_cancelled() { shared.edge.drain_idle } else { Duration::ZERO };
     // Closing an idle HTTP/1.1 connection collides with a request that is just coming: it gets a moment, and the
@@ -202,6 +246,7 @@ async fn drive<C: Graceful, F>(connection: C, version: Version, state: &ConnStat
     tokio::select! {
         biased;
         _ = connection.as_mut() => End::Closed,
+        () = state.evict.cancelled() => End::Closed,
         () = shared.kill.cancelled() => match state.in_flight() {
             0 => End::Closed,
             requests => End::Cut(requests),
@@ -209,9 +254,11 @@ async fn drive<C: Graceful, F>(connection: C, version: Version, state: &ConnStat
     }
 }
 
-/// Until there has been no request for so long.
-async fn idle_for(state: &ConnState, time: Duration) {
+/// Until there has been no request for too long.
+async fn idle_too_long(state: &ConnState, edge: &Edge) {
     loop {
+        let stranger = edge.stranger_idle_timeout.min(edge.idle_timeout);
+        let time = if state.is_trusted() { edge.idle_timeout } else { stranger };
         let since = state.idle_since().unwrap_or_else(Instant::now);
         if since.elapsed() >= time && state.in_flight() == 0 {
             return;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::io::{ConnState, LongCall};
 use crate::tls::PeerIdentity;
 
 /// The protocol agreed on during the TLS handshake.
@@ -27,4 +28,27 @@ pub struct ConnInfo {
     pub alpn: Option<Alpn>,
     /// Whether TLS is spoken.
     pub tls: bool,
+}
+
+/// What the layers above a listener tell it of a connection, and keep there. In the extensions of every request.
+#[derive(Debug, Clone)]
+pub struct ConnHandle(pub(super) Arc<ConnState>);
+
+impl Default for ConnHandle {
+    /// Of no connection, for tests and for requests that a process makes to itself.
+    fn default() -> Self {
+        Self(ConnState::new())
+    }
+}
+
+impl ConnHandle {
+    /// A call on this connection carried a good credential: it may idle longer, and keeps its place when others want one.
+    pub fn trust(&self) {
+        self.0.trust();
+    }
+
+    /// Counts a call that may go on for long; `None` when `max` of them do.
+    pub fn long_call(&self, max: usize) -> Option<LongCall> {
+        self.0.long_call(max)
+    }
 }

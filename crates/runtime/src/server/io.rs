@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,35 +16,51 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long, and for how many bytes, a closed connection is read on.
+use super::edge::Edge;
+use super::places::Place;
+
+/// How long a closed connection is read on without a byte.
 const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES_MAX: usize = 64 << 10;
 
 /// What the parts of one connection know together.
 #[derive(Debug)]
 pub(super) struct ConnState {
     in_flight: AtomicUsize,
-    idle_since: Mutex<Instant>,
+    /// Bodies that are read on and thrown away.
+    draining: AtomicUsize,
+    /// Calls that may go on for long.
+    long_calls: AtomicUsize,
+    trusted: AtomicBool,
+    since: Mutex<Instant>,
     head_since: Mutex<Option<Instant>>,
     /// A request began.
     pub(super) began: Notify,
+    /// Its place is wanted by another.
+    pub(super) evict: CancellationToken,
 }
 
 impl ConnState {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             in_flight: AtomicUsize::new(0),
-            idle_since: Mutex::new(Instant::now()),
+            draining: AtomicUsize::new(0),
+            long_calls: AtomicUsize::new(0),
+            trusted: AtomicBool::new(false),
+            since: Mutex::new(Instant::now()),
             head_since: Mutex::new(Some(Instant::now())),
             began: Notify::new(),
+            evict: CancellationToken::new(),
         })
     }
 
     /// Counts a request until the guard is dropped.
     pub(super) fn begin(self: &Arc<Self>) -> InFlight {
-        self.in_flight.fetch_add(1, Ordering::AcqRel);
+        if self.in_flight.fetch_add(1, Ordering::AcqRel) == 0 {
+            *self.since.lock() = Instant::now();
+        }
         *self.head_since.lock() = None;
         self.began.notify_waiters();
         InFlight(self.clone())
@@ -56,7 +72,58 @@ impl ConnState {
 
     /// Since when there is no request; `None` while there is one.
     pub(super) fn idle_since(&self) -> Option<Instant> {
-        (self.in_flight() == 0).then(|| *self.idle_since.lock())
+        (self.in_flight() == 0).then(|| self.since())
+    }
+
+    /// Since when there is a request, or none.
+    pub(super) fn since(&self) -> Instant {
+        *self.since.lock()
+    }
+
+    /// Counts a body that is read on until the guard is dropped.
+    pub(super) fn drain(self: &Arc<Self>) -> Draining {
+        self.draining.fetch_add(1, Ordering::AcqRel);
+        Draining(self.clone())
+    }
+
+    /// Counts a call that may go on for long, unless `max` of them do.
+    pub(super) fn long_call(self: &Arc<Self>, max: usize) -> Option<LongCall> {
+        let one_more = |count| (count < max).then_some(count + 1);
+        self.long_calls.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok()?;
+        Some(LongCall(self.clone()))
+    }
+
+    /// Whether bytes that come now begin a request.
+    fn awaits_head(&self) -> bool {
+        self.in_flight() == 0 && self.draining.load(Ordering::Acquire) == 0
+    }
+
+    pub(super) fn trust(&self) {
+        self.trusted.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_trusted(&self) -> bool {
+        self.trusted.load(Ordering::Relaxed)
+    }
+}
+
+/// A call that may go on for long, until it is dropped.
+#[derive(Debug)]
+pub struct LongCall(Arc<ConnState>);
+
+impl Drop for LongCall {
+    fn drop(&mut self) {
+        self.0.long_calls.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A body that is read on.
+#[derive(Debug)]
+pub(super) struct Draining(Arc<ConnState>);
+
+impl Drop for Draining {
+    fn drop(&mut self) {
+        self.0.draining.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -66,7 +133,7 @@ pub(super) struct InFlight(Arc<ConnState>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        *self.0.idle_since.lock() = Instant::now();
+        *self.0.since.lock() = Instant::now();
         self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
 }
@@ -131,10 +198,10 @@ impl AsyncWrite for Stream {
 pub(super) struct TimedIo {
     stream: Option<Stream>,
     prefix: Bytes,
-    state: Arc<ConnState>,
+    place: Arc<Place>,
+    edge: Edge,
     /// Time for a head; `None` where the protocol keeps its own (HTTP/2).
     header_timeout: Option<Duration>,
-    write_timeout: Duration,
     head_timer: Option<Pin<Box<Sleep>>>,
     write_timer: Option<Pin<Box<Sleep>>>,
     peer_closed: bool,
@@ -146,17 +213,17 @@ impl TimedIo {
     pub(super) fn new(
         stream: Stream,
         prefix: Bytes,
-        state: Arc<ConnState>,
+        place: Arc<Place>,
+        edge: Edge,
         header_timeout: Option<Duration>,
-        write_timeout: Duration,
         lingering: TaskTracker,
     ) -> Self {
         Self {
             stream: Some(stream),
             prefix,
-            state,
+            place,
+            edge,
             header_timeout,
-            write_timeout,
             head_timer: None,
             write_timer: None,
             peer_closed: false,
@@ -171,7 +238,7 @@ impl TimedIo {
 
     /// A head that began must end in time.
     fn poll_head_timer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let since = *self.state.head_since.lock();
+        let since = *self.place.state.head_since.lock();
         let (Some(timeout), Some(since)) = (self.header_timeout, since) else { return Poll::Pending };
         let timer = self.head_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(since + timeout)));
         if timer.deadline() != since + timeout {
@@ -186,7 +253,7 @@ impl TimedIo {
             self.write_timer = None;
             return polled;
         }
-        let timeout = self.write_timeout;
+        let timeout = self.edge.write_timeout;
         let timer = self.write_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
         timer.as_mut().poll(cx).map(|()| Err(timed_out("write")))
     }
@@ -214,8 +281,9 @@ impl AsyncRead for TimedIo {
                 polled
             }
             Poll::Ready(Ok(())) => {
-                if this.state.in_flight() == 0 {
-                    this.state.head_since.lock().get_or_insert_with(Instant::now);
+                let state = &this.place.state;
+                if state.awaits_head() {
+                    state.head_since.lock().get_or_insert_with(Instant::now);
                 }
                 polled
             }
@@ -261,29 +329,32 @@ impl AsyncWrite for TimedIo {
 impl Drop for TimedIo {
     fn drop(&mut self) {
         if let Some(stream) = self.stream.take().filter(|_| self.closed_well && !self.peer_closed) {
-            linger(stream, &self.lingering);
+            linger(stream, self.place.clone(), &self.edge, &self.lingering);
         }
     }
 }
 
 /// Closes our side and reads what still comes, until the peer closes too: bytes left unread would make the system reset
-/// the connection and take our last answer from the peer.
-pub(super) fn linger(stream: Stream, lingering: &TaskTracker) {
+/// the connection and take our last answer from the peer. The connection keeps its place meanwhile.
+pub(super) fn linger(stream: Stream, place: Arc<Place>, edge: &Edge, lingering: &TaskTracker) {
+    let (time, mut left) = (edge.unread_time, edge.unread_bytes_max);
     lingering.spawn(async move {
         let mut tcp = stream.into_tcp();
         let read_on = async {
             tcp.shutdown().await?;
             let mut buffer = [0u8; 4096];
-            let mut left = LINGER_BYTES_MAX;
             while left > 0 {
-                match tcp.read(&mut buffer).await? {
+                match tokio::time::timeout(LINGER, tcp.read(&mut buffer)).await?? {
                     0 => break,
-                    count => left = left.saturating_sub(count),
+                    count => left = left.saturating_sub(count as u64),
                 }
             }
             Ok::<_, io::Error>(())
         };
-        // However it ends, the socket is closed now.
-        let _ = tokio::time::timeout(LINGER, read_on).await;
+        tokio::select! {
+            // However it ends, the socket is closed now.
+            _ = tokio::time::timeout(time, read_on) => {}
+            () = place.state.evict.cancelled() => {}
+        }
     });
 }

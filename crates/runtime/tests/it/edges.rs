@@ -76,39 +76,23 @@ async fn a_body_that_stops_coming_fails_in_its_reader() {
 async fn idle_connections_are_closed_well_in_both_protocols() {
     let server = start(Edge { idle_timeout: SHORT, ..Edge::default() }).await;
     let mut http1 = server.connect().await;
-    assert!(exchange(&mut http1, "/").await.expect("answer").is_some());
+    assert!(exchange(&mut http1, "/trust").await.expect("answer").is_some());
     until_closed(&mut http1).await.expect("a clean end");
 
     let (mut h2, connection) = h2_client(server.connect().await).await;
-    h2.send_request(get("/")).await.expect("response");
+    h2.send_request(get("/trust")).await.expect("response");
     tokio::time::timeout(PATIENCE, connection).await.expect("in time").expect("task").expect("a clean end");
 }
 
 #[tokio::test]
 async fn a_request_that_takes_long_is_not_idle() {
-    let server = start(Edge { idle_timeout: SHORT, ..Edge::default() }).await;
+    let server = start(Edge { stranger_idle_timeout: SHORT, idle_timeout: SHORT, ..Edge::default() }).await;
     let mut stream = server.connect().await;
     stream.write_all(b"GET /hold HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("write");
     server.until_held().await;
     tokio::time::sleep(SHORT * 3).await;
     server.gate.add_permits(1);
     assert!(read_answer(&mut stream).await.expect("answer").is_some());
-}
-
-#[tokio::test]
-async fn connections_over_the_cap_are_closed_and_a_free_place_is_used_again() {
-    let server = start(Edge { max_connections: 1, ..Edge::default() }).await;
-    let mut first = server.connect().await;
-    assert!(exchange(&mut first, "/").await.expect("answer").is_some());
-    let mut second = server.connect().await;
-    assert!(!matches!(exchange(&mut second, "/").await, Ok(Some(_))));
-    drop(first);
-    tokio::time::timeout(PATIENCE, async {
-        while !matches!(exchange(&mut server.connect().await, "/").await, Ok(Some(_))) {}
-    })
-    .await
-    .expect("a free place");
-    assert!(server.stop().await.refused >= 1);
 }
 
 #[tokio::test]
@@ -122,6 +106,22 @@ async fn a_peer_that_does_not_read_its_answer_loses_its_connection() {
     .await
     .expect("its place is free again");
     drop(deaf);
+}
+
+#[tokio::test]
+async fn a_request_that_names_no_host_or_two_is_refused() {
+    let server = start(Edge::default()).await;
+    for hosts in ["", "host: a\r\nhost: a\r\n", "host: a\r\nhost: b\r\n", "host: a b\r\n"] {
+        let mut stream = server.connect().await;
+        stream.write_all(format!("GET / HTTP/1.1\r\n{hosts}\r\n").as_bytes()).await.expect("write");
+        let answer = read_answer(&mut stream).await.expect("answer").expect("answer");
+        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("\"field\":\"host\""), "{hosts:?}: {answer}");
+    }
+    let (mut h2, _connection) = h2_client(server.connect().await).await;
+    let mut request = get("/");
+    request.headers_mut().insert("host", "b".parse().expect("header"));
+    let response = h2.send_request(request).await.expect("response");
+    assert_eq!(response.status(), 400, "a host that is not :authority");
 }
 
 #[tokio::test]

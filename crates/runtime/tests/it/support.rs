@@ -14,7 +14,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PKCS_ED2
 use sluice_runtime::BoxBody;
 use sluice_runtime::body::full;
 use sluice_runtime::config::{InternalTlsConfig, TlsFiles};
-use sluice_runtime::server::{BodyTimeout, ConnInfo, Edge, RequestBody, ServeReport, bind, serve};
+use sluice_runtime::server::{BodyTimeout, ConnHandle, ConnInfo, Edge, RequestBody, ServeReport, bind, serve};
 use sluice_runtime::tls::{InternalTls, ReloadingTls};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
@@ -126,7 +126,10 @@ impl Server {
 /// Bytes of `/large`: more than sockets buffer.
 const LARGE: usize = 64 << 20;
 
-/// `/` says who asks; `/hold` waits for the gate; `/large` is large; a POST says how long its body was, or 408.
+/// Bytes of a body that `/limited` takes, and what it says of more.
+pub(crate) const REFUSED_AT: (usize, u16) = (8 << 20, 413);
+
+/// `/refuse/{status}` answers at once; `/limited` when it has read enough; `/trust` vouches for who asks; `/` says who asks; `/hold` waits for the gate; `/large` is large; a POST says how long its body was, or 408.
 async fn answer(
     request: Request<RequestBody>,
     gate: Arc<Semaphore>,
@@ -134,9 +137,24 @@ async fn answer(
 ) -> Result<Response<BoxBody>, Infallible> {
     let info = request.extensions().get::<ConnInfo>().expect("every request has one").clone();
     let path = request.uri().path().to_owned();
+    if path == "/trust" {
+        request.extensions().get::<ConnHandle>().expect("every request has one").trust();
+    }
     if path == "/hold" {
         held.add_permits(1);
         gate.acquire().await.expect("open").forget();
+    }
+    if let Some(status) = path.strip_prefix("/refuse/") {
+        return Ok(refusal(status.parse().expect("a status")));
+    }
+    if path == "/limited" {
+        let mut body = http_body_util::Limited::new(request.into_body(), REFUSED_AT.0);
+        while let Some(frame) = body.frame().await {
+            if frame.is_err() {
+                return Ok(refusal(REFUSED_AT.1));
+            }
+        }
+        return Ok(Response::new(full("taken")));
     }
     if path == "/large" {
         return Ok(Response::new(full(vec![0u8; LARGE])));
@@ -154,6 +172,12 @@ async fn answer(
         }
     };
     Ok(Response::new(full(text)))
+}
+
+fn refusal(status: u16) -> Response<BoxBody> {
+    let mut response = Response::new(full("refused"));
+    *response.status_mut() = http::StatusCode::from_u16(status).expect("a status");
+    response
 }
 
 /// Reads one HTTP/1.1 answer: head and body as text. `None` when the connection ended cleanly before its first byte.
