@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -135,7 +134,7 @@ impl<D: StreamService + DataPath> App<D> {
         F: Future<Output = Result<Arc<D>, Box<dyn std::error::Error + Send + Sync>>>,
     {
         std::fs::create_dir_all(&config.data_dir)?;
-        let hash_key = hash_key(&config.key_hash_file.read()?)?;
+        let hash_key = HashKey(config.key_hash_file.read_key()?);
         let internal_tls = InternalTls::load(&config.internal_tls)?;
         let public_tls = config.tls.as_ref().map(ReloadingTls::load).transpose()?;
         let kafka = kafka_client(&config.kafka)?;
@@ -285,7 +284,11 @@ impl<D: StreamService + DataPath> App<D> {
         let peer = Peer(Arc::clone(&heartbeats));
         let internal = serve_peers(self.internal, &self.internal_tls, peer, for_peers, internal_stop.clone())?;
         let closing = CancellationToken::new();
-        let edge = EdgeLimits { max_connections: self.config.limits.connections, ..EdgeLimits::default() };
+        let edge = EdgeLimits {
+            max_connections: self.config.limits.connections,
+            max_connections_per_source: self.config.limits.connections_per_peer,
+            ..EdgeLimits::default()
+        };
         let public =
             tokio::spawn(serve(self.public, self.public_tls, edge, move |_| service.clone(), closing.clone(), DRAIN));
 
@@ -435,10 +438,4 @@ fn kafka_client(config: &KafkaConfig) -> Result<Client, BuildError> {
     let security = Security { tls: Some(config.rustls_client_config()?), sasl: Some(sasl) };
     let config = ClientConfig::new(config.bootstrap.clone()).with_security(security).with_client_id("sluice-gateway");
     Ok(Client::new(config)?)
-}
-
-fn hash_key(text: &SecretString) -> Result<HashKey, BuildError> {
-    let mut key = [0; 32];
-    hex::decode_to_slice(text.expose_secret(), &mut key).map_err(|_| BuildError::HashKey)?;
-    Ok(HashKey(key))
 }

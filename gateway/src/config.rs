@@ -8,7 +8,10 @@ use sluice_runtime::config::{
     ByteSize, Faults, InternalTlsConfig, KafkaConfig, ListenAddr, SecretFile, TlsFiles, Validate,
 };
 use sluice_runtime::telemetry::TelemetryConfig;
+use sluice_runtime::tls::{InternalTls, ReloadingTls};
 use sluice_types::limits::{BODY_BYTES_MAX, TenantLimits};
+
+use crate::groups::keyring::Keys;
 
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
@@ -20,6 +23,9 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Listener for tenants: gRPC and HTTP.
     pub public_listen: ListenAddr,
+    /// Lets the public listener be reached from other machines without TLS: a proxy in front of it speaks TLS.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub public_plain: bool,
     /// Listener for other gateways, mutual TLS.
     pub internal_listen: ListenAddr,
     /// `host:port` under which other gateways reach it; absent: the bound address.
@@ -27,6 +33,9 @@ pub struct Config {
     pub internal_advertise: Option<String>,
     /// Listener of health and metrics, plain HTTP.
     pub admin_listen: ListenAddr,
+    /// Lets the admin listener be reached from other machines: a network policy keeps strangers away.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub admin_open: bool,
     /// `host:port` of the control plane's internal listener.
     pub control_plane: String,
     /// `host:port` of billing's internal listener.
@@ -54,12 +63,18 @@ pub struct Config {
     pub telemetry: TelemetryConfig,
 }
 
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
 /// Bounds of the process.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
     /// Connections on the public listener.
     pub connections: usize,
+    /// Of these, connections of one peer address. Behind a proxy that hides its clients' addresses: as many as `connections`.
+    pub connections_per_peer: usize,
     /// Calls at a time.
     pub calls: usize,
     /// Calls at a time of one peer address.
@@ -82,6 +97,7 @@ impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
             connections: 10_000,
+            connections_per_peer: 2_500,
             calls: 8_192,
             calls_per_peer: 4_096,
             streams: 20_000,
@@ -161,6 +177,7 @@ password_file = "/etc/sluice/kafka-password"
 
 [limits]
 connections = 10000
+connections_per_peer = 2500
 calls = 8192
 calls_per_peer = 4096
 streams = 20000
@@ -189,16 +206,42 @@ format = "json"
             let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
             faults.require(port.is_some_and(|p| p.parse::<u16>().is_ok()), key, "must be \"host:port\"");
         }
+        if self.tls.is_none() {
+            let because = "API keys would travel as clear text without [tls]";
+            faults.reachable("public_listen", self.public_listen, self.public_plain, "public_plain", because);
+        }
+        let because = "health and metrics answer whoever asks";
+        faults.reachable("admin_listen", self.admin_listen, self.admin_open, "admin_open", because);
         faults.section("kafka", &self.kafka);
         faults.section("limits", &self.limits);
         faults.section("tenant_defaults", &self.tenant_defaults);
         faults.section("telemetry", &self.telemetry);
+    }
+
+    fn files(&self, faults: &mut Faults) {
+        faults.file("key_hash_file", self.key_hash_file.read_key());
+        faults.file("ack_keys_file", Keys::load(self.ack_keys_file.clone()).map_err(told));
+        if let Some(tls) = &self.tls {
+            faults.file("tls", ReloadingTls::load(tls));
+        }
+        faults.file("internal_tls", InternalTls::load(&self.internal_tls));
+        faults.section_files("kafka", &self.kafka);
+    }
+}
+
+/// An error with what caused it.
+fn told(error: impl std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
     }
 }
 
 impl Validate for LimitsConfig {
     fn faults(&self, faults: &mut Faults) {
         faults.require(self.connections > 0, "connections", "must be at least 1");
+        let of_peer = (1..=self.connections.max(1)).contains(&self.connections_per_peer);
+        faults.require(of_peer, "connections_per_peer", "must be 1 .. `connections`");
         faults.require(self.calls > 0, "calls", "must be at least 1");
         faults.require(self.calls_per_peer > 0, "calls_per_peer", "must be at least 1");
         faults.require(self.streams > 0, "streams", "must be at least 1");
@@ -234,6 +277,21 @@ mod tests {
         assert_eq!(example.limits, LimitsConfig::default());
         assert_eq!(example.tenant_defaults, TenantDefaults::default());
         assert_eq!(TenantLimits::from(example.tenant_defaults), TenantLimits::default());
+    }
+
+    #[test]
+    fn what_would_expose_tenants_is_refused_unless_it_is_meant() {
+        let open = Config::EXAMPLE
+            .replace("admin_listen = \"127.0.0.1:7101\"", "admin_listen = \"0.0.0.0:7101\"")
+            .replace("[tls]\ncert = \"/etc/sluice/public.pem\"\nkey = \"/etc/sluice/public.key\"\n", "");
+        let error = parse::<Config>(&open, Path::new("gateway.toml")).expect_err("two faults");
+        let at: Vec<_> = error.faults.iter().map(|fault| fault.at.as_str()).collect();
+        assert_eq!(at, ["public_listen", "admin_listen"]);
+        assert!(error.to_string().contains("set `public_plain = true`"), "{error}");
+        parse::<Config>(&format!("public_plain = true\nadmin_open = true\n{open}"), Path::new("gateway.toml"))
+            .expect("meant");
+        let laptop = open.replace("\"0.0.0.0:", "\"127.0.0.1:");
+        parse::<Config>(&laptop, Path::new("gateway.toml")).expect("only this machine reaches it");
     }
 
     #[test]

@@ -11,9 +11,6 @@ pub enum BuildError {
     /// A secret cannot be read.
     #[error("read a secret")]
     Secret(#[from] FileError),
-    /// The hash key is not 32 bytes of hex.
-    #[error("key_hash_file must hold 64 hexadecimal digits")]
-    HashKey,
     /// The keys of ack ids cannot be used.
     #[error("load the keys of ack ids")]
     AckKeys(#[from] KeyRingError),

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 
 pub(crate) use files::refuse_world_readable;
-pub use files::{FileError, InternalTlsConfig, KafkaConfig, SecretFile, TlsFiles};
+pub use files::{FileError, InternalTlsConfig, KafkaConfig, SecretFile, TlsFiles, is_weak_key};
 pub use values::{ByteSize, HumanDuration, ListenAddr};
 
 /// Bytes of a configuration file at most.
@@ -28,6 +28,11 @@ pub trait Validate {
 
     /// Reports what is wrong with values that parsed.
     fn faults(&self, faults: &mut Faults) {
+        let _ = faults;
+    }
+
+    /// Reports what is wrong with the files that the values name. Asked by [`load`] only: text alone names no files.
+    fn files(&self, faults: &mut Faults) {
         let _ = faults;
     }
 }
@@ -67,9 +72,35 @@ impl Faults {
 
     /// Checks a section under its key.
     pub fn section(&mut self, key: &str, section: &impl Validate) {
+        self.below(key, |faults| section.faults(faults));
+    }
+
+    /// Checks the files of a section under its key.
+    pub fn section_files(&mut self, key: &str, section: &impl Validate) {
+        self.below(key, |faults| section.files(faults));
+    }
+
+    /// Adds the fault of a file that could not be read or used.
+    pub fn file<T, E: fmt::Display>(&mut self, key: &str, read: Result<T, E>) {
+        if let Err(error) = read {
+            self.add(key, error);
+        }
+    }
+
+    /// Adds a fault if a listener that protects nobody can be reached from other machines, unless the key `allowed_by` says
+    /// that this is meant. `because` says what is at stake.
+    pub fn reachable(&mut self, key: &str, addr: ListenAddr, allowed: bool, allowed_by: &str, because: &str) {
+        let what = format_args!(
+            "is {addr}, which other machines can reach: {because}; listen on 127.0.0.1, or set `{allowed_by} = true` if something \
+             else keeps strangers away"
+        );
+        self.require(allowed || addr.is_loopback(), key, what);
+    }
+
+    fn below(&mut self, key: &str, check: impl FnOnce(&mut Self)) {
         let outer = std::mem::take(&mut self.prefix);
         self.prefix = if outer.is_empty() { key.to_owned() } else { format!("{outer}.{key}") };
-        section.faults(self);
+        check(self);
         self.prefix = outer;
     }
 
@@ -133,7 +164,7 @@ pub fn load<T: DeserializeOwned + Validate>(path: &Path) -> Result<T, ConfigErro
         return Err(whole(format!("is {size} bytes long; at most {FILE_BYTES_MAX} are read")));
     }
     let text = std::fs::read_to_string(path).map_err(|error| whole(format!("cannot be read: {error}")))?;
-    parse(&text, path)
+    judge(&text, path, T::files)
 }
 
 /// The same from text; `path` is for messages only.
@@ -141,6 +172,14 @@ pub fn load<T: DeserializeOwned + Validate>(path: &Path) -> Result<T, ConfigErro
 /// # Errors
 /// As [`load`].
 pub fn parse<T: DeserializeOwned + Validate>(text: &str, path: &Path) -> Result<T, ConfigError> {
+    judge(text, path, |_, _| {})
+}
+
+fn judge<T: DeserializeOwned + Validate>(
+    text: &str,
+    path: &Path,
+    files: impl FnOnce(&T, &mut Faults),
+) -> Result<T, ConfigError> {
     let mut faults = Faults::default();
     let examples = T::EXAMPLE.parse::<toml::Table>().unwrap_or_default();
     let value = match text.parse::<toml::Table>() {
@@ -152,6 +191,7 @@ pub fn parse<T: DeserializeOwned + Validate>(text: &str, path: &Path) -> Result<
     };
     if let Some(value) = &value {
         value.faults(&mut faults);
+        files(value, &mut faults);
     }
     match value {
         Some(value) if faults.found.is_empty() => Ok(value),

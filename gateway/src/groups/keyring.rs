@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 
-use sluice_runtime::config::{FileError, SecretFile};
+use sluice_runtime::config::{FileError, SecretFile, is_weak_key};
 
 const ACK_CONTEXT: &str = "sluice ack id v1";
 const PAGE_CONTEXT: &str = "sluice dead letter page token v1";
@@ -29,6 +29,9 @@ pub enum KeyRingError {
     /// Two lines with one id.
     #[error("ack_keys_file has the id {0} twice")]
     Twice(u8),
+    /// A key that nobody drew at random.
+    #[error("ack_keys_file: the key {0} is not random; make one: openssl rand -hex 32")]
+    Weak(u8),
     /// No line.
     #[error("ack_keys_file holds no key")]
     Empty,
@@ -43,6 +46,8 @@ pub(crate) struct RingKey {
     pub(crate) ack: [u8; 32],
     /// For page tokens.
     pub(crate) page: [u8; 32],
+    /// Whether anybody can guess it.
+    weak: bool,
 }
 
 /// Keys at one moment: at least one.
@@ -74,6 +79,7 @@ impl KeyRing {
                 id,
                 ack: blake3::derive_key(ACK_CONTEXT, &key),
                 page: blake3::derive_key(PAGE_CONTEXT, &key),
+                weak: is_weak_key(&key),
             });
         }
         if keys.is_empty() { Err(KeyRingError::Empty) } else { Ok(Self(keys)) }
@@ -162,7 +168,11 @@ impl Keys {
 }
 
 fn read(file: &SecretFile) -> Result<KeyRing, KeyRingError> {
-    KeyRing::parse(file.read()?.expose_secret())
+    let ring = KeyRing::parse(file.read()?.expose_secret())?;
+    match ring.0.iter().find(|key| key.weak) {
+        Some(key) => Err(KeyRingError::Weak(key.id)),
+        None => Ok(ring),
+    }
 }
 
 fn stamp(file: &SecretFile) -> Stamp {
@@ -204,23 +214,33 @@ mod tests {
         }
     }
 
+    /// A line with a key that could be random.
+    fn random_line(id: u8, first: u8) -> String {
+        let key: Vec<u8> = (0..32).map(|i| first.wrapping_add(i * 7)).collect();
+        format!("{id} {}\n", hex::encode(key))
+    }
+
     #[tokio::test]
-    async fn a_changed_file_is_followed_and_a_broken_one_is_not() {
+    async fn a_changed_file_is_followed_and_a_broken_or_weak_one_is_not() {
         let dir = tempfile::tempdir().expect("directory");
         let path = dir.path().join("keys");
         let write = |text: &str| {
             std::fs::write(&path, text).expect("write");
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("chmod");
         };
-        write(&line(1, 'a'));
+        write(&line(1, '0'));
+        assert!(matches!(Keys::load(SecretFile::new(&path)), Err(KeyRingError::Weak(1))), "zeros");
+        write(&random_line(1, 1));
         let keys = Keys::load(SecretFile::new(&path)).expect("loaded");
         let stop = CancellationToken::new();
         let watching = tokio::spawn(keys.clone().watch(Duration::from_millis(5), stop.clone()));
-        write(&(line(2, 'b') + &line(1, 'a')));
+        write(&(random_line(2, 2) + &random_line(1, 1)));
         while keys.ring().signing().id != 2 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         write("broken");
+        assert!(keys.reload().is_err());
+        write(&line(3, '0'));
         assert!(keys.reload().is_err());
         assert_eq!(keys.ring().signing().id, 2);
         stop.cancel();

@@ -31,7 +31,16 @@ use crate::data::Data;
 
 /// How long anything may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-const HASH_KEY: [u8; 32] = [0xab; 32];
+/// `00 01 02 …`: only what nobody could have drawn at random is refused.
+const KEY: [u8; 32] = {
+    let mut key = [0; 32];
+    let mut i = 0;
+    while i < 32 {
+        key[i] = i as u8;
+        i += 1;
+    }
+    key
+};
 
 pub(crate) struct World {
     pub(crate) stack: Stack,
@@ -53,8 +62,8 @@ impl World {
         }
         let connection = stack.connection().kafka().expect("Kafka");
         write_secret(&dir.path().join("kafka-password"), connection.password(GATEWAY).expect("password"));
-        write_secret(&dir.path().join("key-hash"), &"ab".repeat(32));
-        write_secret(&dir.path().join("ack-ids"), &format!("1 {}", "cd".repeat(32)));
+        write_secret(&dir.path().join("key-hash"), &hex::encode(KEY));
+        write_secret(&dir.path().join("ack-ids"), &format!("1 {}", hex::encode(KEY)));
         write_secret(&dir.path().join("admin-password"), connection.password(ADMIN).expect("password"));
         let config = KafkaConfig {
             bootstrap: connection.bootstrap.clone(),
@@ -249,7 +258,7 @@ impl Tenant {
             Resource::Key(KeyState {
                 key_id: self.key.id().to_string(),
                 account_uid: self.account.to_string(),
-                hash: self.key.hash(&HashKey(HASH_KEY)).0.to_vec().into(),
+                hash: self.key.hash(&HashKey(KEY)).0.to_vec().into(),
                 life: life.into(),
                 expire_time_ms: 0,
             }),

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use sluice_db::{Database, DbConfig};
 use sluice_proto::billing::v1::usage_service_server::UsageServiceServer;
 use sluice_runtime::config::KafkaConfig;
@@ -83,7 +83,7 @@ impl App {
             database,
             owner_url,
             kafka: kafka_client(&config.kafka)?,
-            token_key: token_key(&config.page_token_key_file.read()?)?,
+            token_key: TokenKey::new(config.page_token_key_file.read_key()?),
             fail_points: FailPoints::new(config.testing.crash_at),
             tls: InternalTls::load(&config.internal_tls)?,
             internal,
@@ -248,10 +248,4 @@ fn kafka_client(config: &KafkaConfig) -> Result<Client, BuildError> {
     let security = Security { tls: Some(config.rustls_client_config()?), sasl: Some(sasl) };
     let config = ClientConfig::new(config.bootstrap.clone()).with_security(security).with_client_id("sluice-billing");
     Ok(Client::new(config)?)
-}
-
-fn token_key(hex_text: &SecretString) -> Result<TokenKey, BuildError> {
-    let mut key = [0; 32];
-    hex::decode_to_slice(hex_text.expose_secret(), &mut key).map_err(|_| BuildError::TokenKey)?;
-    Ok(TokenKey::new(key))
 }

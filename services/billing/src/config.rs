@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use sluice_runtime::config::{Faults, InternalTlsConfig, KafkaConfig, ListenAddr, SecretFile, Validate};
 use sluice_runtime::telemetry::TelemetryConfig;
+use sluice_runtime::tls::InternalTls;
 
 use crate::fail_point::FAIL_POINTS;
 
@@ -14,6 +15,9 @@ pub struct Config {
     pub internal_listen: ListenAddr,
     /// Listener of health and metrics, plain HTTP.
     pub admin_listen: ListenAddr,
+    /// Lets the admin listener be reached from other machines: a network policy keeps strangers away.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub admin_open: bool,
     /// Hex of 32 random bytes that page tokens are made with; the same for all instances.
     pub page_token_key_file: SecretFile,
     /// Who we are to the other processes.
@@ -41,6 +45,10 @@ pub struct DatabaseConfig {
     pub app_url_file: SecretFile,
     /// As `sluice_billing_system`: counts.
     pub system_url_file: SecretFile,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// For tests only; never set any of it in production.
@@ -80,11 +88,30 @@ format = "json"
 "#;
 
     fn faults(&self, faults: &mut Faults) {
+        let because = "health and metrics answer whoever asks";
+        faults.reachable("admin_listen", self.admin_listen, self.admin_open, "admin_open", because);
         faults.section("kafka", &self.kafka);
         faults.section("telemetry", &self.telemetry);
         let armed = self.testing.crash_at.as_deref();
         let known = armed.is_none_or(|place| FAIL_POINTS.contains(&place));
         faults.require(known, "testing.crash_at", format_args!("must be one of {FAIL_POINTS:?}, in tests only"));
+    }
+
+    fn files(&self, faults: &mut Faults) {
+        faults.file("page_token_key_file", self.page_token_key_file.read_key());
+        faults.file("internal_tls", InternalTls::load(&self.internal_tls));
+        faults.section_files("kafka", &self.kafka);
+        faults.section_files("database", &self.database);
+    }
+}
+
+impl Validate for DatabaseConfig {
+    fn files(&self, faults: &mut Faults) {
+        if let Some(owner) = &self.owner_url_file {
+            faults.file("owner_url_file", owner.read());
+        }
+        faults.file("app_url_file", self.app_url_file.read());
+        faults.file("system_url_file", self.system_url_file.read());
     }
 }
 

@@ -10,9 +10,6 @@ pub enum BuildError {
     /// A secret cannot be read.
     #[error("read a secret")]
     Secret(#[from] FileError),
-    /// The page token key is not 32 bytes of hex.
-    #[error("page_token_key_file must hold 64 hexadecimal digits")]
-    TokenKey,
     /// Certificates.
     #[error("load certificates")]
     Tls(#[from] TlsError),

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use sluice_db::{Database, DbConfig};
 use sluice_proto::admin::v1::group_service_server::GroupServiceServer;
 use sluice_proto::admin::v1::namespace_service_server::NamespaceServiceServer;
@@ -100,7 +100,8 @@ impl App {
         ])?;
         let secret =
             |what, file: &sluice_runtime::config::SecretFile| file.read().map_err(|error| AppError::File(what, error));
-        let hash_key = hash_key(&secret("key_hash_secret_file", &config.key_hash_secret_file)?)?;
+        let hash_key = config.key_hash_secret_file.read_key();
+        let hash_key = HashKey(hash_key.map_err(|error| AppError::File("key_hash_secret_file", error))?);
         let app_url = secret("database.app_url_file", &config.database.app_url_file)?;
         let system_url = secret("database.system_url_file", &config.database.system_url_file)?;
         let owner_url =
@@ -296,10 +297,4 @@ fn kafka_client(config: &KafkaConfig) -> Result<Client, AppError> {
     let client =
         ClientConfig::new(config.bootstrap.clone()).with_security(security).with_client_id("sluice-control-plane");
     Ok(Client::new(client)?)
-}
-
-fn hash_key(secret: &SecretString) -> Result<HashKey, AppError> {
-    let mut key = [0; 32];
-    hex::decode_to_slice(secret.expose_secret(), &mut key).map_err(|_| AppError::HashKey)?;
-    Ok(HashKey(key))
 }

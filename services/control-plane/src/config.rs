@@ -7,6 +7,7 @@ use sluice_runtime::config::{
     ByteSize, Faults, HumanDuration, InternalTlsConfig, KafkaConfig, ListenAddr, SecretFile, Validate,
 };
 use sluice_runtime::telemetry::TelemetryConfig;
+use sluice_runtime::tls::InternalTls;
 use sluice_types::limits::{GROUPS_PER_NAMESPACE_MAX, TOPIC_PARTITIONS_MAX, TenantLimits};
 
 use crate::crash::CrashPoint;
@@ -25,10 +26,16 @@ pub struct Config {
     pub internal_listen: ListenAddr,
     /// Listener of `sluice.operator.v1`, plain: keep it on loopback.
     pub operator_listen: ListenAddr,
+    /// Lets the operator listener be reached from other machines: something in front of it speaks TLS.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub operator_plain: bool,
     /// The operator's token; made with mode 0600 if it is missing.
     pub operator_token_file: PathBuf,
     /// Listener of health and metrics, plain HTTP.
     pub admin_listen: ListenAddr,
+    /// Lets the admin listener be reached from other machines: a network policy keeps strangers away.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub admin_open: bool,
     /// Who we are to the other processes.
     pub internal_tls: InternalTlsConfig,
     /// The cluster with the internal topics.
@@ -50,6 +57,10 @@ pub struct Config {
     /// For tests only.
     #[serde(default)]
     pub testing: Testing,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// URLs of the database, one per role, each in a file: they hold passwords.
@@ -209,6 +220,10 @@ format = "json"
             && self.environment.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         faults.require(environment, "environment", "must be 1..8 characters of a-z and 0-9");
         faults.require(!self.instance.is_empty(), "instance", "must not be empty");
+        let because = "the operator's token would travel as clear text";
+        faults.reachable("operator_listen", self.operator_listen, self.operator_plain, "operator_plain", because);
+        let because = "health and metrics answer whoever asks";
+        faults.reachable("admin_listen", self.admin_listen, self.admin_open, "admin_open", because);
         faults.section("kafka", &self.kafka);
         faults.section("defaults", &self.defaults);
         faults.section("limits", &self.limits);
@@ -221,6 +236,23 @@ format = "json"
             "testing.crash_at",
             format_args!("must be one of {:?}, in tests only", CrashPoint::STEPS),
         );
+    }
+
+    fn files(&self, faults: &mut Faults) {
+        faults.file("key_hash_secret_file", self.key_hash_secret_file.read_key());
+        faults.file("internal_tls", InternalTls::load(&self.internal_tls));
+        faults.section_files("kafka", &self.kafka);
+        faults.section_files("database", &self.database);
+    }
+}
+
+impl Validate for DatabaseConfig {
+    fn files(&self, faults: &mut Faults) {
+        if let Some(owner) = &self.owner_url_file {
+            faults.file("owner_url_file", owner.read());
+        }
+        faults.file("app_url_file", self.app_url_file.read());
+        faults.file("system_url_file", self.system_url_file.read());
     }
 }
 
@@ -277,9 +309,11 @@ mod tests {
         assert_eq!(example.tenant_defaults, TenantDefaults::default());
         assert_eq!(example.defaults, Defaults::default());
         let wrong = Config::EXAMPLE.replace("\"live\"", "\"LIVE\"").replace("topics = 1000", "topics = 0");
+        let wrong = wrong.replace("operator_listen = \"127.0.0.1", "operator_listen = \"0.0.0.0");
+        let wrong = wrong.replace("admin_listen = \"127.0.0.1", "admin_listen = \"[::]");
         let wrong = format!("{wrong}\n[testing]\ncrash_at = \"somewhere\"\n");
         let error = parse::<Config>(&wrong, Path::new("control-plane.toml")).expect_err("faults");
         let at: Vec<&str> = error.faults.iter().map(|fault| fault.at.as_str()).collect();
-        assert_eq!(at, ["environment", "limits.topics", "testing.crash_at"]);
+        assert_eq!(at, ["environment", "operator_listen", "admin_listen", "limits.topics", "testing.crash_at"]);
     }
 }

@@ -30,9 +30,6 @@ pub enum AppError {
     /// A file of the configuration cannot be used.
     #[error("read the file of {0}")]
     File(&'static str, #[source] sluice_runtime::config::FileError),
-    /// The key hash secret is not 64 hexadecimal digits.
-    #[error("key_hash_secret_file must hold 64 hexadecimal digits (32 bytes)")]
-    HashKey,
     /// The operator's token file cannot be made or used.
     #[error("prepare the operator's token file")]
     OperatorToken(#[source] std::io::Error),

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use sluice_runtime::config::{Faults, InternalTlsConfig, KafkaConfig, ListenAddr, Validate};
 use sluice_runtime::telemetry::TelemetryConfig;
+use sluice_runtime::tls::InternalTls;
 
 use crate::fail_point::FAIL_POINTS;
 
@@ -18,6 +19,9 @@ pub struct Config {
     pub instance: String,
     /// Listener of health and metrics, plain HTTP.
     pub admin_listen: ListenAddr,
+    /// Lets the admin listener be reached from other machines: a network policy keeps strangers away.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub admin_open: bool,
     /// `host:port` of the control plane's internal listener.
     pub control_plane: String,
     /// Replicas of each partition; absent: the cluster's default.
@@ -36,6 +40,10 @@ pub struct Config {
     /// For tests only.
     #[serde(default)]
     pub testing: TestingConfig,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// For tests only; never set any of it in production.
@@ -80,11 +88,18 @@ format = "json"
         let concurrency = (1..=CONCURRENCY_MAX).contains(&self.concurrency);
         faults.require(concurrency, "concurrency", format_args!("must be 1..{CONCURRENCY_MAX}"));
         faults.require(self.replication.is_none_or(|n| n >= 1), "replication", "must be at least 1");
+        let because = "health and metrics answer whoever asks";
+        faults.reachable("admin_listen", self.admin_listen, self.admin_open, "admin_open", because);
         faults.section("kafka", &self.kafka);
         faults.section("telemetry", &self.telemetry);
         let armed = self.testing.crash_at.as_deref();
         let known = armed.is_none_or(|place| FAIL_POINTS.contains(&place));
         faults.require(known, "testing.crash_at", format_args!("must be one of {FAIL_POINTS:?}, in tests only"));
+    }
+
+    fn files(&self, faults: &mut Faults) {
+        faults.file("internal_tls", InternalTls::load(&self.internal_tls));
+        faults.section_files("kafka", &self.kafka);
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::{Faults, Validate};
@@ -14,6 +14,8 @@ use crate::tls::{self, TlsError};
 
 /// Bytes of a secret at most.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
+/// Different bytes that 32 random ones have at least: fewer come once in more than 10^14 keys.
+const KEY_BYTES_DIFFERENT: usize = 16;
 
 /// A file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +35,21 @@ pub enum FileError {
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
+    },
+    /// It is no key.
+    #[error("{path} must hold 64 hexadecimal digits", path = path.display())]
+    NotKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is a key that anybody can guess.
+    #[error(
+        "{path} holds a key that is not random; make one: openssl rand -hex 32",
+        path = path.display()
+    )]
+    WeakKey {
+        /// The file.
+        path: PathBuf,
     },
     /// It holds nothing, or too much.
     #[error("{path} must hold 1..{SECRET_BYTES_MAX} bytes of text", path = path.display())]
@@ -76,6 +93,24 @@ impl SecretFile {
         }
         Ok(SecretString::from(secret))
     }
+
+    /// Reads a key of 32 bytes in hexadecimal.
+    ///
+    /// # Errors
+    /// As [`SecretFile::read`], and for what is no key or nobody drew at random.
+    pub fn read_key(&self) -> Result<[u8; 32], FileError> {
+        let mut key = [0; 32];
+        let text = self.read()?;
+        hex::decode_to_slice(text.expose_secret(), &mut key).map_err(|_| FileError::NotKey { path: self.0.clone() })?;
+        if is_weak_key(&key) { Err(FileError::WeakKey { path: self.0.clone() }) } else { Ok(key) }
+    }
+}
+
+/// Whether a key is one that people write in examples: zeros, one byte, a short pattern.
+pub fn is_weak_key(key: &[u8; 32]) -> bool {
+    let mut seen = [false; 256];
+    key.iter().for_each(|byte| seen[usize::from(*byte)] = true);
+    seen.iter().filter(|seen| **seen).count() < KEY_BYTES_DIFFERENT
 }
 
 fn refuse_wide_mode(path: &Path, metadata: &std::fs::Metadata, refused: u32) -> Result<(), FileError> {
@@ -162,13 +197,38 @@ impl Validate for KafkaConfig {
         }
         faults.require(!self.username.is_empty(), "username", "must not be empty");
     }
+
+    fn files(&self, faults: &mut Faults) {
+        faults.file("ca", self.rustls_client_config());
+        faults.file("password_file", self.password());
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use secrecy::ExposeSecret;
-
     use super::*;
+
+    fn file(path: &Path, text: &str) -> SecretFile {
+        std::fs::write(path, text).expect("write");
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).expect("chmod");
+        SecretFile::new(path)
+    }
+
+    #[test]
+    fn a_key_that_nobody_drew_at_random_is_refused() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("key");
+        for guessable in ["00".repeat(32), "ab".repeat(32), "0123456789abcdef".repeat(4)] {
+            let error = file(&path, &guessable).read_key().expect_err("guessable").to_string();
+            assert!(error.contains("not random") && !error.contains(&guessable), "{error}");
+        }
+        assert!(matches!(file(&path, "12").read_key(), Err(FileError::NotKey { .. })));
+        let mut key = [0; 32];
+        for _ in 0..1_000 {
+            aws_lc_rs::rand::fill(&mut key).expect("random bytes");
+            assert_eq!(file(&path, &hex::encode(key)).read_key().expect("a key"), key);
+        }
+    }
 
     #[test]
     fn a_secret_that_others_can_read_is_refused() {

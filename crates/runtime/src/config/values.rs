@@ -170,6 +170,11 @@ impl ListenAddr {
     pub const fn addr(self) -> SocketAddr {
         self.0
     }
+
+    /// Whether only this machine can reach it.
+    pub fn is_loopback(self) -> bool {
+        self.0.ip().to_canonical().is_loopback()
+    }
 }
 
 impl From<SocketAddr> for ListenAddr {

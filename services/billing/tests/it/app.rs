@@ -39,7 +39,8 @@ async fn config(database: &str, ca: &Ca, dir: &Path) -> Config {
     Config {
         internal_listen: ListenAddr::loopback(0),
         admin_listen: ListenAddr::loopback(0),
-        page_token_key_file: secret(dir, "page-token", &"5a".repeat(32)),
+        admin_open: false,
+        page_token_key_file: secret(dir, "page-token", &"000102030405060708090a0b0c0d0e0f".repeat(2)),
         internal_tls: identity(ca, dir, ROLE),
         kafka: KafkaConfig {
             bootstrap: kafka.bootstrap.clone(),

@@ -92,11 +92,13 @@ impl Plant {
         let config = Config {
             instance: "control-plane-1".into(),
             environment: "test".into(),
-            key_hash_secret_file: secret("key-hash", &"5a".repeat(32)),
+            key_hash_secret_file: secret("key-hash", &"000102030405060708090a0b0c0d0e0f".repeat(2)),
             internal_listen: ListenAddr::loopback(0),
             operator_listen: ListenAddr::loopback(0),
+            operator_plain: false,
             operator_token_file: dir.path().join("operator.token"),
             admin_listen: ListenAddr::loopback(0),
+            admin_open: false,
             internal_tls: certificate(&ca, dir.path(), ROLE, "control-plane-1"),
             kafka: KafkaConfig {
                 bootstrap: kafka.bootstrap.clone(),

@@ -64,6 +64,7 @@ impl World {
         Config {
             instance: instance.into(),
             admin_listen: ListenAddr::loopback(0),
+            admin_open: false,
             control_plane: self.plane.addr.to_string(),
             replication: Some(1),
             concurrency: 8,
