@@ -1,8 +1,10 @@
 //! API keys: `sl_{environment}_{key id}_{secret}_{crc}`.
 //!
 //! The prefix lets secret scanners find a leaked key; the CRC-32 of all before it makes a typo cost no look-up. The key id
-//! is a uid; the secret is 160 random bits in base32. Only a keyed BLAKE3 hash of the secret is ever stored, so neither the
-//! database nor the control log can be turned into keys without the hashing key.
+//! is a uid; the secret is 160 random bits in base32. Only a keyed BLAKE3 hash of environment, id and secret is ever stored, so
+//! neither the database nor the control log can be turned into keys without the hashing key, and a key works only with the
+//! environment it was made for: a `live` key cannot be passed off as a `dev` one. Hashes of keys made before that bound id and
+//! secret only; they still match.
 
 use std::fmt;
 use std::str::FromStr;
@@ -72,16 +74,23 @@ impl ApiKey {
 
     /// The hash to store.
     pub fn hash(&self, key: &HashKey) -> SecretHash {
-        let mut hasher = blake3::Hasher::new_keyed(&key.0);
-        hasher.update(self.id.to_string().as_bytes());
-        hasher.update(b":");
-        hasher.update(self.secret.as_bytes());
-        SecretHash(*hasher.finalize().as_bytes())
+        self.hash_of(key, &[self.environment.as_bytes(), b":"])
     }
 
     /// Whether the stored hash is this key's, in constant time.
     pub fn matches(&self, key: &HashKey, stored: &SecretHash) -> bool {
-        self.hash(key).0.ct_eq(&stored.0).into()
+        (self.hash(key).0.ct_eq(&stored.0) | self.hash_of(key, &[]).0.ct_eq(&stored.0)).into()
+    }
+
+    fn hash_of(&self, key: &HashKey, before: &[&[u8]]) -> SecretHash {
+        let mut hasher = blake3::Hasher::new_keyed(&key.0);
+        for part in before {
+            hasher.update(part);
+        }
+        hasher.update(self.id.to_string().as_bytes());
+        hasher.update(b":");
+        hasher.update(self.secret.as_bytes());
+        SecretHash(*hasher.finalize().as_bytes())
     }
 }
 
@@ -151,6 +160,18 @@ mod tests {
         assert!(!ApiKey::generate("dev").matches(&hash_key, &key.hash(&hash_key)));
         assert!(!parsed.matches(&HashKey([8; 32]), &key.hash(&hash_key)));
         assert!(!format!("{key:?}").contains(&*key.secret));
+    }
+
+    #[test]
+    fn a_key_works_only_with_the_environment_it_was_made_for() {
+        let hash_key = HashKey([7; 32]);
+        let live = ApiKey::generate("live");
+        let passed_off = ApiKey { environment: "dev".into(), ..live.clone() };
+        assert!(passed_off.expose().parse::<ApiKey>().is_ok(), "its form is good");
+        assert!(!passed_off.matches(&hash_key, &live.hash(&hash_key)));
+        // Made before the environment was bound.
+        let old = live.hash_of(&hash_key, &[]);
+        assert!(live.matches(&hash_key, &old));
     }
 
     #[test]
