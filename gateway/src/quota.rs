@@ -1,4 +1,4 @@
-//! Limits of one tenant at this gateway: requests, bytes in, bytes out, bytes in flight.
+//! Limits of one tenant at this gateway: requests, calls to the other services, bytes in, bytes out, bytes in flight.
 //!
 //! Rates are GCRA, one atomic word each, so a check costs nanoseconds and takes no lock. Bytes are logical record bytes; they
 //! are taken by whoever knows them (the produce handler before it sends, the fetch handler after it read). A refusal names
@@ -17,6 +17,9 @@ use sluice_types::{ErrorKind, Reason};
 
 /// What a limit grants at once, in milliseconds of its rate. Short, so that a second's bytes stay near the rate.
 const BURST_MS: u64 = 250;
+/// Calls to the control plane and to billing a second, and at once: of their own, so that a busy data plane does not lock a tenant
+/// out of its administration, nor a script that administrates stop its data.
+const FORWARDED: Rate = Rate { units_per_second: 200, burst_units: 400 };
 /// When to come back when too much is in flight: nobody knows when that ends.
 const IN_FLIGHT_RETRY: Duration = Duration::from_millis(100);
 
@@ -26,6 +29,7 @@ pub struct TenantLimiter {
     epoch: Instant,
     limits: ArcSwap<TenantLimits>,
     requests: Gcra,
+    forwarded: Gcra,
     ingress: Gcra,
     egress: Gcra,
     in_flight: Arc<AtomicU64>,
@@ -34,9 +38,11 @@ pub struct TenantLimiter {
 /// Where a caller stands with its request rate, for `RateLimit-*`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateState {
-    /// Requests a second.
+    /// Requests a second, in the long run.
+    pub per_second: u64,
+    /// Requests that could come at once after a pause.
     pub limit: u64,
-    /// Requests that could follow at once.
+    /// Requests that could follow at once now.
     pub remaining: u64,
     /// Until all of the burst is free again.
     pub reset: Duration,
@@ -49,6 +55,7 @@ impl TenantLimiter {
             epoch: Instant::now(),
             limits: ArcSwap::from_pointee(limits),
             requests: Gcra::new(),
+            forwarded: Gcra::new(),
             ingress: Gcra::new(),
             egress: Gcra::new(),
             in_flight: Arc::new(AtomicU64::new(0)),
@@ -65,13 +72,14 @@ impl TenantLimiter {
         **self.limits.load()
     }
 
-    /// Takes one request.
-    pub fn take_request(&self) -> Result<RateState, Error> {
-        let rate = rate_of(self.limits().requests_per_second);
-        match self.requests.request(rate, 1, self.now()) {
-            Decision::Accepted { remaining } => Ok(state(rate, remaining)),
-            Decision::Refused { retry_after } => Err(refused("requests_per_second", rate, retry_after)),
-        }
+    /// Takes one request; gives where the tenant stands now.
+    pub fn take_request(&self) -> (RateState, Result<(), Error>) {
+        take_one(&self.requests, "requests_per_second", rate_of(self.limits().requests_per_second), self.now())
+    }
+
+    /// Takes one call to another service.
+    pub fn take_forwarded(&self) -> (RateState, Result<(), Error>) {
+        take_one(&self.forwarded, "admin_calls_per_second", FORWARDED, self.now())
     }
 
     /// Takes the logical bytes of a produce call; nothing may be sent before it is `Ok`.
@@ -217,9 +225,16 @@ fn rate_of(units_per_second: u64) -> Rate {
     Rate { units_per_second: units_per_second.max(1), burst_units: (units_per_second * BURST_MS / 1000).max(1) }
 }
 
-fn state(rate: Rate, remaining: u64) -> RateState {
-    let used = rate.burst_units.saturating_sub(remaining);
-    RateState { limit: rate.units_per_second, remaining, reset: duration_for(used, rate) }
+fn take_one(gcra: &Gcra, name: &'static str, rate: Rate, now: u64) -> (RateState, Result<(), Error>) {
+    let state =
+        |remaining, reset| RateState { per_second: rate.units_per_second, limit: rate.burst_units, remaining, reset };
+    match gcra.request(rate, 1, now) {
+        Decision::Accepted { remaining } => {
+            let used = rate.burst_units.saturating_sub(remaining);
+            (state(remaining, duration_for(used, rate)), Ok(()))
+        }
+        Decision::Refused { retry_after } => (state(0, retry_after), Err(refused(name, rate, retry_after))),
+    }
 }
 
 fn check(gcra: &Gcra, name: &'static str, units_per_second: u64, units: u64, now: u64) -> Result<(), Error> {
@@ -307,7 +322,30 @@ mod tests {
         assert!(limiter.take_ingress(100).is_ok(), "larger than the burst: into debt");
         assert!(limiter.take_ingress(1).is_err());
         limiter.set_limits(TenantLimits { requests_per_second: 4, ..TenantLimits::default() });
-        assert_eq!(limiter.take_request().expect("the first").limit, 4);
-        assert!(limiter.take_request().is_err());
+        let (state, taken) = limiter.take_request();
+        assert!(taken.is_ok());
+        assert_eq!((state.per_second, state.limit, state.remaining), (4, 1, 0));
+        assert!(limiter.take_request().1.is_err());
+    }
+
+    #[test]
+    fn what_remains_is_never_more_than_the_limit_nor_much_less_after_one_call() {
+        let limiter = TenantLimiter::new(TenantLimits { requests_per_second: 10_000, ..TenantLimits::default() });
+        let (state, _) = limiter.take_request();
+        assert_eq!((state.limit, state.remaining, state.per_second), (2_500, 2_499, 10_000));
+    }
+
+    #[test]
+    fn administration_and_data_have_rates_of_their_own() {
+        let limiter = TenantLimiter::new(TenantLimits { requests_per_second: 1, ..TenantLimits::default() });
+        while limiter.take_request().1.is_ok() {}
+        assert!(limiter.take_forwarded().1.is_ok(), "data that is over its limit locks nobody out");
+        let refused = loop {
+            if let (_, Err(error)) = limiter.take_forwarded() {
+                break error;
+            }
+        };
+        assert_eq!(refused.reason, Reason::RateLimited);
+        assert!(refused.message.contains("200 admin calls a second"), "{}", refused.message);
     }
 }

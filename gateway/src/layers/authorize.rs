@@ -21,7 +21,7 @@ pub const DATA_SERVICE: &str = "sluice.stream.v1.StreamService";
 /// Records by group. Its calls name groups.
 pub const CONSUMER_SERVICE: &str = "sluice.stream.v1.ConsumerService";
 /// The services whose calls are decided here.
-const DECIDED_HERE: &[&str] = &[DATA_SERVICE, CONSUMER_SERVICE];
+pub(super) const DECIDED_HERE: &[&str] = &[DATA_SERVICE, CONSUMER_SERVICE];
 
 /// The layer.
 pub struct Authorize {

@@ -71,6 +71,9 @@ fn finish(headers: &mut HeaderMap, request_id: &str, facts: &Facts) {
     }
     if let Some(rate) = facts.rate {
         headers.insert(HeaderName::from_static("ratelimit-limit"), rate.limit.into());
+        if let Ok(policy) = HeaderValue::from_str(&format!("{};w=1;burst={}", rate.per_second, rate.limit)) {
+            headers.insert(HeaderName::from_static("ratelimit-policy"), policy);
+        }
         headers.insert(HeaderName::from_static("ratelimit-remaining"), rate.remaining.into());
         let reset = rate.reset.as_secs() + u64::from(rate.reset.subsec_nanos() > 0);
         headers.insert(HeaderName::from_static("ratelimit-reset"), reset.into());

@@ -16,11 +16,12 @@ use tonic::Status;
 use sluice_runtime::statuses;
 use sluice_types::error::Error;
 
+use crate::layers::authorize::DECIDED_HERE;
 use crate::layers::body_limit::declared_length;
 use crate::layers::call::Call;
 use crate::layers::{Answer, Inner, Middleware, Next, Request, call_of};
 use crate::ports::Body;
-use crate::quota::{InFlightGuard, ProcessBytes, RateState, TenantLimiter};
+use crate::quota::{InFlightGuard, ProcessBytes, TenantLimiter};
 
 const PRODUCE: &str = "records.produce";
 
@@ -77,16 +78,10 @@ impl Middleware for Quota {
 }
 
 fn take_request(call: &Call, limiter: &TenantLimiter) -> Result<(), Error> {
-    let taken = limiter.take_request();
-    call.facts.lock().rate = Some(match &taken {
-        Ok(state) => *state,
-        Err(error) => RateState {
-            limit: limiter.limits().requests_per_second,
-            remaining: 0,
-            reset: error.retry_after.unwrap_or_default(),
-        },
-    });
-    taken.map(drop)
+    let data = call.target.rpc().is_none_or(|rpc| DECIDED_HERE.contains(&rpc.service));
+    let (state, taken) = if data { limiter.take_request() } else { limiter.take_forwarded() };
+    call.facts.lock().rate = Some(state);
+    taken
 }
 
 /// A body whose bytes are held as they come.
