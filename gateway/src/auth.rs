@@ -5,6 +5,7 @@
 //! the gateway may be behind or cold; what cannot be checked is UNAVAILABLE, never UNAUTHENTICATED, which would make a client
 //! throw a good key away.
 
+mod again;
 pub mod failures;
 pub mod lookup;
 pub mod verify;

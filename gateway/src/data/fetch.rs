@@ -58,7 +58,21 @@ impl Data {
         let wish = check(&request, &topic)?;
         call.limiter.check_egress()?;
         let until = answer_by(call);
-        let (answer, bytes) = Fetch { data: self, call, topic: &topic, wish: &wish, until }.run().await?;
+        let fetch = Fetch { data: self, call, topic: &topic, wish: &wish, until };
+        // What waits is given up when its caller may not go on; what came is given to who still may have it.
+        let still = |call: &DataCall| match call.topic("topic", &request.topic)?.topic_uid == topic.topic_uid {
+            true => Ok(()),
+            // Deleted and made again: another topic.
+            false => Err(Error::not_found(&request.topic)),
+        };
+        let (answer, bytes) = match wish.wait.is_zero() {
+            true => {
+                let fetched = fetch.run().await?;
+                call.holds(still)?;
+                fetched
+            }
+            false => call.while_holds(still, fetch.run()).await?,
+        };
         let records = answer.records.len() as u64;
         call.limiter.charge_egress(bytes);
         self.meter.delivered(&topic, wish.partition, records, bytes);

@@ -47,6 +47,8 @@ struct World {
     tenant: TenantUid,
     physical: TopicName,
     topic: TopicUid,
+    account: AccountUid,
+    key: KeyUid,
     source: String,
     tasks: TaskSet,
     _files: tempfile::TempDir,
@@ -113,16 +115,48 @@ impl World {
         .await
         .expect("data path");
         let view = view_of(tenant, namespace, topic, partitions, compacted);
+        let (account, key) = (AccountUid::random(), KeyUid::random());
         assert!(data.ready(&physical, partitions).await);
         let source = format!("gw-test/{boot}");
-        Self { data, admin, view, tenant, physical, topic, source, tasks, _files: files }
+        let world = Self { data, admin, view, tenant, physical, topic, account, key, source, tasks, _files: files };
+        world.put_account(1, "*");
+        world.put_key(1, Life::Active, 0);
+        world
+    }
+
+    fn apply(&self, version: i64, resource: Resource) {
+        let tenant_uid = self.tenant.to_string();
+        let record = ControlRecord { version, tenant_uid, resource: Some(resource), ..Default::default() };
+        self.view.index().apply(record).expect("a good record");
+    }
+
+    /// The account owns what it is granted.
+    fn put_account(&self, version: i64, resource: &str) {
+        let state = control::AccountState {
+            uid: self.account.to_string(),
+            id: "ci".into(),
+            life: Life::Active.into(),
+            grants: vec![control::Grant { role: "owner".into(), resource: resource.into() }],
+        };
+        self.apply(version, Resource::Account(state));
+    }
+
+    fn put_key(&self, version: i64, life: Life, expire_time_ms: i64) {
+        let state = control::KeyState {
+            key_id: self.key.to_string(),
+            account_uid: self.account.to_string(),
+            hash: vec![0; 32].into(),
+            life: life.into(),
+            expire_time_ms,
+        };
+        self.apply(version, Resource::Key(state));
     }
 
     fn call_within(&self, wait: Duration) -> DataCall {
         let principal = Principal {
-            account: AccountUid::random(),
+            account: self.account,
             account_id: "ci".into(),
-            credential: Credential::ApiKey(KeyUid::random()),
+            credential: Credential::ApiKey(self.key),
             grants: Arc::new([Grant { role: sluice_types::Role::Owner, resource: "*".into() }]),
         };
         let context = OpContext {

@@ -36,6 +36,32 @@ async fn records_are_read_by_every_position() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_long_poll_ends_when_its_caller_may_not_read_any_more() {
+    let invalid = (ErrorKind::Unauthenticated, Reason::CredentialInvalid);
+    let revoke: fn(&World) = |world| world.put_key(2, Life::Gone, 0);
+    let expire: fn(&World) = |world| world.put_key(2, Life::Active, records::now_ms() + 300);
+    let take_grant: fn(&World) = |world| world.put_account(2, "namespaces/other");
+    let cases = [(revoke, invalid), (expire, invalid), (take_grant, (ErrorKind::NotFound, Reason::ResourceNotFound))];
+    for (lose, wanted) in cases {
+        let world = World::new(1).await;
+        let request = FetchRequest {
+            start: Some(Start::Position(Position::Latest.into())),
+            wait: Some(wkt::Duration::from_millis(8_000)),
+            ..Default::default()
+        };
+        let (fetched, ()) = tokio::join!(world.fetch(request), async {
+            lose(&world);
+            // Published after the loss, and before the poll would be over.
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            let record = sluice_wire::OutRecord { value: Some("secret".into()), ..Default::default() };
+            world.admin.produce_batch(world.physical.as_str(), 0, &[record], WITHIN).await.expect("published");
+        });
+        let error = fetched.expect_err("nothing is delivered");
+        assert_eq!((error.kind, error.reason), wanted);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_long_poll_returns_with_the_first_record_or_after_its_wait() {
     let world = World::new(1).await;
     let request = |wait| FetchRequest {

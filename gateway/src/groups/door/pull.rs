@@ -13,6 +13,7 @@ use crate::data::encode::{IntoJson, answer_json};
 use crate::data::{answer_by, time_left};
 use crate::groups::door::delivery::{Received, messages};
 use crate::groups::door::dispatching::{Asking, NoAnswer};
+use crate::groups::door::standing::CONSUME;
 use crate::groups::door::{Shared, fields};
 use crate::groups::model::{ResolvedGroup, TakeWish, Taken};
 use crate::ports::DataCall;
@@ -61,8 +62,15 @@ impl Shared {
         let group = self.group(call, &request.group, &request.topics, until).await?;
         let wish = check(&request)?;
         let wait_until = until.min(Instant::now() + wish.wait);
+        let still = |call: &DataCall| match call.group("group", &group.name, CONSUME)?.group_uid == group.group_uid {
+            true => Ok(()),
+            // Deleted and made again: another group.
+            false => Err(Error::not_found(&group.name)),
+        };
         loop {
-            let (taken, held) = self.round(call, &group, &wish, wait_until, until).await?;
+            // A question that is given up is one that the dispatcher has not answered: it takes nothing out.
+            let round = self.round(call, &group, &wish, wait_until, until);
+            let (taken, held) = call.while_holds(still, round).await?;
             if taken.records.is_empty() && Instant::now() < wait_until && !self.closing.is_cancelled() {
                 continue;
             }

@@ -14,7 +14,23 @@ async fn bad_fields_are_named_and_what_is_not_the_callers_does_not_exist() {
     let shop = Shop::open().await;
     bad_fields(&shop).await;
     strangers(&shop).await;
+    a_pull_ends_with_its_key(&shop).await;
     shop.close().await;
+}
+
+/// Revokes the key, so it comes last.
+async fn a_pull_ends_with_its_key(shop: &Shop) {
+    // Empties what is there, so that the pull waits.
+    while shop.post(0, "pull", &json!({"wait": "1s"})).await.1["records"].as_array().is_some_and(|r| !r.is_empty()) {}
+    let waiting = json!({"wait": "20s"});
+    let ((status, answer), offset) = tokio::join!(shop.post(0, "pull", &waiting), async {
+        let offset = shop.world.publish(&shop.tenant.key_state(2, Life::Gone)).await;
+        shop.world.applied(&shop.gateways[0], offset).await;
+        shop.produce("after").await;
+        offset
+    });
+    assert!(offset > 0);
+    assert_eq!((status, &answer["records"]), (StatusCode::UNAUTHORIZED, &Value::Null), "{answer}");
 }
 
 async fn bad_fields(shop: &Shop) {
