@@ -44,6 +44,7 @@ use crate::groups::owner::MemberOwners;
 use crate::groups::remote::Remotes;
 use crate::groups::serve::{self as serve_groups, ServeParts};
 use crate::layers::audit::AuditSink;
+use crate::layers::browsers::Origins;
 use crate::layers::stack::{Edge, StackParts, stack};
 use crate::members::{self, Heartbeats};
 use crate::metrics::GatewayMetrics;
@@ -278,7 +279,8 @@ impl<D: StreamService + DataPath> App<D> {
             body_bytes_max: self.config.limits.body.bytes(),
             in_flight_bytes_max: self.config.limits.in_flight.bytes(),
         };
-        let service = Edge(stack(parts, self.router));
+        let origins = Origins::new(&self.config.browser_origins);
+        let service = Edge { stack: stack(parts, self.router), origins };
         let internal_stop = CancellationToken::new();
         let for_peers = ServeParts { local: Arc::clone(&dispatchers) as Arc<_>, view, applied };
         let peer = Peer(Arc::clone(&heartbeats));

@@ -12,6 +12,7 @@ use sluice_runtime::tls::{InternalTls, ReloadingTls};
 use sluice_types::limits::{BODY_BYTES_MAX, TenantLimits};
 
 use crate::groups::keyring::Keys;
+use crate::layers::browsers::is_origin;
 
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
@@ -48,6 +49,9 @@ pub struct Config {
     /// Certificate of the public listener; absent: no TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsFiles>,
+    /// Origins whose pages may call from a browser: `https://console.example.com`, or `*` for all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub browser_origins: Vec<String>,
     /// Who we are to the other processes.
     pub internal_tls: InternalTlsConfig,
     /// The cluster with the internal topics and the tenants' topics.
@@ -159,6 +163,7 @@ control_plane = "control-plane.internal:7200"
 billing = "billing.internal:7300"
 key_hash_file = "/etc/sluice/key-hash.key"
 ack_keys_file = "/etc/sluice/ack-ids.keys"
+browser_origins = ["https://console.example.com"]
 
 [tls]
 cert = "/etc/sluice/public.pem"
@@ -205,6 +210,12 @@ format = "json"
         for (key, address) in [("control_plane", &self.control_plane), ("billing", &self.billing)] {
             let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
             faults.require(port.is_some_and(|p| p.parse::<u16>().is_ok()), key, "must be \"host:port\"");
+        }
+        for origin in self.browser_origins.iter().filter(|origin| !is_origin(origin)) {
+            faults.add(
+                "browser_origins",
+                format_args!("`{origin}` is not \"https://host\", with a port if need be, or \"*\""),
+            );
         }
         if self.tls.is_none() {
             let because = "API keys would travel as clear text without [tls]";

@@ -16,6 +16,8 @@
 //! | 11 | [`audit`] | sees what authorization and handlers deny |
 //! | 12 | [`authorize`] | may they |
 //!
+//! Around them all, [`stack::Edge`] answers what HTTP asks beside the calls ([`browsers`]).
+//!
 //! Layers below `rescue` fail with [`Error`]; above it nothing fails.
 
 pub mod admit;
@@ -23,6 +25,7 @@ pub mod audit;
 pub mod authenticate;
 pub mod authorize;
 pub mod body_limit;
+pub mod browsers;
 pub mod call;
 pub mod catch_panic;
 pub mod deadline;

@@ -135,7 +135,8 @@ impl<D: StreamService + DataPath, C: ForwardContext> Service<Request> for Router
                 Target::Grpc(rpc) => with_request_id(id, served.grpc(rpc, request)).await,
                 Target::Http(route) => with_request_id(id, served.http(route.clone(), request)).await,
                 Target::Open => served.open(request).await,
-                Target::Nowhere(error) => Err(crate::layers::call::nowhere(call.protocol, error)),
+                Target::Nowhere(error) => Err(crate::layers::call::nowhere(call.protocol, error, request.uri().path())),
+                Target::Foreign(format) => Err(crate::layers::call::foreign(format)),
             }
         })
     }

@@ -171,7 +171,7 @@ impl HttpRule {
         }
         let (last, front) = parts.split_last()?;
         let last = match self.verb {
-            Some(verb) => last.rsplit_once(':').filter(|(_, v)| *v == verb)?.0,
+            Some(verb) => split_verb(last).filter(|(_, v)| *v == verb)?.0,
             None => last,
         };
         let mut all = front.iter().chain(std::iter::once(&last)).zip(self.segments);
@@ -186,7 +186,7 @@ impl HttpRule {
         let mut value = String::new();
         for (i, part) in parts.iter().enumerate().take(var.end).skip(var.start) {
             let part = match self.verb {
-                Some(_) if i + 1 == parts.len() => part.rsplit_once(':').map_or(*part, |(front, _)| front),
+                Some(_) if i + 1 == parts.len() => split_verb(part).map_or(*part, |(front, _)| front),
                 _ => part,
             };
             if i > var.start {
@@ -246,6 +246,14 @@ impl HttpRule {
         }
         Ok(path)
     }
+}
+
+/// What is before and after the colon of a verb, which careful clients write as `%3A`: no name has a colon, so both mean the
+/// same.
+fn split_verb(part: &str) -> Option<(&str, &str)> {
+    let colons = [":", "%3A", "%3a"].into_iter();
+    let (at, len) = colons.filter_map(|colon| Some((part.rfind(colon)?, colon.len()))).max()?;
+    Some((&part[..at], &part[at + len..]))
 }
 
 /// Decodes one segment; `None` for a broken escape or bytes that are not UTF-8.

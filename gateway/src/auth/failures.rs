@@ -9,11 +9,10 @@ use std::time::{Duration, Instant};
 
 use moka::sync::Cache;
 
+use sluice_runtime::server::source_of;
 use sluice_types::error::Error;
 use sluice_types::gcra::{Decision, Gcra, Rate};
 use sluice_types::{ErrorKind, Reason};
-
-use crate::layers::admit::peer_group;
 
 const PEERS_MAX: u64 = 100_000;
 const IDLE: Duration = Duration::from_secs(60);
@@ -34,7 +33,7 @@ impl Failures {
 
     /// Counts a failure; gives what to answer instead of `error` when there were too many.
     pub fn count(&self, peer: IpAddr, error: Error) -> Error {
-        let limiter = self.peers.get_with(peer_group(peer), Arc::default);
+        let limiter = self.peers.get_with(source_of(peer), Arc::default);
         let now = u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX);
         match limiter.request(self.rate, 1, now) {
             Decision::Accepted { .. } => error,

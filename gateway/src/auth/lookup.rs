@@ -2,7 +2,7 @@
 //!
 //! Within a budget, so that random keys do not become its load: 50 a second per gateway, 5 a second per peer. Callers with
 //! the same key share one question. "No such key" is remembered for less than a second, which no client can notice: a key
-//! made now is in the view before its maker hears of it.
+//! made now is in the view before its maker hears of it. Nobody whose key works asks here, so what is remembered harms none.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,11 +15,11 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 
 use sluice_proto::internal::control::v1::ControlRecord;
+use sluice_runtime::server::source_of;
 use sluice_types::error::Error;
 use sluice_types::gcra::{Decision, Gcra, Rate};
 use sluice_types::{KeyUid, Reason};
 
-use crate::layers::admit::peer_group;
 use crate::metrics::LookupMetrics;
 use crate::ports::BoxFuture;
 use crate::view::View;
@@ -99,6 +99,11 @@ impl KeyLookup {
         }
     }
 
+    /// The answer about this key did not help: for a moment nobody asks again.
+    pub fn in_vain(&self, id: KeyUid) {
+        self.absent.insert(id, ());
+    }
+
     /// The question about this key: one under way, or a new one if the budgets allow it.
     fn join(&self, id: KeyUid, peer: IpAddr) -> Result<Option<Asked>, Error> {
         let mut asked = self.asked.lock();
@@ -106,7 +111,7 @@ impl KeyLookup {
             return Ok(Some(under_way.clone()));
         }
         let now = u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let of_peer = self.peers.get_with(peer_group(peer), Arc::default);
+        let of_peer = self.peers.get_with(source_of(peer), Arc::default);
         let within = |limiter: &Gcra, rate| match limiter.request(rate, 1, now) {
             Decision::Accepted { .. } => Ok(()),
             Decision::Refused { retry_after } => {

@@ -26,8 +26,10 @@ pub struct Verified {
 pub enum Verdict {
     /// It holds.
     Good(Verified),
-    /// It does not work: wrong secret, revoked, expired, or its account or tenant is gone.
+    /// The secret is right, and yet it does not work: revoked, expired, or its account or tenant is gone.
     Bad,
+    /// Somebody has the key's id and not its secret.
+    Wrong,
     /// The view lacks the key, its account or its tenant.
     Unknown,
 }
@@ -36,7 +38,10 @@ pub enum Verdict {
 pub fn verify(view: &View, hash_key: &HashKey, key: &ApiKey, now: SystemTime) -> Verdict {
     let Some(entry) = view.key(key.id()) else { return Verdict::Unknown };
     // The secret first: without it nobody learns anything of the rest, not even that it is missing here.
-    if !entry.active || !key.matches(hash_key, &entry.hash) || !entry.works_at(now) {
+    if !key.matches(hash_key, &entry.hash) {
+        return Verdict::Wrong;
+    }
+    if !entry.works_at(now) {
         return Verdict::Bad;
     }
     let account = view.account(entry.account_uid);

@@ -1,21 +1,32 @@
 //! Layer 5: what is too much is refused at once, before it costs anything.
 //!
 //! Two counts of calls in flight: of the process, and per peer address, so that one peer cannot take all places. An IPv6
-//! peer is its /64: whoever has one address there has them all.
+//! peer is its /64: whoever has one address there has them all. And a count of long calls per connection, below what HTTP/2
+//! lets it have: consumers that wait leave room on their connection for the calls that settle what they got.
 
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use dashmap::DashMap;
 
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use tonic::Status;
+
+use sluice_runtime::server::{ConnHandle, LongCall, source_of};
 use sluice_types::error::Error;
 use sluice_types::{ErrorKind, Reason};
 
 use crate::layers::{Answer, Inner, Middleware, Next, Request, call_of};
+use crate::ports::Body;
 
 const RETRY_AFTER: Duration = Duration::from_millis(250);
+/// Long calls of one connection: of its 1,000 HTTP/2 streams, these leave 100 for others.
+pub const LONG_CALLS_PER_CONNECTION: usize = 900;
 
 /// The layer.
 pub struct Admit {
@@ -41,7 +52,7 @@ impl Admit {
     }
 
     fn enter(&self, peer: IpAddr) -> Result<Place, Error> {
-        let peer = peer_group(peer);
+        let peer = source_of(peer);
         let place = Place { peer, running: Arc::clone(&self.running), peers: Arc::clone(&self.peers) };
         let running = self.running.fetch_add(1, Ordering::Relaxed);
         let of_peer = {
@@ -85,19 +96,47 @@ impl Middleware for Admit {
     const NAME: &'static str = "admit";
 
     async fn handle<S: Inner>(&self, request: Request, next: Next<'_, S>) -> Answer {
-        let _place = self.enter(call_of(&request)?.peer)?;
-        next.run(request).await
+        let call = call_of(&request)?;
+        let _place = self.enter(call.peer)?;
+        let connection = request.extensions().get::<ConnHandle>().filter(|_| call.target.is_long());
+        let Some(connection) = connection else { return next.run(request).await };
+        let long = connection.long_call(LONG_CALLS_PER_CONNECTION).ok_or_else(too_many_long)?;
+        let answer = next.run(request).await?;
+        Ok(answer.map(|inner| Body::new(Long { inner, _call: long })))
     }
 }
 
-/// The addresses that count as one peer.
-pub fn peer_group(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(v6) => {
-            let s = v6.segments();
-            IpAddr::from([s[0], s[1], s[2], s[3], 0, 0, 0, 0])
-        }
-        v4 => v4,
+fn too_many_long() -> Error {
+    Error::new(
+        ErrorKind::ResourceExhausted,
+        Reason::Overloaded,
+        format!(
+            "{LONG_CALLS_PER_CONNECTION} streams and calls that wait are open on this connection, the limit; open another connection"
+        ),
+    )
+    .with_retry_after(RETRY_AFTER)
+}
+
+/// The answer to a long call, which goes on until its body ends.
+struct Long {
+    inner: Body,
+    _call: LongCall,
+}
+
+impl http_body::Body for Long {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
     }
 }
 

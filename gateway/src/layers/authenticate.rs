@@ -2,22 +2,29 @@
 //!
 //! A call to nowhere ends here with 404 or UNIMPLEMENTED, whoever calls. Health and reflection pass without a credential.
 //! After a stop of the process the view catches up first ([`Freshness`]), or a revoked key would still work.
+//!
+//! A wrong secret goes the way of an unknown key: the control plane is asked, within the same budgets, and the refusal leaves no
+//! sooner than [`REFUSED_AFTER`]. So neither the answer nor its time tells a stranger whether a key's id exists.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, header};
 
+use sluice_runtime::server::ConnHandle;
 use sluice_types::api_key::{ApiKey, HashKey};
 use sluice_types::error::Error;
 use sluice_types::{ErrorKind, Reason};
 
 use crate::auth::{Failures, KeyLookup, Verdict, Verified, verify};
-use crate::layers::call::{Target, nowhere};
+use crate::layers::call::{Target, foreign, nowhere};
 use crate::layers::deadline::Deadline;
 use crate::layers::{Answer, Inner, Middleware, Next, Request, call_of};
 use crate::view::View;
 use crate::view::freshness::Freshness;
+
+/// A refused key is answered no sooner: longer than the control plane mostly takes.
+pub const REFUSED_AFTER: Duration = Duration::from_millis(50);
 
 /// The layer.
 pub struct Authenticate {
@@ -48,20 +55,30 @@ impl Middleware for Authenticate {
     async fn handle<S: Inner>(&self, mut request: Request, next: Next<'_, S>) -> Answer {
         let call = call_of(&request)?;
         match &call.target {
-            Target::Nowhere(error) => return Err(nowhere(call.protocol, error)),
+            Target::Nowhere(error) => return Err(nowhere(call.protocol, error, request.uri().path())),
+            Target::Foreign(format) => return Err(foreign(format)),
             Target::Open => return next.run(request).await,
             Target::Grpc(_) | Target::Http(_) => {}
         }
         let deadline = request.extensions().get::<Deadline>();
         self.freshness.ensure(deadline.map_or(Duration::MAX, Deadline::patience)).await?;
         let verified = match bearer(request.headers()) {
-            Ok(key) => self.check(&key, call.peer).await.map(|verified| Authenticated { key, verified }),
+            Ok(key) => match self.check(&key, call.peer).await {
+                Ok(verified) => Ok(Authenticated { key, verified }),
+                Err(error) => {
+                    tokio::time::sleep(REFUSED_AFTER.saturating_sub(call.started.elapsed())).await;
+                    Err(error)
+                }
+            },
             Err(error) => Err(error),
         };
         let authenticated = verified.map_err(|error| match error.kind {
             ErrorKind::Unauthenticated => self.failures.count(call.peer, error),
             _ => error,
         })?;
+        if let Some(connection) = request.extensions().get::<ConnHandle>() {
+            connection.trust();
+        }
         {
             let mut facts = call.facts.lock();
             facts.tenant = Some(authenticated.verified.tenant.uid);
@@ -76,16 +93,20 @@ impl Middleware for Authenticate {
 
 impl Authenticate {
     async fn check(&self, key: &ApiKey, peer: std::net::IpAddr) -> Result<Verified, Error> {
-        let verdict = match verify(&self.view, &self.hash_key, key, SystemTime::now()) {
-            Verdict::Unknown if self.lookup.ask(key.id(), peer).await? => {
-                verify(&self.view, &self.hash_key, key, SystemTime::now())
-            }
-            verdict => verdict,
-        };
-        match verdict {
-            Verdict::Good(verified) => Ok(verified),
-            Verdict::Bad | Verdict::Unknown => Err(invalid()),
+        let look = || verify(&self.view, &self.hash_key, key, SystemTime::now());
+        match look() {
+            Verdict::Good(verified) => return Ok(verified),
+            Verdict::Bad => return Err(invalid()),
+            Verdict::Wrong | Verdict::Unknown => {}
         }
+        if self.lookup.ask(key.id(), peer).await? {
+            if let Verdict::Good(verified) = look() {
+                return Ok(verified);
+            }
+            // What is there and does not help is remembered as what is not there would be.
+            self.lookup.in_vain(key.id());
+        }
+        Err(invalid())
     }
 }
 

@@ -11,6 +11,7 @@ use sluice_proto::{Audience, RouteError, RouteMatch, Rpc, match_route, rpc_by_pa
 use sluice_types::error::Error;
 use sluice_types::{AccountUid, ErrorKind, Reason, Revision, TenantUid};
 
+use crate::layers::browsers;
 use crate::quota::RateState;
 
 /// How the caller speaks.
@@ -52,6 +53,8 @@ pub enum Target {
     Open,
     /// Nowhere.
     Nowhere(RouteError),
+    /// A gRPC call whose messages are in another format than protobuf.
+    Foreign(Box<str>),
 }
 
 /// Services that need no credential.
@@ -60,8 +63,11 @@ const OPEN_SERVICES: &[&str] =
 
 impl Target {
     /// Finds it.
-    pub fn of(protocol: Protocol, method: &http::Method, path: &str) -> Self {
+    pub fn of(protocol: Protocol, method: &http::Method, path: &str, headers: &http::HeaderMap) -> Self {
         match protocol {
+            Protocol::Grpc if foreign_format(headers).is_some() => {
+                Self::Foreign(foreign_format(headers).unwrap_or_default().into())
+            }
             Protocol::Grpc if OPEN_SERVICES.iter().any(|open| path.starts_with(open)) => Self::Open,
             Protocol::Grpc => match rpc_by_path(path).filter(|rpc| rpc.audience == Audience::Tenant) {
                 Some(rpc) => Self::Grpc(rpc),
@@ -79,7 +85,7 @@ impl Target {
         match self {
             Self::Grpc(rpc) => Some(rpc),
             Self::Http(route) => Some(route.rpc),
-            Self::Open | Self::Nowhere(_) => None,
+            Self::Open | Self::Nowhere(_) | Self::Foreign(_) => None,
         }
     }
 
@@ -88,29 +94,52 @@ impl Target {
         self.rpc().is_some_and(|rpc| rpc.client_streaming)
     }
 
+    /// Whether it may go on for long because nothing happens: streams of answers, and questions that wait for records.
+    pub fn is_long(&self) -> bool {
+        self.rpc().is_some_and(|rpc| rpc.server_streaming || matches!(rpc.method, "Fetch" | "Pull"))
+    }
+
     /// A word for logs and metrics, from a fixed set.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Grpc(rpc) => rpc.method,
             Self::Http(route) => route.rpc.method,
             Self::Open => "open",
-            Self::Nowhere(_) => "nowhere",
+            Self::Nowhere(_) | Self::Foreign(_) => "nowhere",
         }
     }
+}
+
+/// The format of the messages of a gRPC call, if it is not protobuf: `json` of `application/grpc+json`.
+fn foreign_format(headers: &http::HeaderMap) -> Option<&str> {
+    let content_type = headers.get(http::header::CONTENT_TYPE)?.to_str().unwrap_or("+unknown");
+    let format = content_type.split(';').next()?.trim().strip_prefix("application/grpc")?.strip_prefix('+')?;
+    (format != "proto").then_some(format)
+}
+
+/// The error for messages in another format.
+pub(crate) fn foreign(format: &str) -> Error {
+    Error::new(
+        ErrorKind::Unimplemented,
+        Reason::MalformedBody,
+        format!(
+            "messages in the format `{format}` are not understood; send protobuf as `application/grpc`, or JSON over HTTP"
+        ),
+    )
 }
 
 /// The metadata key under which a 405 carries its `Allow`.
 pub(crate) const ALLOW: &str = "allow";
 
-/// The error for a call that goes nowhere.
-pub(crate) fn nowhere(protocol: Protocol, error: &RouteError) -> Error {
+/// The error for a call to a path that goes nowhere.
+pub(crate) fn nowhere(protocol: Protocol, error: &RouteError, path: &str) -> Error {
     let what = "this service has no such method or path; the API reference lists them";
     match (error, protocol) {
         (RouteError::NotFound, Protocol::Grpc) => Error::new(ErrorKind::Unimplemented, Reason::RouteNotFound, what),
         (RouteError::NotFound, Protocol::Http) => Error::new(ErrorKind::NotFound, Reason::RouteNotFound, what),
         (RouteError::MethodNotAllowed { allow }, _) => {
             Error::new(ErrorKind::Unimplemented, Reason::RouteNotFound, format!("this path takes {allow}"))
-                .with_metadata(ALLOW, allow.clone())
+                .with_metadata(ALLOW, browsers::allow(path).unwrap_or_else(|| allow.clone()))
         }
         (RouteError::Malformed { field }, _) => Error::invalid(*field, "in the path is not well percent-encoded UTF-8"),
     }

@@ -54,7 +54,7 @@ fn identify(request: &Request) -> Call {
     Call {
         request_id: request_id(headers),
         protocol,
-        target: Target::of(protocol, request.method(), request.uri().path()),
+        target: Target::of(protocol, request.method(), request.uri().path(), headers),
         traceparent: traceparent(headers),
         peer: conn.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |conn| conn.peer.ip().to_canonical()),
         started: Instant::now(),

@@ -13,6 +13,8 @@ use crate::layers::call::{ALLOW, Call, Protocol};
 use crate::layers::{Answer, Inner, Middleware, Next, Request, Response, call_of};
 use crate::ports::Body;
 
+const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
+
 /// The layer.
 pub struct Rescue;
 
@@ -37,7 +39,12 @@ fn rescue(call: &Call, error: &Error) -> Response {
         _ => {}
     }
     match call.protocol {
-        Protocol::Grpc => statuses::to_tonic(error, &call.request_id).into_http(),
+        Protocol::Grpc => {
+            let mut response: Response = statuses::to_tonic(error, &call.request_id).into_http();
+            // A client that sent another encoding chooses one of these.
+            response.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity,gzip"));
+            response
+        }
         Protocol::Http => match allow_of(error) {
             Some(allow) => method_not_allowed(error, allow, &call.request_id),
             None => statuses::to_http(error, &call.request_id).map(Body::new),

@@ -21,6 +21,7 @@ use crate::layers::audit::{Audit, AuditSink};
 use crate::layers::authenticate::Authenticate;
 use crate::layers::authorize::Authorize;
 use crate::layers::body_limit::BodyLimit;
+use crate::layers::browsers::{Asked, Origins};
 use crate::layers::call::Protocol;
 use crate::layers::catch_panic::CatchPanic;
 use crate::layers::deadline::Deadlines;
@@ -94,7 +95,12 @@ pub fn stack(parts: StackParts, handler: impl Inner) -> impl Inner {
 
 /// A stack as a listener takes it: any body in, no error out.
 #[derive(Clone)]
-pub struct Edge<S>(pub S);
+pub struct Edge<S> {
+    /// The layers around the handler.
+    pub stack: S,
+    /// Whose pages may call.
+    pub origins: Origins,
+}
 
 /// A request body that may be allowed to be silent.
 pub trait Patient: Sized {
@@ -129,15 +135,19 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
         let protocol = Protocol::of(request.headers());
+        let asked = Asked::of(&self.origins, &mut request);
+        if let Some(response) = asked.options(&request) {
+            return Box::pin(async move { Ok(response) });
+        }
         // On a stream of requests silence is no fault.
         let rpc = sluice_proto::rpc_by_path(request.uri().path()).filter(|_| protocol == Protocol::Grpc);
         let streams = rpc.is_some_and(|rpc| rpc.client_streaming);
         let request: Request = request.map(|body| Body::new(if streams { body.patient() } else { body }));
-        let call = self.0.call(request);
+        let call = self.stack.call(request);
         Box::pin(async move {
-            Ok(match call.await {
+            let response = match call.await {
                 Ok(response) => response.map(boxed),
                 // Only what fails above the rescue layer comes here, which is nothing we know of.
                 Err(error) => {
@@ -147,7 +157,8 @@ where
                         Protocol::Http => statuses::to_http(&error, ""),
                     }
                 }
-            })
+            };
+            Ok(asked.finish(response))
         })
     }
 }

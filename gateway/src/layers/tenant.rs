@@ -50,7 +50,7 @@ impl Middleware for Tenant {
         if self.catch_up(request.headers()).await? {
             match verify(&self.view, &self.hash_key, &key, SystemTime::now()) {
                 Verdict::Good(again) => verified = again,
-                Verdict::Bad | Verdict::Unknown => return Err(invalid()),
+                Verdict::Bad | Verdict::Wrong | Verdict::Unknown => return Err(invalid()),
             }
         }
         // Taken before the handler works: its answer is based on at least this.

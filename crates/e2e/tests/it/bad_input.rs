@@ -237,12 +237,12 @@ async fn bodies_that_never_come(cases: &mut Cases) -> Result<()> {
 
 async fn routes(cases: &mut Cases) {
     for (method, path, allow) in [
-        ("PUT", "/v1/tenant", "GET"),
-        ("DELETE", "/v1/tenant", "GET"),
-        ("PATCH", "/v1/namespaces/prod/topics/orders/records", "GET, POST"),
-        ("DELETE", "/v1/namespaces", "GET, POST"),
-        ("GET", "/v1/namespaces/prod/topics/orders:listOffsets", "POST"),
-        ("POST", "/v1/namespaces/prod/topics/orders:metadata", "GET"),
+        ("PUT", "/v1/tenant", "GET, HEAD, OPTIONS"),
+        ("DELETE", "/v1/tenant", "GET, HEAD, OPTIONS"),
+        ("PATCH", "/v1/namespaces/prod/topics/orders/records", "GET, POST, HEAD, OPTIONS"),
+        ("DELETE", "/v1/namespaces", "GET, POST, HEAD, OPTIONS"),
+        ("GET", "/v1/namespaces/prod/topics/orders:listOffsets", "POST, OPTIONS"),
+        ("POST", "/v1/namespaces/prod/topics/orders:metadata", "GET, HEAD, OPTIONS"),
     ] {
         let what = format!("{method} {path}");
         let answer = cases.http(&what, (method, path), &[], b"", (405, "ROUTE_NOT_FOUND"), &["this path takes"]).await;

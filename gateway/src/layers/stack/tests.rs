@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use sluice_proto::internal::control::v1::control_record::Resource;
 use sluice_proto::internal::control::v1::{self as control, ControlRecord, Life};
-use sluice_runtime::server::ConnInfo;
+use sluice_runtime::server::{ConnHandle, ConnInfo};
 use sluice_types::api_key::ApiKey;
 use sluice_types::error::Error;
 use sluice_types::{AccountUid, KeyUid, Revision, TenantUid};
@@ -97,6 +97,15 @@ impl World {
         self.apply(version, Resource::Tenant(state));
     }
 
+    fn grant(&self, version: i64, role: &str, resource: &str) {
+        let grants = vec![control::Grant { role: role.into(), resource: resource.into() }];
+        let uid = self.account.to_string();
+        self.apply(
+            version,
+            Resource::Account(control::AccountState { uid, id: "ci".into(), life: Life::Active.into(), grants }),
+        );
+    }
+
     fn put_key(&self, key: &ApiKey, version: i64, life: Life, expire_time_ms: i64) {
         self.apply(
             version,
@@ -132,7 +141,8 @@ impl World {
             body_bytes_max: 1000,
             in_flight_bytes_max: 10_000,
         };
-        Edge(stack(parts, tower::service_fn(handler)))
+        let origins = Origins::new(&["https://console.example.com".to_owned()]);
+        Edge { stack: stack(parts, tower::service_fn(handler)), origins }
     }
 
     fn get(&self, path: &str) -> http::request::Builder {
@@ -191,7 +201,7 @@ async fn a_good_answer_carries_request_id_revision_and_rate() {
     let (parts, _) = send(&edge, world.get(FETCH).method("POST").header("x-request-id", "mine")).await;
     assert_eq!(parts.headers["x-request-id"], "mine");
     assert_eq!(parts.headers["sluice-revision"], Revision { topic_id: LOG, offset: 9 }.to_string());
-    for name in ["ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"] {
+    for name in ["ratelimit-limit", "ratelimit-policy", "ratelimit-remaining", "ratelimit-reset"] {
         assert!(parts.headers.contains_key(name), "{name}");
     }
 }
@@ -232,7 +242,34 @@ async fn every_bad_key_gets_the_same_answer() {
     }
     assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "{answers:#?}");
     assert_eq!(reason(&answers[0]), "CREDENTIAL_INVALID");
-    assert_eq!(world.asked.load(Ordering::Relaxed), 1, "only the unknown id was asked for");
+    assert_eq!(world.asked.load(Ordering::Relaxed), 2, "a wrong secret is asked for as an unknown id is");
+}
+
+#[tokio::test]
+async fn neither_answer_nor_time_nor_budget_tells_whether_a_key_exists() {
+    let wrong_secret = |world: &World| {
+        let other = ApiKey::generate("dev").expose();
+        let secret = other.split('_').nth(3).expect("a secret").to_owned();
+        with_crc(&format!("sl_dev_{}_{secret}", world.key.id()))
+    };
+    let refused = async |edge: &Edge<_>, key: &str| {
+        let before = Instant::now();
+        let (parts, body) =
+            send(edge, http::Request::builder().uri(FETCH).header("authorization", format!("Bearer {key}"))).await;
+        (parts.status, reason(&body).to_owned(), before.elapsed() >= crate::layers::authenticate::REFUSED_AFTER)
+    };
+    for down in [false, true] {
+        let mut world = World::new();
+        world.control_plane_down = down;
+        let edge = world.edge(fine);
+        let unknown = ApiKey::generate("dev").expose();
+        // Also when it is asked again, and beyond what one address may ask.
+        for _ in 0..8 {
+            let (known, unknown) = (refused(&edge, &wrong_secret(&world)).await, refused(&edge, &unknown).await);
+            assert_eq!(known, unknown);
+            assert!(known.2, "no sooner than all others");
+        }
+    }
 }
 
 fn with_crc(body: &str) -> String {
@@ -311,6 +348,106 @@ async fn routes_that_do_not_exist_are_named_in_both_protocols() {
         let (parts, _) = send(&edge, request).await;
         assert_eq!((parts.status, &parts.headers["grpc-status"]), (StatusCode::OK, &"12".parse().expect("header")));
     }
+}
+
+#[tokio::test]
+async fn what_http_asks_beside_the_calls_is_answered() {
+    let world = World::new();
+    let edge = world.edge(|request: Request| async move {
+        assert_eq!(request.method(), "GET");
+        Ok(http::Response::new(Body::new(Full::new(Bytes::from_static(b"1234")))))
+    });
+    let metadata = "/v1/namespaces/prod/topics/orders:metadata";
+    let peer: SocketAddr = ([192, 0, 2, 7], 4000).into();
+    let conn = ConnInfo { peer, local: peer, client: None, alpn: None, tls: false };
+    let head = world.get("/v1/tenant").method("HEAD").extension(conn).body(Full::default()).expect("request");
+    let Ok(response) = edge.clone().call(head).await;
+    assert_eq!((response.status(), &response.headers()["content-length"]), (StatusCode::OK, &"4".parse().expect("4")));
+    assert!(response.into_body().collect().await.expect("body").to_bytes().is_empty());
+
+    let stream = "/v1/namespaces/prod/groups/billing:stream";
+    let (parts, _) = send(&edge, world.get(stream).method("HEAD")).await;
+    assert_eq!(parts.status, StatusCode::METHOD_NOT_ALLOWED, "HEAD must not begin a stream");
+
+    let (parts, _) = send(&edge, http::Request::builder().method("OPTIONS").uri(metadata)).await;
+    assert_eq!(
+        (parts.status, &parts.headers["allow"]),
+        (StatusCode::NO_CONTENT, &"GET, HEAD, OPTIONS".parse().expect("value"))
+    );
+    world.grant(2, "owner", "*");
+    for colon in [":", "%3A", "%3a"] {
+        let (parts, body) = send(&edge, world.get(&metadata.replace(':', colon))).await;
+        assert_eq!(parts.status, StatusCode::OK, "a colon is a colon however it is written: {colon} {body}");
+    }
+    let (parts, body) = send(&edge, world.get(metadata).method("DELETE")).await;
+    assert_eq!((parts.status, reason(&body)), (StatusCode::METHOD_NOT_ALLOWED, "ROUTE_NOT_FOUND"));
+    assert_eq!(parts.headers["allow"], "GET, HEAD, OPTIONS");
+    let (parts, _) = send(&edge, http::Request::builder().method("OPTIONS").uri("/v2/x")).await;
+    assert_eq!(parts.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn pages_of_named_origins_may_call_and_others_may_not() {
+    let world = World::new();
+    let edge = world.edge(fine);
+    let preflight = |origin: &str| {
+        let request = http::Request::builder().method("OPTIONS").uri(FETCH).header("origin", origin);
+        let asked = "authorization,content-type,x-record-header-color";
+        request.header("access-control-request-method", "POST").header("access-control-request-headers", asked)
+    };
+    let (parts, _) = send(&edge, preflight("https://console.example.com")).await;
+    assert_eq!(parts.status, StatusCode::NO_CONTENT, "browsers send no credential with it");
+    assert_eq!(parts.headers["access-control-allow-origin"], "https://console.example.com");
+    assert!(parts.headers["access-control-allow-methods"].to_str().expect("text").contains("POST"));
+    assert!(parts.headers["access-control-allow-headers"].to_str().expect("text").contains("x-record-header-color"));
+    let (parts, _) = send(&edge, preflight("https://elsewhere.example")).await;
+    assert!(!parts.headers.contains_key("access-control-allow-origin"));
+
+    // Errors can be read, too.
+    for (origin, may) in [("https://console.example.com", true), ("https://elsewhere.example", false)] {
+        let (parts, _) = send(&edge, http::Request::builder().uri(FETCH).header("origin", origin)).await;
+        assert_eq!(parts.status, StatusCode::UNAUTHORIZED);
+        assert_eq!(parts.headers.contains_key("access-control-allow-origin"), may);
+        assert_eq!(parts.headers["vary"], "origin");
+    }
+}
+
+#[tokio::test]
+async fn grpc_in_another_format_or_encoding_is_told_what_is_understood() {
+    let world = World::new();
+    let edge = world.edge(fine);
+    let path = "/sluice.stream.v1.StreamService/Fetch";
+    let request = world.get(path).method("POST").header("content-type", "application/grpc+json");
+    let (parts, _) = send(&edge, request).await;
+    assert_eq!((parts.status, &parts.headers["grpc-status"]), (StatusCode::OK, &"12".parse().expect("header")));
+    let text = parts.headers["grpc-message"].to_str().expect("text");
+    assert!(text.contains("json") && text.contains("application/grpc"), "{text}");
+    assert_eq!(parts.headers["grpc-accept-encoding"], "identity,gzip");
+}
+
+#[tokio::test]
+async fn calls_that_wait_leave_room_on_their_connection_for_those_that_settle() {
+    let world = World::new();
+    world.grant(2, "owner", "*");
+    let edge = world.edge(|_| async { Ok(http::Response::new(Body::new(Full::new(Bytes::from_static(b"{}"))))) });
+    let connection = ConnHandle::default();
+    let call = async |method: &str, path: &str| {
+        let peer: SocketAddr = ([192, 0, 2, 7], 4000).into();
+        let conn = ConnInfo { peer, local: peer, client: None, alpn: None, tls: false };
+        let request = world.get(path).method(method).extension(conn).extension(connection.clone());
+        let Ok(response) = edge.clone().call(request.body(Full::<Bytes>::default()).expect("request")).await;
+        response
+    };
+    let mut waiting = Vec::new();
+    for _ in 0..crate::layers::admit::LONG_CALLS_PER_CONNECTION {
+        waiting.push(call("GET", FETCH).await);
+    }
+    assert!(waiting.iter().all(|answer| answer.status() == StatusCode::OK));
+    // Their answers are not read to the end yet.
+    assert_eq!(call("GET", FETCH).await.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(call("POST", "/v1/namespaces/prod/groups/billing:ack").await.status(), StatusCode::OK);
+    waiting.pop();
+    assert_eq!(call("GET", FETCH).await.status(), StatusCode::OK);
 }
 
 #[tokio::test]

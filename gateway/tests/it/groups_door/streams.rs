@@ -105,6 +105,11 @@ async fn events_flow_over_http_and_a_drain_tells_clients_to_go_elsewhere() {
     let url = shop.gateways[0].url(&format!("/v1/{GROUP}:stream?encoding=text"));
     let answer = reqwest::Client::new().get(url).bearer_auth(shop.tenant.key.expose()).send().await.expect("an answer");
     assert_eq!(answer.headers()["content-type"], "text/event-stream");
+    assert_eq!(
+        answer.headers()["cache-control"],
+        "no-store, no-transform",
+        "or a proxy would compress and collect events"
+    );
     let mut body = answer.bytes_stream();
     let mut text = String::new();
     let mut consume = Stream::open(&shop, 0, 0).await;
