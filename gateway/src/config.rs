@@ -306,6 +306,29 @@ mod tests {
     }
 
     #[test]
+    fn keys_that_anybody_can_guess_are_named_beside_all_other_faults() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("directory");
+        let secret = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).expect("write");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("chmod");
+            path.to_string_lossy().into_owned()
+        };
+        let text = Config::EXAMPLE
+            .replace("/etc/sluice/key-hash.key", &secret("hash", &"0".repeat(64)))
+            .replace("/etc/sluice/ack-ids.keys", &secret("ack", &format!("1 {}\n", "0".repeat(64))))
+            .replace("/etc/sluice/kafka-password", &secret("password", "hush"))
+            .replace("admin_listen = \"127.0.0.1", "admin_listen = \"0.0.0.0");
+        let error = sluice_runtime::config::load::<Config>(Path::new(&secret("gateway.toml", &text)));
+        let error = error.expect_err("zeros are no keys");
+        let at: Vec<_> = error.faults.iter().map(|fault| fault.at.as_str()).collect();
+        // The certificates of the example are not there, either.
+        assert_eq!(at, ["admin_listen", "key_hash_file", "ack_keys_file", "tls", "internal_tls", "kafka.ca"]);
+        assert_eq!(error.to_string().matches("is not random").count(), 2, "{error}");
+    }
+
+    #[test]
     fn all_faults_come_together() {
         let wrong = Config::EXAMPLE
             .replace("id = \"gateway-a\"", "id = \"Gateway A\"")
