@@ -174,12 +174,14 @@ impl<D: StreamService + DataPath> App<D> {
             channel: control_plane,
             signer: signer.clone(),
             audience: "control-plane",
+            decides_by_grants: false,
             unavailable: Reason::ControlPlaneUnavailable,
         });
         let usage = Forward::new(ToService {
             channel: billing,
             signer,
             audience: "billing",
+            decides_by_grants: true,
             unavailable: Reason::BillingUnavailable,
         });
         let (router, grpc_health) =

@@ -53,6 +53,8 @@ pub struct ToService {
     pub signer: CallerSigner,
     /// Its role.
     pub audience: &'static str,
+    /// It decides by the grants it is told; otherwise it knows them itself.
+    pub decides_by_grants: bool,
     /// What its absence is called.
     pub unavailable: Reason,
 }
@@ -66,6 +68,10 @@ impl ForwardContext for ToService {
         let context = call.extensions.get::<Arc<OpContext>>();
         let context = context.ok_or_else(|| refuse(Error::internal("a call to forward has no context")))?;
         let claims = CallerClaims::from_context(context).map_err(refuse)?;
+        let claims = match self.decides_by_grants {
+            true => claims.with_grants_on(&context.principal.grants, call.resource.unwrap_or_default()),
+            false => claims,
+        };
         let token = self.signer.sign(self.audience, call.rpc.path, call.message, &claims);
         let mut metadata = MetadataMap::new();
         let mut put = |key: &'static str, value: &str| match MetadataValue::try_from(value) {

@@ -15,4 +15,4 @@ pub use channel::{CALL_MAX, internal_channel};
 pub use layer::{CallerLayer, CallerService};
 pub use role::{RequireRole, RoleService};
 pub use signed::{SignedChannel, call_as};
-pub use token::{CALLER_KEY, CallerSigner, CallerVerifier, TOKEN_LIFE, TokenError};
+pub use token::{CALLER_KEY, CLOCK_SKEW_MAX, CallerSigner, CallerVerifier, TOKEN_LIFE, TokenError};

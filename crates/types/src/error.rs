@@ -137,6 +137,8 @@ reasons! {
     CredentialInvalid = "CREDENTIAL_INVALID",
     /// The credential cannot be checked at the moment.
     CredentialUnverified = "CREDENTIAL_UNVERIFIED",
+    /// One process of the service could not verify another, for instance because their clocks differ.
+    CallerUnverified = "CALLER_UNVERIFIED",
     /// The tenant is switched off.
     TenantSuspended = "TENANT_SUSPENDED",
     /// The principal lacks the permission.

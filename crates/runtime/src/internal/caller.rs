@@ -25,7 +25,8 @@ pub struct CallerClaims {
     pub account_id: String,
     /// The API key that was shown.
     pub key_uid: KeyUid,
-    /// What the account may do, as the gateway's view has it.
+    /// What the account may do on the call's resource, as the gateway's view has it; empty for calls to those who know it
+    /// themselves.
     pub grants: Vec<Grant>,
     /// `x-request-id`.
     pub request_id: String,
@@ -38,7 +39,7 @@ pub struct CallerClaims {
 }
 
 impl CallerClaims {
-    /// Of an authenticated call.
+    /// Of an authenticated call, without grants.
     ///
     /// # Errors
     /// The caller is not a tenant's API key: such calls are not forwarded.
@@ -52,12 +53,25 @@ impl CallerClaims {
             account_uid: context.principal.account,
             account_id: context.principal.account_id.clone(),
             key_uid,
-            grants: context.principal.grants.to_vec(),
+            grants: Vec::new(),
             request_id: context.request_id.to_string(),
             peer_ip: context.peer,
             traceparent: context.traceparent.as_deref().map(str::to_owned),
             deadline_ms: u64::try_from(context.remaining().as_millis()).unwrap_or(u64::MAX),
         })
+    }
+
+    /// With those grants that say something of a resource, one of each role: so few that any account's fit into a token. An
+    /// empty resource is the tenant.
+    #[must_use]
+    pub fn with_grants_on(mut self, grants: &[Grant], resource: &str) -> Self {
+        self.grants.clear();
+        for grant in grants.iter().filter(|grant| grant.covers(resource)) {
+            if self.grants.iter().all(|held| held.role != grant.role) {
+                self.grants.push(grant.clone());
+            }
+        }
+        self
     }
 
     /// The context for handlers of the receiving process. Only for claims out of a verified token.
@@ -79,15 +93,16 @@ impl CallerClaims {
     }
 }
 
-/// The claims as they stand in a token.
+/// The claims as they stand in a token. A gateway may be newer than who reads it: claims that are not known here are left
+/// out, and so are roles, which then grant nothing.
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct WireClaims {
     tenant_uid: String,
     tenant_id: String,
     account_uid: String,
     account_id: String,
     key_uid: String,
+    #[serde(default)]
     grants: Vec<(String, String)>,
     request_id: String,
     peer_ip: Option<IpAddr>,
@@ -115,14 +130,15 @@ impl From<&CallerClaims> for WireClaims {
 impl WireClaims {
     /// `None` when a part does not parse: then the token is no token of ours.
     pub(super) fn parse(self) -> Option<CallerClaims> {
-        let grants = self.grants.into_iter().map(|(role, resource)| Some(Grant { role: role.parse().ok()?, resource }));
+        let grants = self.grants.into_iter();
+        let grants = grants.filter_map(|(role, resource)| Some(Grant { role: role.parse().ok()?, resource }));
         Some(CallerClaims {
             tenant_uid: self.tenant_uid.parse().ok()?,
             tenant_id: self.tenant_id.parse().ok()?,
             account_uid: self.account_uid.parse().ok()?,
             account_id: self.account_id,
             key_uid: self.key_uid.parse().ok()?,
-            grants: grants.collect::<Option<Vec<_>>>()?,
+            grants: grants.collect(),
             request_id: self.request_id,
             peer_ip: self.peer_ip,
             traceparent: self.traceparent,

@@ -2,7 +2,7 @@
 //!
 //! `base64url(payload) "." base64url(Ed25519 signature of the first part)`, in the metadata key [`CALLER_KEY`]. The payload
 //! binds audience (the service's role), SHA-256 of method and first message, time of issue and a unique id. It is good for
-//! [`TOKEN_LIFE`], from a peer of the role `gateway`, over the connection whose certificate holds the key. Whoever steals a
+//! [`TOKEN_LIFE`] (and [`CLOCK_SKEW_MAX`]), from a peer of the role `gateway`, over the connection whose certificate holds the key. Whoever steals a
 //! token can neither use it elsewhere nor for anything else.
 
 use std::sync::Arc;
@@ -22,16 +22,16 @@ use crate::tls::{InternalTls, PeerIdentity};
 pub const CALLER_KEY: &str = "sluice-caller";
 /// How long a token is good.
 pub const TOKEN_LIFE: Duration = Duration::from_secs(30);
-/// How far the sender's clock may be ahead.
-const CLOCK_AHEAD_MAX: Duration = Duration::from_secs(5);
-/// Bytes of a token at most: a few hundred grants.
+/// How far the clocks of sender and receiver may be apart. A token is bound to a connection and a message, so a little more
+/// time gives nobody anything.
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
+/// Bytes of a token at most; with one grant of each role it has less than half of them.
 pub(super) const TOKEN_BYTES_MAX: usize = 12 << 10;
 /// Who may speak for tenants.
 const SENDER_ROLE: &str = "gateway";
 const VERSION: u8 = 1;
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Payload {
     v: u8,
     aud: String,
@@ -63,18 +63,15 @@ pub enum TokenError {
     #[error("caller token for another method or message")]
     Binding,
     /// Too old, or from the future.
-    #[error("caller token outside of its time")]
+    #[error("caller token outside of its time: compare the clocks of this host and the gateway's")]
     Time,
 }
 
 impl From<TokenError> for Error {
     fn from(error: TokenError) -> Self {
-        let reason = match error {
-            TokenError::Missing => Reason::CredentialMissing,
-            _ => Reason::CredentialInvalid,
-        };
-        Self::new(ErrorKind::Unauthenticated, reason, "the caller of this call could not be verified")
-            .with_source(error)
+        // Of our own processes: a tenant's credential has nothing to do with it, see `statuses::from_tonic_for`.
+        let what = "one process of the service could not verify another; try again";
+        Self::new(ErrorKind::Unauthenticated, Reason::CallerUnverified, what).with_source(error)
     }
 }
 
@@ -173,7 +170,8 @@ impl CallerVerifier {
             return Err(TokenError::Binding);
         }
         let (issued, now) = (u128::from(payload.issued_at_ms), u128::from(unix_ms(now)));
-        if issued > now + CLOCK_AHEAD_MAX.as_millis() || now > issued + TOKEN_LIFE.as_millis() {
+        let skew = CLOCK_SKEW_MAX.as_millis();
+        if issued > now + skew || now > issued + TOKEN_LIFE.as_millis() + skew {
             return Err(TokenError::Time);
         }
         payload.caller.parse().ok_or(TokenError::Malformed)
@@ -192,4 +190,26 @@ fn binding(rpc_path: &str, first_message: &[u8]) -> String {
 fn unix_ms(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_and_roles_of_a_newer_gateway_are_left_out() {
+        let payload = serde_json::json!({
+            "v": VERSION, "aud": "billing", "bound_to": "", "issued_at_ms": 1, "jti": uuid::Uuid::nil(), "new": true,
+            "caller": {
+                "tenant_uid": sluice_types::TenantUid::random().to_string(), "tenant_id": "acme",
+                "account_uid": sluice_types::AccountUid::random().to_string(), "account_id": "ci",
+                "key_uid": sluice_types::KeyUid::random().to_string(),
+                "grants": [["viewer", "*"], ["of the future", "*"]], "session": "new",
+                "request_id": "r", "peer_ip": null, "traceparent": null, "deadline_ms": 5,
+            },
+        });
+        let payload: Payload = serde_json::from_value(payload).expect("known claims are there");
+        let claims = payload.caller.parse().expect("claims");
+        assert_eq!(claims.grants.len(), 1, "a role that is not known grants nothing");
+    }
 }

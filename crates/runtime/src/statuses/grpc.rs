@@ -59,7 +59,8 @@ pub fn from_tonic(status: &Status) -> Error {
 
 /// The error behind a status, for forwarding: kind, reason, message, field, retry and metadata as they were. A status that
 /// none of our processes made (connection refused, lost, timed out) says nothing of its inside: it becomes UNAVAILABLE
-/// with the given reason, DEADLINE_EXCEEDED or INTERNAL, with the status as source for our log.
+/// with the given reason, DEADLINE_EXCEEDED or INTERNAL, with the status as source for our log. That we could not verify one
+/// another is UNAVAILABLE, too.
 pub fn from_tonic_for(status: &Status, unavailable: Reason) -> Error {
     let details = status.get_error_details();
     let reason = details
@@ -67,7 +68,9 @@ pub fn from_tonic_for(status: &Status, unavailable: Reason) -> Error {
         .filter(|info| info.domain == DOMAIN)
         .and_then(|info| Reason::ALL.iter().copied().find(|reason| reason.as_str() == info.reason));
     let Some(reason) = reason else { return foreign(status, unavailable) };
-    let mut error = Error::new(kind(status.code()), reason, status.message());
+    // Between our processes it is UNAUTHENTICATED; to a client that would say that its own credential is bad.
+    let kind = if reason == Reason::CallerUnverified { ErrorKind::Unavailable } else { kind(status.code()) };
+    let mut error = Error::new(kind, reason, status.message());
     error.field =
         details.bad_request().and_then(|bad| bad.field_violations.first()).map(|violation| violation.field.clone());
     error.retry_after = details.retry_info().and_then(|retry| retry.retry_delay);

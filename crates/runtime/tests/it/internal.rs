@@ -12,7 +12,7 @@ use sluice_runtime::internal::{
 use sluice_runtime::server::{ConnInfo, Edge, bind, serve};
 use sluice_runtime::statuses::from_tonic;
 use sluice_runtime::tls::InternalTls;
-use sluice_types::{ErrorKind, OpContext};
+use sluice_types::{ErrorKind, OpContext, Reason};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -116,7 +116,8 @@ async fn a_forwarded_call_arrives_with_its_caller() {
     replayed.metadata_mut().insert(CALLER_KEY, token.parse().expect("token"));
     let refused = call(channel.clone(), PATH, replayed).await.expect_err("another message");
     assert_eq!(refused.code(), Code::Unauthenticated);
-    assert_eq!(from_tonic(&refused).kind, ErrorKind::Unauthenticated);
+    let told = from_tonic(&refused);
+    assert_eq!((told.kind, told.reason), (ErrorKind::Unavailable, Reason::CallerUnverified), "for a tenant");
     let elsewhere = SignedChannel::new(channel, CallerSigner::from(&gateway), "billing");
     let refused = call(elsewhere, PATH, for_acme("hello")).await.expect_err("another audience");
     assert_eq!(refused.code(), Code::Unauthenticated);

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use sluice_runtime::internal::{CallerClaims, CallerSigner, CallerVerifier, TOKEN_LIFE, TokenError};
+use sluice_runtime::internal::{CLOCK_SKEW_MAX, CallerClaims, CallerSigner, CallerVerifier, TOKEN_LIFE, TokenError};
 use sluice_runtime::tls::PeerIdentity;
-use sluice_types::{AccountUid, Error, ErrorKind, Grant, KeyUid, Role, TenantUid};
+use sluice_types::{AccountUid, Error, ErrorKind, Grant, KeyUid, Reason, Role, TenantUid};
 
 use crate::support::Pki;
 
@@ -45,7 +45,8 @@ fn verify(setting: &Setting, path: &str, message: &[u8], later: Duration) -> Res
     let verifier = CallerVerifier::new("control-plane");
     let result = verifier.verify(&setting.peer, path, message, &setting.token, SystemTime::now() + later);
     if let Err(error) = &result {
-        assert_eq!(Error::from(error.clone()).kind, ErrorKind::Unauthenticated);
+        let error = Error::from(error.clone());
+        assert_eq!((error.kind, error.reason), (ErrorKind::Unauthenticated, Reason::CallerUnverified));
     }
     result
 }
@@ -58,6 +59,7 @@ fn a_good_token_gives_back_its_claims() {
     assert_eq!(context.tenant.id().as_str(), "acme");
     assert!(context.remaining() > Duration::from_secs(4) && context.remaining() <= Duration::from_secs(5));
     let again = CallerClaims::from_context(&context).expect("claims");
+    let again = again.with_grants_on(&context.principal.grants, "namespaces/prod/topics/orders");
     assert_eq!(CallerClaims { deadline_ms: 5_000, ..again }, setting.claims);
 }
 
@@ -75,13 +77,17 @@ fn another_audience_method_or_message_is_refused() {
 }
 
 #[test]
-fn a_token_lives_half_a_minute() {
+fn a_token_lives_half_a_minute_by_clocks_that_are_a_minute_apart() {
     let setting = setting("gateway");
-    assert!(verify(&setting, PATH, MESSAGE, TOKEN_LIFE - Duration::from_secs(1)).is_ok());
-    assert_eq!(verify(&setting, PATH, MESSAGE, TOKEN_LIFE + Duration::from_secs(1)), Err(TokenError::Time));
+    let last = TOKEN_LIFE + CLOCK_SKEW_MAX;
+    assert!(verify(&setting, PATH, MESSAGE, last - Duration::from_secs(1)).is_ok());
+    assert_eq!(verify(&setting, PATH, MESSAGE, last + Duration::from_secs(1)), Err(TokenError::Time));
     let verifier = CallerVerifier::new("control-plane");
-    let early = SystemTime::now() - Duration::from_secs(10);
-    assert_eq!(verifier.verify(&setting.peer, PATH, MESSAGE, &setting.token, early), Err(TokenError::Time));
+    let at = |early: Duration| {
+        verifier.verify(&setting.peer, PATH, MESSAGE, &setting.token, SystemTime::now() - early).map(drop)
+    };
+    assert_eq!(at(CLOCK_SKEW_MAX - Duration::from_secs(1)), Ok(()), "the gateway's clock is ahead");
+    assert_eq!(at(CLOCK_SKEW_MAX + Duration::from_secs(1)), Err(TokenError::Time));
 }
 
 #[test]
@@ -107,4 +113,26 @@ fn the_signature_must_be_of_the_peers_own_key_and_of_every_byte() {
         changed.token = wrong.to_owned();
         assert!(verify(&changed, PATH, MESSAGE, Duration::ZERO).is_err(), "{wrong:.20}");
     }
+}
+
+#[test]
+fn the_longest_grants_of_an_account_fit_into_a_token() {
+    let pki = Pki::new();
+    let gateway = pki.process("gateway");
+    let longest = |i: usize, role| {
+        let topic = format!("namespaces/{}/topics/{}{i:02}", "n".repeat(63), "t".repeat(247));
+        Grant { role, resource: topic }
+    };
+    let mut grants: Vec<Grant> = (0..32).map(|i| longest(i, Role::ALL[i % Role::ALL.len()])).collect();
+    let asked = format!("namespaces/{}/topics/{}31", "n".repeat(63), "t".repeat(247));
+    let token_of = |grants: &[Grant]| {
+        let claims = claims().with_grants_on(grants, &asked);
+        let token = CallerSigner::from(&gateway).sign("billing", PATH, MESSAGE, &claims);
+        CallerVerifier::new("billing").verify(gateway.identity(), PATH, MESSAGE, &token, SystemTime::now())
+    };
+    assert_eq!(token_of(&grants).expect("a token").grants, [grants[31].clone()], "the others say nothing of it");
+    for grant in &mut grants {
+        grant.resource.clone_from(&asked);
+    }
+    assert_eq!(token_of(&grants).expect("a token").grants.len(), Role::ALL.len());
 }

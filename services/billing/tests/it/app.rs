@@ -12,7 +12,7 @@ use sluice_proto::billing::v1::GetUsageRequest;
 use sluice_proto::billing::v1::usage_service_client::UsageServiceClient;
 use sluice_proto::internal::control::v1::{ControlRecord, Life, TopicState, control_record::Resource};
 use sluice_runtime::config::{InternalTlsConfig, KafkaConfig, ListenAddr, SecretFile};
-use sluice_runtime::internal::{CallerSigner, SignedChannel, call_as, internal_channel};
+use sluice_runtime::internal::{CallerClaims, CallerSigner, SignedChannel, call_as, internal_channel};
 use sluice_runtime::telemetry::TelemetryConfig;
 use sluice_runtime::tls::InternalTls;
 use sluice_types::Uid;
@@ -98,7 +98,10 @@ async fn a_window_in_the_log_is_usage_for_its_tenant_over_mutual_tls() {
     let channel = internal_channel(&addrs.internal.to_string(), &gateway, ROLE).unwrap();
     let signed = SignedChannel::new(channel.clone(), CallerSigner::from(&gateway), ROLE);
     let ask = || async {
-        let request = call_as(&context(place.tenant), GetUsageRequest::default()).unwrap();
+        let caller = context(place.tenant);
+        let mut request = call_as(&caller, GetUsageRequest::default()).unwrap();
+        let claims = CallerClaims::from_context(&caller).unwrap().with_grants_on(&caller.principal.grants, "");
+        request.extensions_mut().insert(claims);
         UsageServiceClient::new(signed.clone()).get_usage(request).await.map(tonic::Response::into_inner)
     };
     eventually("usage is counted", SOON, || async {
