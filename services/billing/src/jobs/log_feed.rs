@@ -2,8 +2,9 @@
 //! effect and moves the position in one transaction.
 //!
 //! Exactly once, whatever dies: nothing is remembered here that is not reloaded when in doubt. A commit whose answer was
-//! lost is tried again from the same position and then either works or finds the position moved. Ends only for what nobody
-//! can mend by waiting: the topic is another one, access is refused, records are damaged.
+//! lost is tried again from the same position and then either works or finds the position moved. A log that is another one
+//! now, or that was cut off, is read from its beginning: what was counted before is known by numbers and versions, and what
+//! nobody counted stays uncovered. Ends only for what nobody can mend by waiting: access is refused, records are damaged.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use sluice_wire::{Client, Isolation, LogTail, OffsetAt, Record, TailBatch, TailO
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::{LogLabels, Metrics};
-use crate::store::log_position::{Log, Position, log_position_load, log_position_skip};
+use crate::store::log_position::{Log, Position, log_position_load, log_position_restart, log_position_skip};
 
 /// Records of one transaction at most, so that it stays well below the statement timeout.
 const RECORDS_PER_COMMIT: usize = 500;
@@ -41,27 +42,6 @@ pub trait Sink: Send + Sync + 'static {
 /// Why a feed cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum FeedError {
-    /// The topic under the name is not the one whose offsets are stored.
-    #[error(
-        "topic {topic} has the id {found}, but the stored position belongs to {stored}: the log was replaced; \
-         restore it, or start billing on an empty database"
-    )]
-    TopicReplaced {
-        /// The topic.
-        topic: &'static str,
-        /// The id it has.
-        found: TopicId,
-        /// The id of the stored position.
-        stored: TopicId,
-    },
-    /// The log ends before the stored position.
-    #[error("{log:?} ends before the stored position {next}: the log lost records that were counted")]
-    LogShrunk {
-        /// Which log.
-        log: Log,
-        /// The stored position.
-        next: i64,
-    },
     /// Kafka refuses, for good.
     #[error("read {log:?}: {source}")]
     Kafka {
@@ -138,13 +118,10 @@ impl<S: Sink> LogFeed<S> {
                     let system = self.database.system();
                     match log_position_load(system, &self.log, topic.topic_id).await {
                         Ok(position) if position.topic_id == topic.topic_id => return Ok(Some(position)),
-                        Ok(position) => {
-                            return Err(FeedError::TopicReplaced {
-                                topic: self.log.topic,
-                                found: topic.topic_id,
-                                stored: position.topic_id,
-                            });
-                        }
+                        Ok(position) => match self.restart(position, topic.topic_id, 0).await {
+                            Ok(()) => continue,
+                            Err(error) => format!("store the beginning of a new log: {error}"),
+                        },
                         Err(error) => format!("load the position: {error}"),
                     }
                 }
@@ -171,10 +148,11 @@ impl<S: Sink> LogFeed<S> {
             };
             let batch = match batch {
                 Ok(batch) => batch,
-                Err(sluice_wire::Error::OffsetOutOfRange { .. }) => return self.skip_lost(next).await,
-                Err(sluice_wire::Error::TopicReplaced { expected, found, .. }) => {
-                    return Err(FeedError::TopicReplaced { topic: self.log.topic, found, stored: expected });
+                Err(sluice_wire::Error::OffsetOutOfRange { .. }) => {
+                    return Ok(self.skip_lost(Position { next, ..position }).await);
                 }
+                // Told from the stored position, which is checked first.
+                Err(sluice_wire::Error::TopicReplaced { .. }) => return Ok(Ended::Reload),
                 Err(source) => return Err(FeedError::Kafka { log: self.log.clone(), source }),
             };
             self.tell(&batch);
@@ -224,25 +202,39 @@ impl<S: Sink> LogFeed<S> {
     }
 
     /// The next offset is gone from the log: goes on where the log begins, and puts the gap on record.
-    async fn skip_lost(&self, next: i64) -> Result<Ended, FeedError> {
-        let partition = self.log.partition;
+    async fn skip_lost(&self, position: Position) -> Ended {
+        let (next, partition) = (position.next, self.log.partition);
         let at = OffsetAt::Earliest;
         let earliest =
             self.kafka.list_offset(self.log.topic, partition, at, Isolation::ReadUncommitted, KAFKA_TIMEOUT).await;
         let start = match earliest {
             Ok(listed) => listed.offset.unwrap_or(next),
             // Reading begins again from the stored position and comes back here.
-            Err(_) => return Ok(Ended::Reload),
+            Err(_) => return Ended::Reload,
         };
         if start <= next {
-            return Err(FeedError::LogShrunk { log: self.log.clone(), next });
+            // It ends before: other records get these offsets.
+            if let Err(error) = self.restart(position, position.topic_id, start).await {
+                tracing::info!(log = ?self.log, %error, "try again to store the beginning of a log that was cut off");
+            }
+            return Ended::Reload;
         }
         tracing::error!(log = ?self.log, from = next, to = start, "records were gone before they were read");
         self.metrics.log_gaps.inc();
         if let Err(error) = log_position_skip(self.database.system(), &self.log, next, start).await {
             tracing::info!(log = ?self.log, %error, "try again to store the gap");
         }
-        Ok(Ended::Reload)
+        Ended::Reload
+    }
+
+    /// The log lost what stood in it, or is another one: it is read from its beginning.
+    async fn restart(&self, stored: Position, topic_id: TopicId, next: i64) -> Result<(), DbError> {
+        tracing::error!(
+            log = ?self.log, ?stored, found = %topic_id,
+            "the log is not what it was; reading it from its beginning, what was in it and not read is lost"
+        );
+        self.metrics.log_gaps.inc();
+        log_position_restart(self.database.system(), &self.log, stored, Position { topic_id, next }).await.map(drop)
     }
 
     fn tell(&self, batch: &TailBatch) {

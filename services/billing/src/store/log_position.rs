@@ -90,3 +90,27 @@ pub async fn log_position_skip(system: &SystemScope, log: &Log, from: i64, to: i
     tx.commit().await?;
     Ok(true)
 }
+
+/// Goes on in another place, maybe of another topic; false if the position was not where it should be.
+pub async fn log_position_restart(
+    system: &SystemScope,
+    log: &Log,
+    from: Position,
+    to: Position,
+) -> Result<bool, DbError> {
+    let mut tx = system.begin().await?;
+    let moved = sqlx::query(
+        "UPDATE billing.ingest_offset SET topic_id = $5, next = $6
+         WHERE topic = $1 AND partition = $2 AND topic_id = $3 AND next = $4",
+    )
+    .bind(log.topic)
+    .bind(log.partition)
+    .bind(from.topic_id.to_string())
+    .bind(from.next)
+    .bind(to.topic_id.to_string())
+    .bind(to.next)
+    .execute(tx.conn())
+    .await?;
+    tx.commit().await?;
+    Ok(moved.rows_affected() == 1)
+}

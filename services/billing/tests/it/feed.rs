@@ -6,7 +6,7 @@ use prometheus_client::registry::Registry;
 use prost::Message as _;
 use sluice_billing::fail_point::FailPoints;
 use sluice_billing::jobs::control_feed::NameSink;
-use sluice_billing::jobs::log_feed::{FeedError, LogFeed, Sink};
+use sluice_billing::jobs::log_feed::{LogFeed, Sink};
 use sluice_billing::jobs::usage_feed;
 use sluice_billing::metrics::Metrics;
 use sluice_billing::store::log_position::Log;
@@ -67,17 +67,18 @@ async fn two_readers_of_one_partition_count_everything_once() {
 }
 
 #[tokio::test]
-async fn a_replaced_log_is_refused() {
+async fn a_replaced_log_is_read_from_its_beginning_and_nothing_is_counted_twice() {
     let (database, kafka, log) = (fresh_database().await, kafka().await, fresh_log());
     make_topic(&kafka, log.topic, 1).await;
     let place = Place::fresh();
-    append(&kafka, log.topic, 0, &[encode(&window("gw/1", 1, 1, vec![place.produced(0, &[(0, 1, 3)])]))]).await;
+    let window_of = |number, records: std::ops::Range<i64>| {
+        encode(&window("gw/1", number, 1, vec![place.produced(0, &[(records.start, records.end, 3)])]))
+    };
+    append(&kafka, log.topic, 0, &[window_of(1, 0..1), window_of(2, 1..2)]).await;
     let stop = CancellationToken::new();
     let reader = tokio::spawn(usage(&log, &kafka, &database.database, FailPoints::default()).run(stop.clone()));
     let counted = "SELECT covered_records FROM billing.topic_partition";
-    eventually("window counted", SOON, || async { database.sql(counted).await == "1" }).await;
-    stop.cancel();
-    reader.await.unwrap().unwrap();
+    eventually("windows counted", SOON, || async { database.sql(counted).await == "2" }).await;
 
     kafka.delete_topic(log.topic, CALL).await.unwrap();
     eventually("topic gone", SOON, || async {
@@ -85,9 +86,33 @@ async fn a_replaced_log_is_refused() {
     })
     .await;
     make_topic(&kafka, log.topic, 1).await;
-    let refused = usage(&log, &kafka, &database.database, FailPoints::default()).run(CancellationToken::new()).await;
-    let Err(error @ FeedError::TopicReplaced { .. }) = refused else { panic!("{refused:?}") };
-    assert!(error.to_string().contains("the log was replaced"), "{error}");
+    append(&kafka, log.topic, 0, &[window_of(2, 1..2), window_of(3, 2..3)]).await;
+    eventually("the new log's window counted", SOON, || async { database.sql(counted).await == "3" }).await;
+    stop.cancel();
+    reader.await.unwrap().unwrap();
+    let hourly = "SELECT sum(ingress_bytes), sum(ingress_records) FROM billing.hourly";
+    assert_eq!(database.sql(hourly).await, "9|3", "the window that came again counts once");
+}
+
+#[tokio::test]
+async fn a_log_that_was_cut_off_is_read_from_its_beginning() {
+    let (database, kafka, log) = (fresh_database().await, kafka().await, fresh_log());
+    make_topic(&kafka, log.topic, 1).await;
+    let place = Place::fresh();
+    let window = encode(&window("gw/1", 1, 1, vec![place.produced(0, &[(0, 1, 3)])]));
+    append(&kafka, log.topic, 0, &[window]).await;
+    let topic = kafka.topic(log.topic, CALL).await.unwrap().topic_id;
+    let position = format!(
+        "INSERT INTO billing.ingest_offset (topic, partition, topic_id, next) VALUES ('{}', 0, '{topic}', 500)",
+        log.topic
+    );
+    database.sql(&position).await;
+    let stop = CancellationToken::new();
+    let reader = tokio::spawn(usage(&log, &kafka, &database.database, FailPoints::default()).run(stop.clone()));
+    let counted = "SELECT covered_records FROM billing.topic_partition";
+    eventually("the window counted", SOON, || async { database.sql(counted).await == "1" }).await;
+    stop.cancel();
+    reader.await.unwrap().unwrap();
 }
 
 #[tokio::test]
