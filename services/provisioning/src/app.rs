@@ -28,6 +28,8 @@ pub const ROLE: &str = "provisioning";
 const CONTROL_PLANE: &str = "control-plane";
 const KAFKA_CHECK_EVERY: Duration = Duration::from_secs(2);
 /// A run ends by itself in this time.
+/// Of an instance's name in the lease.
+const INSTANCE_BYTES: usize = 90;
 const STOP: Duration = run_within().saturating_add(Duration::from_secs(5));
 
 /// Provisioning, built and not yet running.
@@ -76,7 +78,7 @@ impl App {
         self.health.clone()
     }
 
-    /// Reconciles until the shutdown.
+    /// Reconciles until the shutdown, then gives the lease back.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
         let admin_stop = CancellationToken::new();
         let admin = tokio::spawn(self.admin.run(admin_stop.clone()));
@@ -84,7 +86,7 @@ impl App {
         let (intents, metrics) = (self.reconciler.intents.clone(), self.reconciler.metrics.clone());
         // The lease outlives the shutdown, so that runs under way can finish with it.
         let keep = self.reconciler.lease.clone().keep(
-            self.instance,
+            holder(&self.instance),
             intents,
             self.health.clone(),
             metrics,
@@ -109,6 +111,12 @@ impl App {
         }
         drained.failure.map_or(Ok(()), |reason| Err(RunError(reason)))
     }
+}
+
+/// This start of an instance, in at most 128 bytes: two processes of one instance must not hold the lease together.
+fn holder(instance: &str) -> String {
+    let instance = &instance[..instance.floor_char_boundary(INSTANCE_BYTES)];
+    format!("{instance}/{}", uuid::Uuid::now_v7().simple())
 }
 
 /// Asks Kafka how it is, for `/health/kafka`.

@@ -90,6 +90,12 @@ impl Intents {
         }
     }
 
+    /// Gives the lease back, so that the next holder need not wait.
+    pub async fn release(&self, holder: &str) -> Result<(), CallError> {
+        let request = pb::AcquireLeaseRequest { holder: holder.to_owned(), ttl: Some(Duration::ZERO.into()) };
+        self.client.clone().acquire_lease(within(CALL, request)).await.map(drop).map_err(CallError::Failed)
+    }
+
     /// Topics to work on; waits for some.
     pub async fn await_work(&self) -> Result<Vec<Intent>, CallError> {
         let request = pb::AwaitWorkRequest { wait: Some(AWAIT.into()), limit: PAGE };

@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 use super::{Api, refuse};
 use crate::changes::report::{self, PROVISIONING_LEASE};
 use crate::domain::intent::intent;
-use crate::store::lease::lease_acquire;
+use crate::store::lease::{lease_acquire, lease_release};
 use crate::store::topic::TopicRow;
 use crate::store::work::{work_due, work_list};
 
@@ -67,7 +67,11 @@ impl Api {
         if request.holder.is_empty() || request.holder.len() > 128 {
             return Err(Error::invalid("holder", "must have 1..128 bytes"));
         }
-        let ttl = duration("ttl", request.ttl)?.unwrap_or(LEASE_TTL_MIN).clamp(LEASE_TTL_MIN, LEASE_TTL_MAX);
+        let ttl = duration("ttl", request.ttl)?.unwrap_or(LEASE_TTL_MIN);
+        if ttl.is_zero() {
+            return self.release(request.holder).await;
+        }
+        let ttl = ttl.clamp(LEASE_TTL_MIN, LEASE_TTL_MAX);
         let system = self.plane.db.system().clone();
         let work = async move {
             let mut tx = system.begin().await?;
@@ -80,6 +84,17 @@ impl Api {
             Error::new(ErrorKind::FailedPrecondition, Reason::ResourceState, "another holder has the lease; try later")
         })?;
         Ok(AcquireLeaseResponse { epoch })
+    }
+
+    async fn release(&self, holder: String) -> Result<AcquireLeaseResponse, Error> {
+        let system = self.plane.db.system().clone();
+        let work = async move {
+            let mut tx = system.begin().await?;
+            lease_release(&mut tx, PROVISIONING_LEASE, &holder).await?;
+            tx.commit().await
+        };
+        self.plane.db.run(work).await.map_err(unavailable)?;
+        Ok(AcquireLeaseResponse::default())
     }
 
     async fn work(&self, request: AwaitWorkRequest) -> Result<AwaitWorkResponse, Error> {

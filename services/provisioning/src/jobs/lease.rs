@@ -14,8 +14,8 @@ use crate::intents::Intents;
 use crate::metrics::Metrics;
 
 /// How long it lasts without renewal.
-pub const TTL: Duration = Duration::from_secs(10);
-const RENEW_EVERY: Duration = Duration::from_secs(3);
+pub const TTL: Duration = Duration::from_secs(6);
+const RENEW_EVERY: Duration = Duration::from_secs(2);
 const RETRY_EVERY: Duration = Duration::from_millis(500);
 const COMPONENT: &str = "lease";
 
@@ -57,7 +57,7 @@ impl Lease {
         }
     }
 
-    /// Takes and renews it until the shutdown.
+    /// Takes and renews it until the shutdown, and gives it back.
     pub async fn keep(
         self,
         holder: String,
@@ -92,9 +92,16 @@ impl Lease {
             };
             metrics.lease_held.set(i64::from(self.epoch().is_some()));
             tokio::select! {
-                () = shutdown.cancelled() => return,
+                () = shutdown.cancelled() => break,
                 () = tokio::time::sleep(wait) => {}
             }
+        }
+        if self.epoch().is_none() {
+            return;
+        }
+        self.lose();
+        if let Err(error) = intents.release(&holder).await {
+            tracing::debug!(%error, "the lease was not given back; it runs out");
         }
     }
 }

@@ -57,6 +57,7 @@ async fn a_death_at_any_point_leaves_nothing_undone_and_nothing_behind() {
         // Another one that began at the moment of death, and was not wanted for long.
         let brief = world.plane.want(1, &[]);
         world.plane.delete(&brief);
+        world.plane.lease_runs_out();
         let running = world.start().await;
         for uid in [&coming, &growing] {
             let grown = |known: &crate::plane::Known| known.observed == Observed::Ready && known.settled;

@@ -17,7 +17,7 @@ use sluice_runtime::tls::InternalTls;
 use sluice_wire::ConfigChange;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{CALL, World, run};
+use crate::support::{CALL, SOON, World, eventually, run};
 
 fn ready(generation: i64) -> impl Fn(&crate::plane::Known) -> bool {
     move |known| known.observed == Observed::Ready && known.intent.observed_generation == generation
@@ -90,12 +90,17 @@ async fn bad_topics_hold_up_no_other() {
 }
 
 #[tokio::test]
-async fn a_second_provisioning_stands_by_until_the_lease_runs_out() {
+async fn a_second_provisioning_stands_by_until_the_lease_is_given_back() {
     let world = World::new().await;
     let first = world.start().await;
     let one = world.plane.want(1, &[]);
     world.until("made by the first", &one, ready(1)).await;
-    let second = run(world.config("two").await).await;
+    // Of the same instance, as when somebody copied its configuration.
+    let second = run(world.config("one").await).await;
+    eventually("the second stands by", SOON, async || {
+        second.health.component("lease").is_some_and(|status| status.detail == "standing by")
+    })
+    .await;
     first.stop().await;
     let two = world.plane.want(1, &[]);
     world.until("made by the second", &two, ready(1)).await;

@@ -71,6 +71,18 @@ impl Drop for Plane {
 }
 
 impl Plane {
+    /// As if the time of the lease were over.
+    pub(crate) fn lease_runs_out(&self) {
+        self.state.lock().expires = None;
+    }
+
+    fn lease_runs_out_of(&self, holder: &str) {
+        let mut state = self.state.lock();
+        if state.holder == holder {
+            state.expires = None;
+        }
+    }
+
     pub(crate) async fn start(identity: &InternalTlsConfig) -> Self {
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -186,6 +198,10 @@ impl IntentService for Plane {
     ) -> Result<Response<AcquireLeaseResponse>, Status> {
         let request = request.into_inner();
         let ttl = Duration::try_from(request.ttl.unwrap()).unwrap();
+        if ttl.is_zero() {
+            self.lease_runs_out_of(&request.holder);
+            return Ok(Response::new(AcquireLeaseResponse::default()));
+        }
         let (mut state, now) = (self.state.lock(), Instant::now());
         if state.holder != request.holder {
             if state.expires.is_some_and(|at| now < at) {

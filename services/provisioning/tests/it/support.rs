@@ -33,6 +33,7 @@ pub(crate) struct World {
 
 /// A provisioning in this process.
 pub(crate) struct Running {
+    pub(crate) health: sluice_runtime::Health,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -149,9 +150,9 @@ impl World {
 
 pub(crate) async fn run(config: Config) -> Running {
     let app = App::build(config).await.unwrap();
-    let stop = CancellationToken::new();
+    let (health, stop) = (app.health(), CancellationToken::new());
     let shutdown = stop.clone();
-    Running { stop, task: tokio::spawn(async move { app.run(shutdown).await.unwrap() }) }
+    Running { health, stop, task: tokio::spawn(async move { app.run(shutdown).await.unwrap() }) }
 }
 
 fn identity(ca: &Ca, dir: &Path, role: &str) -> InternalTlsConfig {
