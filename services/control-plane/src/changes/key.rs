@@ -5,10 +5,10 @@ use sluice_proto::admin::v1::{ApiKey as ApiKeyMessage, CreateApiKeyRequest, Revo
 use sluice_types::api_key::ApiKey;
 use sluice_types::{AccountUid, Error, KeyUid, ResourceName};
 
-use super::account::effective;
+use super::account::check_reach;
 use super::{Call, Committed, Envelope, Txn, change};
 use crate::domain::topic::check_quota;
-use crate::domain::{escalation, fields, present, record};
+use crate::domain::{fields, present, record};
 use crate::error::Fault;
 use crate::plane::SharedPlane;
 use crate::store::account::{AccountRow, account_by_id};
@@ -31,7 +31,7 @@ pub(crate) async fn create(
             txn.authorize(&request)?;
             let account =
                 account_by_id(txn.tx(), &account_id).await?.ok_or_else(|| Error::not_found(&request.parent))?;
-            escalation::check(txn.grants(), &effective(&account.grants))?;
+            check_reach(txn, &account)?;
             issue(txn, &account.row, &sent.display_name, expire_us).await
         })
     })
@@ -51,7 +51,7 @@ pub(crate) async fn revoke(
             txn.authorize(&request)?;
             let not_found = || Error::not_found(&request.name);
             let account = account_by_id(txn.tx(), &account_id).await?.ok_or_else(not_found)?;
-            escalation::check(txn.grants(), &effective(&account.grants))?;
+            check_reach(txn, &account)?;
             let uid = uid.ok_or_else(not_found)?;
             let row = key_get(txn.tx(), account.row.uid(), uid).await?.ok_or_else(not_found)?;
             let row = match row.state {

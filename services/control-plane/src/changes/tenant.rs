@@ -258,5 +258,5 @@ fn owner_account() -> Account {
         create_us: 0,
         update_us: 0,
     };
-    Account { row, grants: vec![Grant { role: Role::Owner, resource: "*".to_owned() }] }
+    Account { row, grants: vec![Grant { role: Role::Owner, resource: "*".to_owned() }], unknown: Vec::new() }
 }

@@ -133,11 +133,16 @@ pub(crate) fn account(tenant: TenantUid, account: &Account) -> Entry {
         role: grant.role.as_str().to_owned(),
         resource: if grant.resource.is_empty() { "*".to_owned() } else { grant.resource.clone() },
     };
+    // Readers that are newer than this process know what it grants.
+    let unknown = |(role, resource): &(String, String)| GrantRecord {
+        role: role.clone(),
+        resource: if resource.is_empty() { "*".to_owned() } else { resource.clone() },
+    };
     let state = AccountRecord {
         uid: row.uid().to_string(),
         id: row.id.clone(),
         life: if gone { Life::Gone } else { Life::Active } as i32,
-        grants: account.grants.iter().map(grant).collect(),
+        grants: account.grants.iter().map(grant).chain(account.unknown.iter().map(unknown)).collect(),
     };
     entry(tenant, row.uid().uid(), row.version, row.update_us, gone, Resource::Account(state))
 }

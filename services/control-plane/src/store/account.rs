@@ -1,7 +1,7 @@
 //! Service accounts and the roles bound to them.
 
 use sluice_db::TenantTx;
-use sluice_types::{AccountId, AccountUid, Grant};
+use sluice_types::{AccountId, AccountUid, Grant, Role};
 
 use super::{Labels, Result};
 
@@ -10,6 +10,8 @@ use super::{Labels, Result};
 pub(crate) struct Account {
     pub(crate) row: AccountRow,
     pub(crate) grants: Vec<Grant>,
+    /// Roles of a newer version on their resources: this one does not know what they grant, and must not lose them.
+    pub(crate) unknown: Vec<(String, String)>,
 }
 
 /// A row.
@@ -118,8 +120,8 @@ pub(crate) async fn account_insert(tx: &mut TenantTx, account: &Account) -> Resu
         .bind(row.built_in)
         .bind(row.state);
     let row: AccountRow = query.fetch_one(tx.conn()).await?;
-    grants_insert(tx, row.uid(), &account.grants).await?;
-    Ok(Account { row, grants: account.grants.clone() })
+    grants_insert(tx, row.uid(), account).await?;
+    Ok(Account { row, ..account.clone() })
 }
 
 /// Writes what may change, replaces the grants, raises the version.
@@ -142,18 +144,19 @@ pub(crate) async fn account_update(tx: &mut TenantTx, account: &Account) -> Resu
     let row: AccountRow = query.fetch_one(tx.conn()).await?;
     let delete = "DELETE FROM control.role_binding WHERE tenant_uid = $1 AND account_uid = $2";
     sqlx::query(delete).bind(tenant).bind(row.uid).execute(tx.conn()).await?;
-    grants_insert(tx, row.uid(), &account.grants).await?;
-    Ok(Account { row, grants: account.grants.clone() })
+    grants_insert(tx, row.uid(), account).await?;
+    Ok(Account { row, ..account.clone() })
 }
 
-async fn grants_insert(tx: &mut TenantTx, account: AccountUid, grants: &[Grant]) -> Result<()> {
+async fn grants_insert(tx: &mut TenantTx, uid: AccountUid, account: &Account) -> Result<()> {
     let tenant = tx.tenant().as_i64();
-    let roles: Vec<&str> = grants.iter().map(|grant| grant.role.as_str()).collect();
-    let resources: Vec<&str> = grants.iter().map(|grant| grant.resource.as_str()).collect();
+    let known = account.grants.iter().map(|grant| (grant.role.as_str(), grant.resource.as_str()));
+    let unknown = account.unknown.iter().map(|(role, resource)| (role.as_str(), resource.as_str()));
+    let (roles, resources): (Vec<&str>, Vec<&str>) = known.chain(unknown).unzip();
     let sql = "INSERT INTO control.role_binding (tenant_uid, account_uid, position, role, resource) \
                SELECT $1, $2, position, role, resource \
                FROM unnest($3::text[], $4::text[]) WITH ORDINALITY AS given (role, resource, position)";
-    sqlx::query(sql).bind(tenant).bind(account.as_i64()).bind(roles).bind(resources).execute(tx.conn()).await?;
+    sqlx::query(sql).bind(tenant).bind(uid.as_i64()).bind(roles).bind(resources).execute(tx.conn()).await?;
     Ok(())
 }
 
@@ -165,6 +168,8 @@ pub(super) fn grants(roles: Vec<String>, resources: Vec<String>) -> Vec<Grant> {
 
 impl From<WithGrants> for Account {
     fn from(row: WithGrants) -> Self {
-        Self { row: row.row, grants: grants(row.roles, row.resources) }
+        let pairs = || row.roles.iter().cloned().zip(row.resources.iter().cloned());
+        let unknown = pairs().filter(|(role, _)| role.parse::<Role>().is_err()).collect();
+        Self { unknown, grants: grants(row.roles, row.resources), row: row.row }
     }
 }
