@@ -198,7 +198,12 @@ impl Running {
         let door = operator_door(&self.plane, &self.operator_token)?;
         let tasks = TaskSet::new(ROLE, shutdown.clone());
         self.start_jobs(&tasks);
-        self.health.set_ready(true);
+        let (members, health) = (self.plane.clone(), self.health.clone());
+        // Before it is known which gateways there are, no change could be told to hold on all of them.
+        tasks.spawn("readiness", until_shutdown(tasks.shutdown(), async move {
+            members.members.known().await;
+            health.set_ready(true);
+        }));
         let calls = serve(
             internal,
             Some(self.server_tls.clone()),
@@ -251,6 +256,10 @@ impl Running {
         tasks.spawn_critical("notifications", jobs::watch::ears(plane.clone(), stop()));
         tasks.spawn_critical("health", jobs::watch::eyes(plane.clone(), health.clone(), stop()));
     }
+}
+
+async fn until_shutdown(shutdown: CancellationToken, work: impl Future<Output = ()>) {
+    let _ = shutdown.run_until_cancelled(work).await;
 }
 
 /// Tenants' calls behind the caller's token; our own processes' behind their role.

@@ -25,6 +25,7 @@ use crate::changes::{Call, Committed, Started, Txn, read};
 use crate::domain::fields;
 use crate::error::Fault;
 use crate::jobs::barrier::Propagation;
+use crate::jobs::members::Confirmed;
 use crate::plane::SharedPlane;
 use crate::store::operation::{OperationRow, OperationState, operation_get, operation_list};
 
@@ -187,11 +188,8 @@ async fn propagation_now(plane: &SharedPlane, row: &OperationRow) -> Option<Prop
     let known = row.revision.as_ref().and_then(|text| text.parse::<Revision>().ok());
     match (known, plane.revisions.log_id()) {
         (Some(revision), Some(log)) if revision.topic_id == log.0 => {
-            let progress = plane.members.progress(log, revision.offset);
-            Some(match progress.waiting + progress.lapsed {
-                0 => Propagation::Everywhere(Some(revision)),
-                count => Propagation::Pending(Some(revision), count),
-            })
+            let confirmed = Confirmed::of(plane.members.progress(log, revision.offset));
+            Some(Propagation::published(Some(revision), confirmed))
         }
         // Published to an earlier life of the log: whoever serves today has it from the present one.
         (Some(revision), Some(_)) => Some(Propagation::Everywhere(Some(revision))),

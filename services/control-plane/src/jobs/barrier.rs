@@ -11,6 +11,7 @@ use sluice_proto::admin::v1::condition::Status;
 use sluice_proto::wkt::Timestamp;
 use sluice_types::Revision;
 
+use crate::jobs::members::Confirmed;
 use crate::plane::Plane;
 use crate::store::outbox::outbox_offset;
 
@@ -21,13 +22,22 @@ const POLL: Duration = Duration::from_millis(100);
 pub(crate) enum Propagation {
     /// Every registered gateway has applied it. `None`: published so long ago that its offset is forgotten.
     Everywhere(Option<Revision>),
-    /// Published, and these many registered gateways have not confirmed it.
+    /// Published, and these many registered gateways have not confirmed it. 0: it is not known which gateways there are.
     Pending(Option<Revision>, usize),
     /// Committed, but not yet published.
     NotPublished,
 }
 
 impl Propagation {
+    /// Of a change that was published.
+    pub(crate) fn published(revision: Option<Revision>, confirmed: Confirmed) -> Self {
+        match confirmed {
+            Confirmed::ByAll => Self::Everywhere(revision),
+            Confirmed::NotBy(count) => Self::Pending(revision, count),
+            Confirmed::Unknown => Self::Pending(revision, 0),
+        }
+    }
+
     /// The revision, once there is one.
     pub(crate) fn revision(&self) -> Option<Revision> {
         match self {
@@ -87,10 +97,7 @@ impl Plane {
         };
         let Some(log) = self.revisions.log_id() else { return Propagation::Pending(None, 0) };
         let revision = self.revisions.revision(offset);
-        match self.members.applied(log, offset, until).await {
-            0 => Propagation::Everywhere(revision),
-            count => Propagation::Pending(revision, count),
-        }
+        Propagation::published(revision, self.members.applied(log, offset, until).await)
     }
 
     async fn published(&self, outbox_id: i64, until: Instant) -> Published {
