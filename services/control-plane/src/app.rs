@@ -117,6 +117,7 @@ impl App {
             pages: Pages::new(&hash_key.0),
             settings: Settings {
                 instance: config.instance,
+                replication: config.internal_topics.replication,
                 environment: config.environment,
                 hash_key,
                 limits: config.limits,

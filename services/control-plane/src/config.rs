@@ -16,7 +16,7 @@ use crate::crash::CrashPoint;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Which control plane this is, stable over restarts: a restarted one takes its own leases over at once.
+    /// Which control plane this is, stable over restarts.
     pub instance: String,
     /// The environment in the text of new API keys, 1..8 of `a-z0-9`, e.g. `live`.
     pub environment: String,
@@ -51,6 +51,9 @@ pub struct Config {
     /// What gateways grant a tenant that has no limits of its own: the same as in their configuration. Only to be shown.
     #[serde(default)]
     pub tenant_defaults: TenantDefaults,
+    /// How internal topics are made.
+    #[serde(default)]
+    pub internal_topics: InternalTopics,
     /// Logs.
     #[serde(default)]
     pub telemetry: TelemetryConfig,
@@ -118,6 +121,15 @@ pub struct TenantDefaults {
     pub egress_per_second: ByteSize,
     /// Bytes of requests and answers in flight.
     pub in_flight: ByteSize,
+}
+
+/// How internal topics are made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InternalTopics {
+    /// Replicas of each partition; absent: one on each of up to three brokers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replication: Option<u8>,
 }
 
 /// For tests only; never set any of it in production.
@@ -210,6 +222,9 @@ ingress_per_second = "256MiB"
 egress_per_second = "512MiB"
 in_flight = "32MiB"
 
+[internal_topics]
+replication = 3
+
 [telemetry]
 level = "info"
 format = "json"
@@ -229,6 +244,8 @@ format = "json"
         faults.section("limits", &self.limits);
         faults.section("tenant_defaults", &self.tenant_defaults);
         faults.section("telemetry", &self.telemetry);
+        let replicas = self.internal_topics.replication.is_none_or(|replicas| (1..=9).contains(&replicas));
+        faults.require(replicas, "internal_topics.replication", "must be 1..9");
         let armed = self.testing.crash_at.as_deref();
         let known = armed.is_none_or(|step| CrashPoint::STEPS.contains(&step));
         faults.require(

@@ -37,6 +37,8 @@ pub(crate) struct Settings {
     pub(crate) limits: Limits,
     pub(crate) defaults: Defaults,
     pub(crate) tenant_defaults: TenantDefaults,
+    /// Replicas of internal topics, if the operator said.
+    pub(crate) replication: Option<u8>,
     /// How long a mutation waits for gateways.
     pub(crate) barrier_max: Duration,
     /// How long a mutation of a topic waits to be done.

@@ -114,6 +114,7 @@ impl Plant {
             defaults: Default::default(),
             limits: Default::default(),
             tenant_defaults: Default::default(),
+            internal_topics: Default::default(),
             telemetry: Default::default(),
             testing: Testing::default(),
         };

@@ -1,0 +1,120 @@
+//! How the internal topics are laid out and set.
+//!
+//! Only what something relies on is here; an operator may set the rest, and more than the least of what is a minimum.
+
+use sluice_types::physical::{CONTROL_TOPIC, MEMBERS_TOPIC};
+
+const HOUR_MS: i64 = 3_600_000;
+const DAY_MS: i64 = 24 * HOUR_MS;
+
+/// The layout of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Layout {
+    /// Partitions it is made with.
+    pub(super) partitions: u8,
+    /// Another number would break its readers.
+    pub(super) partitions_fixed: bool,
+    pub(super) settings: Vec<Setting>,
+}
+
+/// A setting that something relies on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Setting {
+    pub(super) key: &'static str,
+    pub(super) value: String,
+    rule: Rule,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rule {
+    Exactly,
+    /// A number; negative ones mean no bound.
+    AtLeast,
+    /// A number that is set on the topic itself.
+    AtMost,
+}
+
+impl Setting {
+    /// Whether the topic's value will do.
+    pub(super) fn is_met(&self, value: Option<&str>, is_set: bool) -> bool {
+        let Some(value) = value else { return false };
+        let numbers = || Some((value.parse::<i64>().ok()?, self.value.parse::<i64>().ok()?));
+        match self.rule {
+            Rule::Exactly => sorted(value) == sorted(&self.value),
+            Rule::AtLeast => numbers().is_some_and(|(value, least)| value < 0 || value >= least),
+            Rule::AtMost => is_set && numbers().is_some_and(|(value, most)| (1..=most).contains(&value)),
+        }
+    }
+}
+
+/// A list in any order is the same.
+fn sorted(list: &str) -> Vec<&str> {
+    let mut parts: Vec<&str> = list.split(',').map(str::trim).collect();
+    parts.sort_unstable();
+    parts
+}
+
+/// How this topic must be, with so many replicas.
+pub(super) fn layout(name: &str, replication: usize) -> Layout {
+    let exactly = |key, value: &str| Setting { key, value: value.to_owned(), rule: Rule::Exactly };
+    let least = |key, value: i64| Setting { key, value: value.to_string(), rule: Rule::AtLeast };
+    let most = |key, value: i64| Setting { key, value: value.to_string(), rule: Rule::AtMost };
+    // An acknowledged record must outlive a broker.
+    let in_sync = least("min.insync.replicas", if replication >= 3 { 2 } else { 1 });
+    match name {
+        CONTROL_TOPIC => Layout {
+            partitions: 1,
+            partitions_fixed: true,
+            settings: vec![
+                exactly("cleanup.policy", "compact"),
+                exactly("message.timestamp.type", "LogAppendTime"),
+                least("delete.retention.ms", 7 * DAY_MS),
+                least("min.compaction.lag.ms", HOUR_MS),
+                // What is not in a closed segment is never compacted, and a start reads it all.
+                most("segment.ms", 6 * HOUR_MS),
+                in_sync,
+            ],
+        },
+        MEMBERS_TOPIC => Layout {
+            partitions: 1,
+            partitions_fixed: true,
+            settings: vec![
+                exactly("cleanup.policy", "compact,delete"),
+                exactly("message.timestamp.type", "LogAppendTime"),
+                least("retention.ms", HOUR_MS),
+                most("segment.ms", HOUR_MS / 6),
+                in_sync,
+            ],
+        },
+        _ => Layout {
+            partitions: 4,
+            partitions_fixed: false,
+            settings: vec![exactly("cleanup.policy", "delete"), least("retention.ms", 30 * DAY_MS), in_sync],
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn setting(name: &str, key: &str) -> Setting {
+        layout(name, 3).settings.into_iter().find(|setting| setting.key == key).expect("a setting")
+    }
+
+    #[test]
+    fn more_than_the_least_is_an_operators_choice_and_less_is_not() {
+        let retention = setting("sluice.usage", "retention.ms");
+        assert!(retention.is_met(Some("-1"), true), "kept for ever");
+        assert!(retention.is_met(Some("9999999999"), true));
+        assert!(!retention.is_met(Some("604800000"), false), "the broker's default");
+        let segment = setting(CONTROL_TOPIC, "segment.ms");
+        assert!(!segment.is_met(Some("604800000"), false));
+        assert!(!segment.is_met(Some("1000"), false), "a broker's default may change");
+        assert!(segment.is_met(Some("1000"), true));
+        let policy = setting(MEMBERS_TOPIC, "cleanup.policy");
+        assert!(policy.is_met(Some("delete,compact"), true));
+        assert!(!policy.is_met(Some("compact"), true));
+        assert!(!policy.is_met(None, false));
+    }
+}
