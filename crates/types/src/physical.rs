@@ -10,6 +10,8 @@ use crate::uid::{GroupUid, NamespaceUid, TopicUid, UID_TEXT_LEN};
 
 /// The log of the control plane's state.
 pub const CONTROL_TOPIC: &str = "sluice.control";
+/// Key of the record in it that says that all states were published to it.
+pub const CONTROL_COMPLETE_KEY: &str = "complete";
 /// Heartbeats of the gateways.
 pub const MEMBERS_TOPIC: &str = "sluice.members";
 /// Usage windows.

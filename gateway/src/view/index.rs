@@ -119,7 +119,7 @@ impl Index {
             Some(Resource::Account(account)) => account.life = Life::Gone.into(),
             Some(Resource::Key(key)) => key.life = Life::Gone.into(),
             Some(Resource::Group(group)) => group.life = Life::Gone.into(),
-            None => {}
+            Some(Resource::Complete(_)) | None => {}
         }
         let change = self.enter(&gone).unwrap_or(Change::None);
         match &gone.resource {
@@ -146,7 +146,7 @@ impl Index {
             Some(Resource::Account(account)) => self.enter_account(tenant_uid, account),
             Some(Resource::Key(key)) => self.enter_key(tenant_uid, key),
             Some(Resource::Group(group)) => self.enter_group(tenant_uid, record, group),
-            None => Err("holds no resource"),
+            Some(Resource::Complete(_)) | None => Err("holds no resource"),
         }
     }
 
@@ -322,6 +322,7 @@ pub fn resource_uid(record: &ControlRecord) -> Option<&str> {
         Resource::Account(account) => &account.uid,
         Resource::Key(key) => &key.key_id,
         Resource::Group(group) => &group.uid,
+        Resource::Complete(_) => return None,
     })
 }
 

@@ -95,6 +95,7 @@ impl World {
             Resource::Account(r) => &r.uid,
             Resource::Key(r) => &r.key_id,
             Resource::Group(r) => &r.uid,
+            Resource::Complete(_) => unreachable!("not of a tenant"),
         };
         let record = OutRecord {
             key: Some(key.clone().into()),

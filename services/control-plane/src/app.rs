@@ -39,6 +39,7 @@ use crate::crash::CrashPoint;
 use crate::domain::page::Pages;
 use crate::error::AppError;
 use crate::jobs;
+use crate::jobs::comparison::Comparison;
 use crate::jobs::members::Members;
 use crate::jobs::revisions::Revisions;
 use crate::metrics::PlaneMetrics;
@@ -116,8 +117,9 @@ impl App {
             db: Database::open(&DbConfig::new("sluice-control-plane", app_url, system_url))?,
             pages: Pages::new(&hash_key.0),
             settings: Settings {
-                instance: config.instance,
+                holder: format!("{}/{}", config.instance, uuid::Uuid::now_v7().simple()),
                 replication: config.internal_topics.replication,
+                unknown: config.control_log.unknown,
                 environment: config.environment,
                 hash_key,
                 limits: config.limits,
@@ -129,6 +131,7 @@ impl App {
             wakes: Wakes::new(),
             revisions: Revisions::new(),
             members: Members::new(),
+            comparison: Comparison::new(),
             metrics: registry.register("control", PlaneMetrics::register),
             crash: CrashPoint::new(config.testing.crash_at),
             closing: CancellationToken::new(),
@@ -201,10 +204,13 @@ impl Running {
         self.start_jobs(&tasks);
         let (members, health) = (self.plane.clone(), self.health.clone());
         // Before it is known which gateways there are, no change could be told to hold on all of them.
-        tasks.spawn("readiness", until_shutdown(tasks.shutdown(), async move {
-            members.members.known().await;
-            health.set_ready(true);
-        }));
+        tasks.spawn(
+            "readiness",
+            until_shutdown(tasks.shutdown(), async move {
+                members.members.known().await;
+                health.set_ready(true);
+            }),
+        );
         let calls = serve(
             internal,
             Some(self.server_tls.clone()),

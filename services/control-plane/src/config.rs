@@ -54,6 +54,9 @@ pub struct Config {
     /// How internal topics are made.
     #[serde(default)]
     pub internal_topics: InternalTopics,
+    /// How the control log and the database are kept agreed.
+    #[serde(default)]
+    pub control_log: ControlLogConfig,
     /// Logs.
     #[serde(default)]
     pub telemetry: TelemetryConfig,
@@ -130,6 +133,26 @@ pub struct InternalTopics {
     /// Replicas of each partition; absent: one on each of up to three brokers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replication: Option<u8>,
+}
+
+/// How the control log and the database are kept agreed. Where they differ the database is right.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ControlLogConfig {
+    /// What becomes of resources that are in service in the log and unknown to the database.
+    pub unknown: Unknown,
+}
+
+/// What becomes of resources that are in service in the log and unknown to the database.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unknown {
+    /// They stay, and health and metrics say how many there are: the database may be the wrong one.
+    #[default]
+    Report,
+    /// They end, as if they had been deleted: after a restore from a backup, keys made since must not work on with no row
+    /// to revoke.
+    End,
 }
 
 /// For tests only; never set any of it in production.
@@ -224,6 +247,9 @@ in_flight = "32MiB"
 
 [internal_topics]
 replication = 3
+
+[control_log]
+unknown = "report"
 
 [telemetry]
 level = "info"

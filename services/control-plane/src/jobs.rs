@@ -1,6 +1,7 @@
 //! What goes on beside the calls. Jobs take no input, re-read the world, and are harmless to run twice.
 
 pub(crate) mod barrier;
+pub(crate) mod comparison;
 pub(crate) mod control_log;
 pub(crate) mod members;
 pub(crate) mod relay;

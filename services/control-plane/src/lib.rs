@@ -22,6 +22,6 @@ mod store;
 mod token;
 
 pub use app::{Addrs, App, ROLE};
-pub use config::{Config, DatabaseConfig, Defaults, InternalTopics, Limits, Testing};
+pub use config::{Config, ControlLogConfig, DatabaseConfig, Defaults, InternalTopics, Limits, Testing, Unknown};
 pub use error::AppError;
 pub use schema::MIGRATIONS;

@@ -14,8 +14,10 @@ pub(crate) struct PlaneMetrics {
     pub(crate) relay_lag_ms: Gauge,
     /// Records published, repetitions included.
     pub(crate) published: Counter,
-    /// Records found behind a newer one of the same resource, and mended.
+    /// States published again because the control log and the database differed.
     pub(crate) republished: Counter,
+    /// Resources in service in the control log that the database does not know.
+    pub(crate) unknown_resources: Gauge,
     /// From a change's commit until gateways had applied it, or the wait was over.
     pub(crate) barrier_seconds: Histogram,
     /// Gateways that had not confirmed a change when its wait was over.
@@ -32,6 +34,7 @@ impl PlaneMetrics {
             relay_lag_ms: Gauge::default(),
             published: Counter::default(),
             republished: Counter::default(),
+            unknown_resources: Gauge::default(),
             barrier_seconds: Histogram::new(buckets),
             barrier_pending: Counter::default(),
             members: Gauge::default(),
@@ -39,7 +42,16 @@ impl PlaneMetrics {
         registry.register("outbox_backlog", "Changes not yet published", metrics.outbox_backlog.clone());
         registry.register("relay_lag_ms", "Age of the oldest change not yet published", metrics.relay_lag_ms.clone());
         registry.register("published", "Records published to the control log", metrics.published.clone());
-        registry.register("republished", "States published again behind older ones", metrics.republished.clone());
+        registry.register(
+            "republished",
+            "States published again because control log and database differed",
+            metrics.republished.clone(),
+        );
+        registry.register(
+            "unknown_resources",
+            "Resources in service in the control log that the database does not know",
+            metrics.unknown_resources.clone(),
+        );
         registry.register_with_unit(
             "barrier",
             "Time from commit until gateways had applied a change",

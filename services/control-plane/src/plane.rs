@@ -8,9 +8,10 @@ use sluice_types::api_key::HashKey;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Defaults, Limits, TenantDefaults};
+use crate::config::{Defaults, Limits, TenantDefaults, Unknown};
 use crate::crash::CrashPoint;
 use crate::domain::page::Pages;
+use crate::jobs::comparison::Comparison;
 use crate::jobs::members::Members;
 use crate::jobs::revisions::Revisions;
 use crate::metrics::PlaneMetrics;
@@ -23,6 +24,7 @@ pub(crate) struct Plane {
     pub(crate) wakes: Wakes,
     pub(crate) revisions: Revisions,
     pub(crate) members: Members,
+    pub(crate) comparison: Comparison,
     pub(crate) metrics: PlaneMetrics,
     pub(crate) crash: CrashPoint,
     /// Cancelled when the process begins to end: who waits for something that may come is answered.
@@ -31,7 +33,8 @@ pub(crate) struct Plane {
 
 /// What does not change while the process runs.
 pub(crate) struct Settings {
-    pub(crate) instance: String,
+    /// This start of this instance, in leases: two processes of one instance never hold one together.
+    pub(crate) holder: String,
     pub(crate) environment: String,
     pub(crate) hash_key: HashKey,
     pub(crate) limits: Limits,
@@ -39,6 +42,8 @@ pub(crate) struct Settings {
     pub(crate) tenant_defaults: TenantDefaults,
     /// Replicas of internal topics, if the operator said.
     pub(crate) replication: Option<u8>,
+    /// What becomes of resources that the control log knows and the database does not.
+    pub(crate) unknown: Unknown,
     /// How long a mutation waits for gateways.
     pub(crate) barrier_max: Duration,
     /// How long a mutation of a topic waits to be done.

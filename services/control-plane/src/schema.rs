@@ -22,6 +22,11 @@ pub static MIGRATIONS: Migrations = Migrations {
         Migration { version: 3, name: "changes", sql: include_str!("../../../migrations/control/0003_changes.sql") },
         Migration { version: 4, name: "fences", sql: include_str!("../../../migrations/control/0004_fences.sql") },
         Migration { version: 5, name: "groups", sql: include_str!("../../../migrations/control/0005_groups.sql") },
+        Migration {
+            version: 20,
+            name: "comparison",
+            sql: include_str!("../../../migrations/control/0020_comparison.sql"),
+        },
     ],
 };
 

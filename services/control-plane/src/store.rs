@@ -4,6 +4,7 @@
 pub(crate) mod account;
 pub(crate) mod audit;
 pub(crate) mod caller;
+pub(crate) mod comparison;
 pub(crate) mod group;
 pub(crate) mod idempotency;
 pub(crate) mod key;

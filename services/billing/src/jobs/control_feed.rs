@@ -68,6 +68,6 @@ fn named(record: ControlRecord) -> Option<Named> {
             final_end_offsets: it.final_end_offsets,
             version,
         }),
-        Resource::Account(_) | Resource::Key(_) | Resource::Group(_) => None,
+        Resource::Account(_) | Resource::Key(_) | Resource::Group(_) | Resource::Complete(_) => None,
     }
 }

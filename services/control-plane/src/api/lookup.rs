@@ -33,8 +33,7 @@ impl Api {
             return Err(Error::not_found("the key"));
         }
         let decode = |(id, payload): (i64, Vec<u8>)| {
-            let payload = with_outbox_id(&payload, id).map_err(Error::internal)?;
-            ControlRecord::decode(payload.as_slice()).map_err(Error::internal)
+            ControlRecord::decode(with_outbox_id(&payload, id).as_slice()).map_err(Error::internal)
         };
         Ok(LookupKeyResponse { records: rows.into_iter().map(decode).collect::<Result<_, _>>()? })
     }

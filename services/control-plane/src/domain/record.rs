@@ -1,6 +1,8 @@
 //! Rows as records of `sluice.control`: the full state of one resource with its version.
 
 use prost::Message as _;
+use prost::encoding::int64;
+use sha2::{Digest as _, Sha256};
 use sluice_proto::internal::control::v1::control_record::Resource;
 use sluice_proto::internal::control::v1::{
     AccountState as AccountRecord, ControlRecord, Grant as GrantRecord, GroupState as GroupRecord,
@@ -17,6 +19,10 @@ use crate::store::key::{KeyRow, KeyState};
 use crate::store::namespace::{NamespaceRow, NamespaceState};
 use crate::store::tenant::{TenantRow, TenantState};
 use crate::store::topic::{TopicRow, TopicState};
+
+/// Fields of [`ControlRecord`].
+const VERSION_TAG: u32 = 1;
+const OUTBOX_ID_TAG: u32 = 4;
 
 /// A record ready for the outbox; the relay fills in the outbox id.
 #[derive(Debug, Clone)]
@@ -38,11 +44,65 @@ fn entry(tenant: TenantUid, aggregate: Uid, version: i64, time_us: i64, gone: bo
     Entry { aggregate, version, gone, payload: record.encode_to_vec() }
 }
 
-/// A payload with its outbox id, as it stands in the log.
-pub(crate) fn with_outbox_id(payload: &[u8], id: i64) -> Result<Vec<u8>, prost::DecodeError> {
-    let mut record = ControlRecord::decode(payload)?;
-    record.outbox_id = id;
-    Ok(record.encode_to_vec())
+/// A payload with its outbox id, as it stands in the log. It is appended, since of a field that is there twice the last value
+/// counts: what a newer build wrote and this one does not know goes through unchanged.
+pub(crate) fn with_outbox_id(payload: &[u8], id: i64) -> Vec<u8> {
+    let mut value = payload.to_vec();
+    int64::encode(OUTBOX_ID_TAG, &id, &mut value);
+    value
+}
+
+/// The payload that a value of the log was made of.
+pub(crate) fn without_outbox_id(value: &[u8], record: &ControlRecord) -> Vec<u8> {
+    let suffix = with_outbox_id(&[], record.outbox_id);
+    match value.strip_suffix(suffix.as_slice()) {
+        Some(payload) => payload.to_vec(),
+        // As older builds wrote it: among the other fields.
+        None => ControlRecord { outbox_id: 0, ..record.clone() }.encode_to_vec(),
+    }
+}
+
+/// The same state under another version; unknown fields stay.
+pub(crate) fn with_version(payload: &[u8], version: i64) -> Vec<u8> {
+    let mut raised = payload.to_vec();
+    int64::encode(VERSION_TAG, &version, &mut raised);
+    raised
+}
+
+/// 64 bits that tell one payload from another: the first of its SHA-256, as the database computes them.
+pub(crate) fn digest(payload: &[u8]) -> i64 {
+    let hash: [u8; 32] = Sha256::digest(payload).into();
+    hash.first_chunk().map_or(0, |head| i64::from_be_bytes(*head))
+}
+
+/// Whether the resource is out of service for good.
+pub(crate) fn is_gone(record: &ControlRecord) -> bool {
+    let life = match &record.resource {
+        Some(Resource::Tenant(it)) => it.life,
+        Some(Resource::Namespace(it)) => it.life,
+        Some(Resource::Topic(it)) => it.life,
+        Some(Resource::Account(it)) => it.life,
+        Some(Resource::Key(it)) => it.life,
+        Some(Resource::Group(it)) => it.life,
+        Some(Resource::Complete(_)) | None => return false,
+    };
+    life == Life::Gone as i32
+}
+
+/// The end of a resource of which only this record is left; `None` if this build does not know its kind.
+pub(crate) fn ended(mut record: ControlRecord, version: i64, time_us: i64) -> Option<Entry> {
+    let gone = Life::Gone as i32;
+    let uid = match record.resource.as_mut()? {
+        Resource::Tenant(it) => (it.life = gone, it.uid.parse::<Uid>().ok()?).1,
+        Resource::Namespace(it) => (it.life = gone, it.uid.parse().ok()?).1,
+        Resource::Topic(it) => (it.life = gone, it.uid.parse().ok()?).1,
+        Resource::Account(it) => (it.life = gone, it.uid.parse().ok()?).1,
+        Resource::Key(it) => (it.life = gone, it.key_id.parse().ok()?).1,
+        Resource::Group(it) => (it.life = gone, it.uid.parse().ok()?).1,
+        Resource::Complete(_) => return None,
+    };
+    let tenant: TenantUid = record.tenant_uid.parse().ok()?;
+    Some(entry(tenant, uid, version, time_us, true, record.resource?))
 }
 
 /// A tenant. One being deleted is out of service for good.
@@ -159,4 +219,47 @@ pub(crate) fn key(tenant: TenantUid, row: &KeyRow) -> Entry {
         expire_time_ms: row.expire_us.map_or(0, millis_up),
     };
     entry(tenant, row.uid().uid(), row.version, row.update_us, gone, Resource::Key(state))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(version: i64) -> ControlRecord {
+        ControlRecord { version, tenant_uid: Uid::random().to_string(), commit_time_ms: 7, ..Default::default() }
+    }
+
+    #[test]
+    fn what_a_newer_build_wrote_goes_into_the_log_unchanged() {
+        let mut payload = record(3).encode_to_vec();
+        int64::encode(4_000, &77, &mut payload);
+        let value = with_outbox_id(&with_version(&payload, 9), 42);
+        let read = ControlRecord::decode(value.as_slice()).expect("a record");
+        assert_eq!((read.version, read.outbox_id), (9, 42));
+        assert!(value.starts_with(&payload), "no byte is lost");
+        assert_eq!(without_outbox_id(&value, &read), with_version(&payload, 9));
+    }
+
+    #[test]
+    fn a_value_of_an_older_build_is_known_by_its_payload() {
+        let payload = record(3).encode_to_vec();
+        let older = ControlRecord { outbox_id: 42, ..ControlRecord::decode(payload.as_slice()).expect("a record") };
+        assert_eq!(without_outbox_id(&older.encode_to_vec(), &older), payload);
+    }
+
+    #[test]
+    fn a_resource_of_which_only_the_record_is_left_can_be_ended() {
+        let (uid, tenant) = (Uid::random(), TenantUid::random());
+        let key = KeyRecord { key_id: uid.to_string(), life: Life::Active as i32, ..Default::default() };
+        let record = ControlRecord {
+            tenant_uid: tenant.to_string(),
+            resource: Some(Resource::Key(key)),
+            ..ControlRecord::default()
+        };
+        assert!(!is_gone(&record));
+        let end = ended(record, 8, 5_000).expect("a key can end");
+        assert_eq!((end.aggregate, end.version, end.gone), (uid, 8, true));
+        assert!(is_gone(&ControlRecord::decode(end.payload.as_slice()).expect("a record")));
+        assert!(ended(ControlRecord::default(), 1, 0).is_none(), "a kind that this build does not know");
+    }
 }

@@ -1,44 +1,74 @@
-//! Reads `sluice.control` back and keeps two promises that publishing alone cannot:
+//! Keeps `sluice.control` and the database agreed, both ways.
 //!
-//! - the last record of each key is its newest state. Two relays can leave an older one behind a newer one; readers that
-//!   follow drop it, but compaction would keep it and drop the newer. Seen here, the newest state is published again;
-//! - the log holds everything. When `sluice.control` turns out to be another topic than the one the outbox was published
-//!   to (a restored or remade cluster), all states are published again.
+//! Publishing alone cannot: two relays can leave an older state behind a newer one, which compaction would keep; a log can be
+//! cut off or made anew; a database can be restored from a backup that knows less than the log. So the log is read back and
+//! compared with the newest state of everything in the outbox: at the start, after each reconnection to the database, when
+//! the log turns out to be another one, and regularly, by a log that is read anew ([`READ_AGAIN_EVERY`]). The database is
+//! right:
 //!
-//! Memory: a version per live key; fine to some millions of resources.
+//! - what the log lacks is published again;
+//! - what readers hold in a higher version, or otherwise in the same, is published above that version;
+//! - what is in service in the log and unknown to the database is reported, or ended if the operator chose so
+//!   ([`Unknown`]): the database may be the wrong one.
+//!
+//! Until the first comparison is done nothing is published, so a change cannot be told to hold where it was dropped. When all
+//! stands in the log, a record says so; gateways do not take a log for whole before.
+
+mod compare;
+mod log_state;
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
 use prost::Message as _;
-use sluice_db::DbError;
-use sluice_proto::internal::control::v1::ControlRecord;
+use sluice_db::{DbError, SystemTx};
+use sluice_proto::internal::control::v1::control_record::Resource;
+use sluice_proto::internal::control::v1::{ControlRecord, LogComplete};
 use sluice_runtime::{ComponentStatus, Health};
 use sluice_types::Uid;
-use sluice_types::physical::CONTROL_TOPIC;
-use sluice_wire::{Client, Isolation, LogTail, OffsetAt, Record, TailOptions, TopicId};
+use sluice_types::physical::{CONTROL_COMPLETE_KEY, CONTROL_TOPIC};
+use sluice_wire::{Client, Isolation, LogTail, OffsetAt, OutRecord, TailBatch, TailOptions, TopicId};
 use tokio_util::sync::CancellationToken;
 
-use crate::plane::SharedPlane;
-use crate::store::outbox::{control_log_get, control_log_set, outbox_republish, outbox_republish_all};
+use self::compare::{Found, Mends, Outcome, end, look, look_at, mend};
+use self::log_state::LogState;
+use crate::config::Unknown;
+use crate::plane::{Plane, SharedPlane};
+use crate::store::comparison::replaced_rows_forget;
+use crate::store::outbox::{control_log_get, control_log_set};
 
-const POLL: Duration = Duration::from_secs(1);
+/// How long a broker holds an empty poll; a comparison waits for one or two.
+const POLL: Duration = Duration::from_millis(200);
 const AGAIN: Duration = Duration::from_secs(1);
+/// How often all is read again and compared. At 300 bytes a resource and a million of them, half a megabyte a second.
+const READ_AGAIN_EVERY: Duration = Duration::from_secs(600);
+/// How soon again while something is on its way, at least; and how many times as long as a comparison takes.
+const COMPARE_SOON: Duration = Duration::from_secs(1);
+const PAUSE_FACTOR: u32 = 5;
+const PRODUCE_WITHIN: Duration = Duration::from_secs(2);
+const FORGET_ROWS: i64 = 5_000;
+/// Uids of unknown resources in one line of the log.
+const NAMED_MAX: usize = 10;
 
 #[derive(Debug, thiserror::Error)]
 enum AuditError {
-    #[error("read the control log: {0}")]
+    #[error("read or write the control log: {0}")]
     Kafka(#[from] sluice_wire::Error),
-    #[error("have states published again: {0}")]
+    #[error("compare the control log with the database: {0}")]
     Database(#[from] DbError),
 }
 
 /// Reads until the shutdown.
 pub(crate) async fn run(plane: SharedPlane, kafka: Client, health: Health, shutdown: CancellationToken) {
+    let mut mends = (None, Mends::default());
     let follow = async {
         loop {
             let log = plane.revisions.log_ready().await;
-            let Err(error) = follow(&plane, &kafka, log, &health).await;
+            if mends.0 != Some(log) {
+                mends = (Some(log), Mends::default());
+            }
+            let Err(error) = Audit::begin(&plane, &kafka, &health, log, &mut mends.1).follow().await else { continue };
             tracing::debug!(%error, "reading the control log ended; beginning again");
             health.set_component("control_log", ComponentStatus::failing("the control log cannot be read back"));
             tokio::time::sleep(AGAIN).await;
@@ -50,131 +80,242 @@ pub(crate) async fn run(plane: SharedPlane, kafka: Client, health: Health, shutd
     }
 }
 
-async fn follow(
-    plane: &SharedPlane,
-    kafka: &Client,
+/// The reading of one life of the log.
+struct Audit<'a> {
+    plane: &'a SharedPlane,
+    kafka: &'a Client,
+    health: &'a Health,
+    mends: &'a mut Mends,
     log: TopicId,
-    health: &Health,
-) -> Result<std::convert::Infallible, AuditError> {
-    adopt(plane, log).await?;
-    let options = TailOptions { isolation: Isolation::ReadUncommitted, topic_id: Some(log), ..TailOptions::default() };
-    let mut tail = LogTail::new(kafka.clone(), CONTROL_TOPIC, 0, OffsetAt::Earliest, options);
-    let mut versions = Versions::default();
+    tail: LogTail,
+    state: LogState,
+    /// Until the log is known to be the one that was published to.
+    adopted: bool,
+    /// `None`: what was found is settled.
+    compare_at: Option<Instant>,
+    read_again_at: Instant,
+}
+
+impl<'a> Audit<'a> {
+    fn begin(
+        plane: &'a SharedPlane,
+        kafka: &'a Client,
+        health: &'a Health,
+        log: TopicId,
+        mends: &'a mut Mends,
+    ) -> Self {
+        let (tail, state) = (tail(kafka, log), LogState::default());
+        let now = Instant::now();
+        let (compare_at, read_again_at) = (Some(now), now + READ_AGAIN_EVERY);
+        Self { plane, kafka, health, mends, log, tail, state, adopted: false, compare_at, read_again_at }
+    }
+
+    /// Reads and compares until it is time to read it all again.
+    async fn follow(mut self) -> Result<(), AuditError> {
+        while Instant::now() < self.read_again_at {
+            let batch = self.tail.next(POLL).await?;
+            self.see(&batch);
+            if !batch.is_caught_up() {
+                continue;
+            }
+            match self.caught_up(&batch).await {
+                Ok(()) => {}
+                // The reading goes on: the log is fine.
+                Err(AuditError::Database(error)) => {
+                    tracing::debug!(%error, "the comparison ended early; trying again");
+                    self.told("the database does not answer");
+                    tokio::time::sleep(AGAIN).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn see(&mut self, batch: &TailBatch) {
+        if self.state.lost_before(batch.log_start_offset) {
+            self.compare_at = Some(Instant::now());
+        }
+        batch.records.iter().for_each(|record| self.state.see(record));
+    }
+
+    fn told(&self, failure: &'static str) {
+        self.health.set_component("control_log", ComponentStatus::failing(failure));
+    }
+
+    async fn caught_up(&mut self, batch: &TailBatch) -> Result<(), AuditError> {
+        if !self.adopted {
+            self.adopt().await?;
+            self.adopted = true;
+        }
+        let due = self.compare_at.is_some_and(|at| Instant::now() >= at);
+        if due || self.plane.comparison.is_required() {
+            self.compare(batch.position).await
+        } else if self.state.is_behind() {
+            let found = look_at(self.plane, &self.state, &self.state.behind()).await?;
+            self.mend(found).await.map(drop)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// When the log is a new one, offsets in the database mean nothing any more.
+    async fn adopt(&mut self) -> Result<(), DbError> {
+        let id = self.log.to_string();
+        let known = with_tx(self.plane, |tx| Box::pin(control_log_get(tx))).await?;
+        if known.as_ref() == Some(&id) {
+            return Ok(());
+        }
+        if known.is_some() {
+            tracing::warn!(log = id, "the control log is a new one; publishing all states to it");
+            let mut from = Some(0);
+            while let Some(first) = from {
+                from = with_tx(self.plane, move |tx| Box::pin(replaced_rows_forget(tx, first, FORGET_ROWS))).await?;
+            }
+        }
+        with_tx(self.plane, |tx| Box::pin(async move { control_log_set(tx, &id).await })).await
+    }
+
+    /// Compares everything, and lets publishing begin.
+    async fn compare(&mut self, position: i64) -> Result<(), AuditError> {
+        let begun = Instant::now();
+        let found = look(self.plane, &self.state, position).await?;
+        let outcome = self.mend(found).await?;
+        self.plane.comparison.done();
+        let unknown = self.unknown(&outcome.unknown).await?;
+        let on_their_way = outcome.mended + outcome.waiting + unknown.ended;
+        if on_their_way == 0 && !self.state.is_complete() {
+            self.say_complete().await?;
+        }
+        let pause = COMPARE_SOON.max(begun.elapsed() * PAUSE_FACTOR);
+        self.compare_at = (on_their_way > 0).then(|| Instant::now() + pause);
+        self.tell(&outcome, unknown.left);
+        Ok(())
+    }
+
+    /// Looks again at what was found once the log was read up to now, and mends what differs still.
+    async fn mend(&mut self, found: Found) -> Result<Outcome, AuditError> {
+        let looked = tokio::time::Instant::now();
+        while !found.is_empty() {
+            let batch = self.tail.next(POLL).await?;
+            self.see(&batch);
+            if batch.is_caught_up() && batch.as_of.is_some_and(|as_of| as_of > looked) {
+                break;
+            }
+        }
+        let outcome = mend(self.plane, &self.state, found, self.mends).await?;
+        if outcome.mended > 0 {
+            tracing::warn!(
+                resources = outcome.mended,
+                "the control log and the database differed; publishing the database's state again"
+            );
+            self.plane.metrics.republished.inc_by(outcome.mended as u64);
+            self.plane.wakes.outbox.wake();
+        }
+        Ok(outcome)
+    }
+
+    /// Does with resources that the database does not know what the operator chose.
+    async fn unknown(&mut self, resources: &[Uid]) -> Result<UnknownLeft, AuditError> {
+        if resources.is_empty() {
+            return Ok(UnknownLeft { ended: 0, left: 0 });
+        }
+        let named: Vec<String> = resources.iter().take(NAMED_MAX).map(Uid::to_string).collect();
+        tracing::warn!(
+            resources = resources.len(), uids = ?named, policy = ?self.plane.settings.unknown,
+            "resources are in service in the control log that the database does not know"
+        );
+        if self.plane.settings.unknown == Unknown::Report {
+            return Ok(UnknownLeft { ended: 0, left: resources.len() });
+        }
+        let last = last_records(self.kafka, self.log, resources).await?;
+        let ended = end(self.plane, &self.state, last).await?;
+        self.plane.wakes.outbox.wake();
+        Ok(UnknownLeft { ended, left: resources.len() - ended })
+    }
+
+    /// Tells readers that nothing is missing. The record is read back like any other.
+    async fn say_complete(&mut self) -> Result<(), AuditError> {
+        let complete = LogComplete { resources: self.state.len() as i64 };
+        let record = ControlRecord { resource: Some(Resource::Complete(complete)), ..ControlRecord::default() };
+        let record = OutRecord {
+            key: Some(CONTROL_COMPLETE_KEY.into()),
+            value: Some(record.encode_to_vec().into()),
+            headers: Vec::new(),
+            timestamp_ms: crate::changes::key::now_us() / 1_000,
+        };
+        self.kafka.produce_batch(CONTROL_TOPIC, 0, &[record], PRODUCE_WITHIN).await?;
+        tracing::info!(log = %self.log, "the control log is complete");
+        Ok(())
+    }
+
+    fn tell(&self, outcome: &Outcome, unknown: usize) {
+        self.plane.metrics.unknown_resources.set(i64::try_from(unknown).unwrap_or(i64::MAX));
+        let unknown = match unknown {
+            0 => ComponentStatus::ok("none"),
+            unknown => ComponentStatus::failing(format!(
+                "{unknown} resources are in service in the control log that the database does not know; if the database \
+                 was restored from a backup, control_log.unknown = \"end\" ends them"
+            )),
+        };
+        self.health.set_component("unknown_resources", unknown);
+        let resources = self.state.len();
+        let log = match outcome.stuck {
+            0 => ComponentStatus::ok(format!("{resources} resources, compared with the database")),
+            stuck => ComponentStatus::failing(format!(
+                "{stuck} of {resources} resources differ from the database though they were published again"
+            )),
+        };
+        self.health.set_component("control_log", log);
+    }
+}
+
+struct UnknownLeft {
+    ended: usize,
+    left: usize,
+}
+
+fn tail(kafka: &Client, log: TopicId) -> LogTail {
+    let options = TailOptions {
+        isolation: Isolation::ReadUncommitted,
+        topic_id: Some(log),
+        poll_wait: POLL,
+        ..TailOptions::default()
+    };
+    LogTail::new(kafka.clone(), CONTROL_TOPIC, 0, OffsetAt::Earliest, options)
+}
+
+/// Runs work of the system in a transaction of its own.
+async fn with_tx<T, F>(plane: &Plane, work: F) -> Result<T, DbError>
+where
+    T: Send + 'static,
+    F: for<'t> FnOnce(&'t mut SystemTx) -> BoxFuture<'t, Result<T, DbError>> + Send + 'static,
+{
+    let system = plane.db.system().clone();
+    let work = async move {
+        let mut tx = system.begin().await?;
+        let done = work(&mut tx).await?;
+        tx.commit().await?;
+        Ok::<_, DbError>(done)
+    };
+    plane.db.run(work).await
+}
+
+/// The last record of each of these, by reading the whole log: nobody keeps their contents, and this is rare.
+async fn last_records(kafka: &Client, log: TopicId, resources: &[Uid]) -> Result<Vec<ControlRecord>, AuditError> {
+    let mut last: HashMap<String, Option<ControlRecord>> =
+        resources.iter().map(|uid| (uid.to_string(), None)).collect();
+    let mut tail = tail(kafka, log);
     loop {
         let batch = tail.next(POLL).await?;
         for record in &batch.records {
-            versions.see(record);
+            let key = record.key.as_ref().and_then(|key| std::str::from_utf8(key).ok());
+            if let Some(held) = key.and_then(|key| last.get_mut(key)) {
+                *held = record.value.as_ref().and_then(|value| ControlRecord::decode(value.clone()).ok());
+            }
         }
         if batch.is_caught_up() {
-            health.set_component("control_log", ComponentStatus::ok(format!("{} resources", versions.newest.len())));
-            mend(plane, &mut versions).await?;
+            return Ok(last.into_values().flatten().collect());
         }
-    }
-}
-
-/// When the log is a new one, has everything published to it.
-async fn adopt(plane: &SharedPlane, log: TopicId) -> Result<(), DbError> {
-    let (system, id) = (plane.db.system().clone(), log.to_string());
-    let work = async move {
-        let mut tx = system.begin().await?;
-        let known = control_log_get(&mut tx).await?;
-        let mut again = 0;
-        if known.as_ref() != Some(&id) {
-            if known.is_some() {
-                again = outbox_republish_all(&mut tx).await?;
-            }
-            control_log_set(&mut tx, &id).await?;
-        }
-        tx.commit().await?;
-        Ok::<_, DbError>(again)
-    };
-    let again = plane.db.run(work).await?;
-    if again > 0 {
-        tracing::warn!(states = again, log = %log, "the control log is a new one; publishing all states to it");
-        plane.metrics.republished.inc_by(again);
-        plane.wakes.outbox.wake();
-    }
-    Ok(())
-}
-
-async fn mend(plane: &SharedPlane, versions: &mut Versions) -> Result<(), DbError> {
-    if versions.behind.is_empty() {
-        return Ok(());
-    }
-    let stale: Vec<Uid> = versions.behind.keys().copied().collect();
-    let system = plane.db.system().clone();
-    let count = stale.len();
-    let work = async move {
-        let mut tx = system.begin().await?;
-        outbox_republish(&mut tx, &stale).await?;
-        tx.commit().await
-    };
-    plane.db.run(work).await?;
-    tracing::warn!(
-        resources = count,
-        "older states stood behind newer ones in the control log; publishing the newest again"
-    );
-    plane.metrics.republished.inc_by(count as u64);
-    plane.wakes.outbox.wake();
-    versions.behind.clear();
-    Ok(())
-}
-
-/// The newest version seen of each key, and the keys whose last record is older than that.
-#[derive(Default)]
-struct Versions {
-    newest: HashMap<Uid, i64>,
-    behind: HashMap<Uid, i64>,
-}
-
-impl Versions {
-    fn see(&mut self, record: &Record) {
-        let key = record.key.as_ref().and_then(|key| std::str::from_utf8(key).ok()?.parse::<Uid>().ok());
-        let Some(key) = key else { return };
-        let Some(value) = &record.value else {
-            self.newest.remove(&key);
-            self.behind.remove(&key);
-            return;
-        };
-        let Ok(seen) = ControlRecord::decode(value.clone()) else { return };
-        let newest = self.newest.entry(key).or_insert(seen.version);
-        if seen.version >= *newest {
-            *newest = seen.version;
-            self.behind.remove(&key);
-        } else {
-            self.behind.insert(key, seen.version);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use sluice_wire::TimestampType;
-
-    fn record(key: Uid, version: i64) -> Record {
-        let value = ControlRecord { version, ..ControlRecord::default() }.encode_to_vec();
-        Record {
-            offset: 0,
-            timestamp_ms: 0,
-            timestamp_type: TimestampType::LogAppendTime,
-            key: Some(key.to_string().into()),
-            value: Some(value.into()),
-            headers: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn an_older_state_behind_a_newer_one_is_found_until_it_is_mended() {
-        let (a, b) = (Uid::random(), Uid::random());
-        let mut versions = Versions::default();
-        for (key, version) in [(a, 1), (b, 1), (a, 2), (a, 2), (a, 1)] {
-            versions.see(&record(key, version));
-        }
-        assert_eq!(versions.behind.keys().collect::<Vec<_>>(), [&a]);
-        versions.see(&record(a, 2));
-        assert!(versions.behind.is_empty());
-        versions.see(&Record { value: None, ..record(a, 3) });
-        assert!(!versions.newest.contains_key(&a));
     }
 }

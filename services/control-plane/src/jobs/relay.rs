@@ -2,7 +2,7 @@
 //!
 //! One relay works at a time, by a lease; two that do (a stopped one that woke up) are harmless: records carry versions and
 //! readers drop lower ones. That a stale record could become the last one of its key, which compaction would keep, is
-//! mended by `control_log.rs`.
+//! mended by `control_log.rs`, and nothing is published before that has compared the log with the database.
 
 use std::time::{Duration, Instant};
 
@@ -36,8 +36,6 @@ enum RelayError {
     Database(#[from] DbError),
     #[error("write the control log: {0}")]
     Kafka(#[from] sluice_wire::Error),
-    #[error("an outbox row does not decode: {0}")]
-    Payload(#[from] prost::DecodeError),
 }
 
 /// Publishes until the shutdown.
@@ -64,6 +62,7 @@ impl Relay {
         let mut outbox = self.plane.wakes.outbox.subscribe();
         let mut log = log;
         loop {
+            self.plane.comparison.opened().await;
             match self.round(log).await {
                 Ok(true) => {
                     health.set_component("relay", ComponentStatus::ok("publishing"));
@@ -90,7 +89,7 @@ impl Relay {
         if rows.is_empty() {
             return Ok(false);
         }
-        let records = rows.iter().map(out_record).collect::<Result<Vec<_>, _>>()?;
+        let records: Vec<OutRecord> = rows.iter().map(out_record).collect();
         self.plane.crash.reach("relay.before_publish");
         if self.holder.is_none_or(|until| Instant::now() >= until) {
             // We were away for longer than the lease: somebody else may have published these by now.
@@ -108,7 +107,7 @@ impl Relay {
         if self.holder.is_some_and(|until| until > now + (LEASE_TTL - LEASE_RENEW)) {
             return Ok(true);
         }
-        let (system, holder) = (self.plane.db.system().clone(), self.plane.settings.instance.clone());
+        let (system, holder) = (self.plane.db.system().clone(), self.plane.settings.holder.clone());
         let work = async move {
             let mut tx = system.begin().await?;
             let epoch = lease_acquire(&mut tx, LEASE, &holder, LEASE_TTL.as_millis() as i64).await?;
@@ -162,7 +161,7 @@ impl Relay {
         if self.holder.is_none() {
             return;
         }
-        let (system, holder) = (self.plane.db.system().clone(), self.plane.settings.instance.clone());
+        let (system, holder) = (self.plane.db.system().clone(), self.plane.settings.holder.clone());
         let work = async move {
             let mut tx = system.begin().await?;
             lease_release(&mut tx, LEASE, &holder).await?;
@@ -174,12 +173,11 @@ impl Relay {
     }
 }
 
-fn out_record(row: &OutboxRow) -> Result<OutRecord, prost::DecodeError> {
-    let value = row.payload.as_ref().map(|payload| with_outbox_id(payload, row.id)).transpose()?;
-    Ok(OutRecord {
+fn out_record(row: &OutboxRow) -> OutRecord {
+    OutRecord {
         key: Some(row.aggregate().to_string().into()),
-        value: value.map(Into::into),
+        value: row.payload.as_ref().map(|payload| with_outbox_id(payload, row.id).into()),
         headers: Vec::new(),
         timestamp_ms: crate::changes::key::now_us() / 1_000,
-    })
+    }
 }

@@ -17,9 +17,9 @@ const RELAY_LAG_MS_MAX: i64 = 5_000;
 
 /// Turns notifications into wakes until the shutdown.
 pub(crate) async fn ears(plane: SharedPlane, shutdown: CancellationToken) {
-    let wakes = plane.clone();
+    let plane_heard = plane.clone();
     let heard = move |notification: Notification| {
-        let wakes = &wakes.wakes;
+        let wakes = &plane_heard.wakes;
         match notification {
             Notification::On(channel) if channel == OUTBOX_CHANNEL => wakes.outbox.wake(),
             Notification::On(channel) if channel == PUBLISHED_CHANNEL => wakes.published.wake(),
@@ -27,6 +27,8 @@ pub(crate) async fn ears(plane: SharedPlane, shutdown: CancellationToken) {
             Notification::On(channel) if channel == OPERATION_CHANNEL => wakes.operation.wake(),
             Notification::On(_) => {}
             Notification::Connected => {
+                // Whoever restores a database breaks its connections.
+                plane_heard.comparison.require();
                 for wake in [&wakes.outbox, &wakes.published, &wakes.intent, &wakes.operation] {
                     wake.wake();
                 }

@@ -80,22 +80,6 @@ pub(crate) async fn outbox_backlog(tx: &mut SystemTx) -> Result<(i64, i64)> {
     Ok(sqlx::query_as(sql).fetch_one(tx.conn()).await?)
 }
 
-/// Has the last state of these aggregates published again: somebody published an older one behind it.
-pub(crate) async fn outbox_republish(tx: &mut SystemTx, aggregates: &[Uid]) -> Result<u64> {
-    let uids: Vec<i64> = aggregates.iter().map(|uid| uid.as_u64() as i64).collect();
-    let sql = "UPDATE control.outbox SET published_offset = NULL \
-               WHERE id IN (SELECT max(id) FROM control.outbox WHERE aggregate_uid = ANY($1) GROUP BY aggregate_uid)";
-    Ok(sqlx::query(sql).bind(uids).execute(tx.conn()).await?.rows_affected())
-}
-
-/// Has the last state of everything published again: the log is a new one. One statement over all aggregates; a new log is
-/// rare.
-pub(crate) async fn outbox_republish_all(tx: &mut SystemTx) -> Result<u64> {
-    let sql = "UPDATE control.outbox SET published_offset = NULL \
-               WHERE id IN (SELECT max(id) FROM control.outbox GROUP BY aggregate_uid)";
-    Ok(sqlx::query(sql).execute(tx.conn()).await?.rows_affected())
-}
-
 /// The life of `sluice.control` that the rows were published to.
 pub(crate) async fn control_log_get(tx: &mut SystemTx) -> Result<Option<String>> {
     Ok(sqlx::query_scalar("SELECT topic_id FROM control.control_log").fetch_optional(tx.conn()).await?)

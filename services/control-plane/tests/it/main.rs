@@ -5,6 +5,7 @@
 mod access;
 mod barrier;
 mod changes;
+mod comparison;
 mod fences;
 mod groups;
 mod operator;

@@ -51,6 +51,7 @@ pub(crate) struct Plant {
 }
 
 struct Running {
+    health: sluice_runtime::Health,
     shutdown: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
@@ -115,6 +116,7 @@ impl Plant {
             limits: Default::default(),
             tenant_defaults: Default::default(),
             internal_topics: Default::default(),
+            control_log: Default::default(),
             telemetry: Default::default(),
             testing: Testing::default(),
         };
@@ -137,7 +139,23 @@ impl Plant {
         })
         .await;
         self.addrs = Some(addrs);
-        self.running = Some(Running { shutdown, task });
+        self.running = Some(Running { health, shutdown, task });
+    }
+
+    /// A copy of the database as it is now, which must not be in use.
+    pub(crate) async fn backup(&self) -> String {
+        let postgres = self.connection.postgres().unwrap();
+        let name = postgres.fresh_name("backup").unwrap();
+        postgres.database_from(&self.database, &name).await.unwrap();
+        name
+    }
+
+    /// Uses another database from the next start on.
+    pub(crate) fn restore(&mut self, backup: String) {
+        for part in ["owner", "app", "system"] {
+            secret_file(self.dir.path(), &format!("{part}-url"), &url(&self.connection, &backup, part));
+        }
+        self.database = backup;
     }
 
     /// Another one on the same database, under another instance name.
@@ -159,6 +177,11 @@ impl Plant {
         let running = self.running.take().unwrap();
         running.shutdown.cancel();
         running.task.await.unwrap();
+    }
+
+    /// How the running one fares.
+    pub(crate) fn health(&self) -> &sluice_runtime::Health {
+        &self.running.as_ref().unwrap().health
     }
 
     pub(crate) fn addrs(&self) -> Addrs {
