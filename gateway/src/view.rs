@@ -39,7 +39,7 @@ pub enum TopicLookup {
 /// The view. Look-ups take a shared lock of one map shard or of one tenant, for nanoseconds.
 #[derive(Default)]
 pub struct View {
-    /// Replaced as a whole when `sluice.control` turns out to be another topic.
+    /// The same from the start of the reading on.
     index: ArcSwap<Index>,
     /// Restored from disk, and not yet read on from there.
     behind: AtomicBool,
@@ -62,7 +62,7 @@ impl View {
         self.behind.store(behind, Ordering::Release);
     }
 
-    /// Replaces all tables at once.
+    /// Takes other tables, before anything is served from them.
     pub fn replace(&self, index: Arc<Index>) {
         self.index.store(index);
     }

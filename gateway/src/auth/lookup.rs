@@ -142,7 +142,14 @@ impl KeyLookup {
                             tracing::error!(%error, "record of a key look-up skipped");
                         }
                     }
-                    Ok(())
+                    match view.key(id) {
+                        Some(_) => Ok(()),
+                        // Of a key that ended long ago its account and tenant may be all that is left.
+                        None => {
+                            absent.insert(id, ());
+                            Err(LookupFailure::Absent)
+                        }
+                    }
                 }
                 Err(failure) => {
                     if failure == LookupFailure::Absent {
@@ -199,6 +206,24 @@ mod tests {
         let calls = futures::future::join_all((0..100).map(|_| lookup.ask(id, PEER))).await;
         assert!(calls.into_iter().all(|found| !found.expect("an answer")));
         assert!(!lookup.ask(id, PEER).await.expect("remembered"));
+        assert_eq!(source.asked.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn a_key_of_which_only_the_tenant_is_left_is_absent_and_not_asked_again_at_once() {
+        let tenant = sluice_types::TenantUid::random().to_string();
+        let state = sluice_proto::internal::control::v1::TenantState {
+            uid: tenant.clone(),
+            id: "acme".into(),
+            ..Default::default()
+        };
+        let resource = sluice_proto::internal::control::v1::control_record::Resource::Tenant(state);
+        let record = ControlRecord { version: 1, tenant_uid: tenant, resource: Some(resource), ..Default::default() };
+        let (source, lookup) = lookup(Ok(vec![record]));
+        let id = KeyUid::random();
+        for _ in 0..10 {
+            assert!(!lookup.ask(id, PEER).await.expect("an answer"));
+        }
         assert_eq!(source.asked.load(Ordering::Relaxed), 1);
     }
 

@@ -119,6 +119,11 @@ impl TenantEntry {
         self.changes.send_modify(|count| *count += 1);
     }
 
+    /// Whether nothing published of it is left.
+    pub fn is_unknown(&self) -> bool {
+        self.state.load().is_none() && self.names.read().is_empty()
+    }
+
     /// Its namespaces and topics, to change them; call [`TenantEntry::changed`] after.
     pub fn names_mut(&self) -> RwLockWriteGuard<'_, Names> {
         self.names.write()

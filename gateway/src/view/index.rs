@@ -1,15 +1,21 @@
 //! The view's tables and how a record changes them.
 //!
 //! One writer applies records, in the order of the log; a key look-up may apply some earlier. `held` keeps the latest record
-//! of every uid: its version guards against old ones, and together the records are what a snapshot stores. What is gone
-//! stays in `held` until its tombstone (30 days), so an old record cannot bring it back.
+//! of every uid, byte for byte: its version guards against old ones, and together the records are what a snapshot stores.
+//! What this build cannot read is held as well: the next one may. What is gone stays in `held` until its tombstone (30 days),
+//! so an old record cannot bring it back.
+//!
+//! There is one `Index` for the life of the process. When `sluice.control` turns out to be another topic, the tables become
+//! what that one says ([`Index::adopt`]); who holds a tenant's entry holds the one that goes on being changed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use dashmap::DashMap;
 use parking_lot::Mutex;
+use prost::Message;
 
 use sluice_proto::internal::control::v1::control_record::Resource;
 use sluice_proto::internal::control::v1::group_state::Start as GroupStart;
@@ -46,11 +52,43 @@ pub struct RecordError {
     pub what: &'static str,
 }
 
+/// The latest record of one resource.
+#[derive(Debug, Clone)]
+struct Held {
+    version: i64,
+    /// As it stands in the log.
+    value: Bytes,
+    /// It was read there; otherwise it came by a look-up.
+    of_log: bool,
+}
+
+/// What a log holds, while it is read from its beginning beside the tables in service.
+#[derive(Debug, Default)]
+pub struct WholeLog {
+    records: HashMap<String, Held>,
+}
+
+impl WholeLog {
+    /// A record was read; without a value it is a tombstone.
+    pub fn see(&mut self, uid: &str, value: Option<Bytes>) {
+        let Some(value) = value else {
+            self.records.remove(uid);
+            return;
+        };
+        let known = self.records.get(uid).map(|known| known.version);
+        let read = ControlRecord::decode(value.clone()).ok().map(|record| record.version);
+        if known.is_none() || read.is_none() || read > known {
+            let version = read.or(known).unwrap_or_default();
+            self.records.insert(uid.to_owned(), Held { version, value, of_log: true });
+        }
+    }
+}
+
 /// The tables.
 #[derive(Default)]
 pub struct Index {
     defaults: TenantLimits,
-    held: Mutex<HashMap<String, Arc<ControlRecord>>>,
+    held: Mutex<HashMap<String, Held>>,
     keys: DashMap<KeyUid, Arc<KeyEntry>>,
     accounts: DashMap<AccountUid, Arc<AccountEntry>>,
     tenants: DashMap<TenantUid, Arc<TenantEntry>>,
@@ -87,31 +125,87 @@ impl Index {
         self.held.lock().is_empty()
     }
 
-    /// All records held, for a snapshot.
+    /// All records held that this build can read.
     pub fn records(&self) -> Vec<Arc<ControlRecord>> {
-        self.held.lock().values().cloned().collect()
+        let held: Vec<Bytes> = self.held.lock().values().map(|held| held.value.clone()).collect();
+        held.into_iter().filter_map(|value| ControlRecord::decode(value).ok()).map(Arc::new).collect()
     }
 
-    /// Applies a record; one whose version is not above the held one does nothing.
+    /// All records that were read from the log, with their keys, for a snapshot.
+    pub fn values(&self) -> Vec<(String, Bytes)> {
+        let held = self.held.lock();
+        let of_log = held.iter().filter(|(_, held)| held.of_log);
+        of_log.map(|(uid, held)| (uid.clone(), held.value.clone())).collect()
+    }
+
+    /// Applies a record of a key look-up; one whose version is not above the held one does nothing.
     pub fn apply(&self, record: ControlRecord) -> Result<Change, RecordError> {
         let uid =
             resource_uid(&record).ok_or(RecordError { uid: String::new(), what: "holds no resource" })?.to_owned();
-        let record = Arc::new(record);
         // The lock is held over the change of the tables, so that two appliers cannot interleave.
         let mut held = self.held.lock();
         if held.get(&uid).is_some_and(|known| known.version >= record.version) {
             return Ok(Change::None);
         }
         let change = self.enter(&record).map_err(|what| RecordError { uid: uid.clone(), what })?;
-        held.insert(uid, record);
+        // It came decoded: what this build does not know is missing in it.
+        let fresh = Held { version: record.version, value: record.encode_to_vec().into(), of_log: false };
+        held.insert(uid, fresh);
         Ok(change)
+    }
+
+    /// Applies a record of the log as it stands there; one whose version is not above the held one does nothing.
+    pub fn apply_value(&self, uid: &str, value: Bytes) -> Result<Change, RecordError> {
+        let error = |what| RecordError { uid: uid.to_owned(), what };
+        let mut held = self.held.lock();
+        let known = held.get(uid);
+        let Ok(record) = ControlRecord::decode(value.clone()) else {
+            let version = known.map_or(0, |known| known.version);
+            held.insert(uid.to_owned(), Held { version, value, of_log: true });
+            return Err(error("does not decode"));
+        };
+        let is_new = known
+            .is_none_or(|known| known.version < record.version || (known.version == record.version && !known.of_log));
+        if !is_new {
+            return Ok(Change::None);
+        }
+        held.insert(uid.to_owned(), Held { version: record.version, value, of_log: true });
+        self.enter(&record).map_err(error)
+    }
+
+    /// Makes the tables be what a whole log says, whatever they held: what is not in it goes, and of the rest its version
+    /// stands. Entries of tenants stay the same. Gives what has to be done for topics, and what could not be read.
+    pub fn adopt(&self, log: WholeLog) -> (Vec<Change>, Vec<RecordError>) {
+        let (mut changes, mut errors) = (Vec::new(), Vec::new());
+        let absent: Vec<String> = {
+            let held = self.held.lock();
+            held.keys().filter(|uid| !log.records.contains_key(*uid)).cloned().collect()
+        };
+        changes.extend(absent.iter().map(|uid| self.remove(uid)));
+        for (uid, fresh) in log.records {
+            let mut held = self.held.lock();
+            let same = held.get(&uid).is_some_and(|known| known.of_log && known.value == fresh.value);
+            if same {
+                continue;
+            }
+            let entered = match ControlRecord::decode(fresh.value.clone()) {
+                Ok(record) => self.enter(&record),
+                Err(_) => Err("does not decode"),
+            };
+            match entered {
+                Ok(change) => changes.push(change),
+                Err(what) => errors.push(RecordError { uid: uid.clone(), what }),
+            }
+            held.insert(uid, fresh);
+        }
+        (changes, errors)
     }
 
     /// Applies a tombstone: 30 days after its end nothing is known of a resource.
     pub fn remove(&self, uid: &str) -> Change {
         let mut held = self.held.lock();
-        let Some(record) = held.remove(uid) else { return Change::None };
-        let mut gone = (*record).clone();
+        let Some(known) = held.remove(uid) else { return Change::None };
+        let Ok(mut gone) = ControlRecord::decode(known.value) else { return Change::None };
         match &mut gone.resource {
             Some(Resource::Tenant(tenant)) => tenant.life = Life::Gone.into(),
             Some(Resource::Namespace(namespace)) => namespace.life = Life::Gone.into(),
@@ -125,8 +219,16 @@ impl Index {
         match &gone.resource {
             Some(Resource::Key(key)) => drop(key.key_id.parse().map(|id| self.keys.remove(&id))),
             Some(Resource::Account(account)) => drop(account.uid.parse().map(|uid| self.accounts.remove(&uid))),
-            Some(Resource::Tenant(tenant)) => drop(tenant.uid.parse().map(|uid| self.tenants.remove(&uid))),
+            Some(Resource::Tenant(_)) => {
+                if let Some(tenant) = gone.tenant_uid.parse().ok().and_then(|uid| self.tenant(uid)) {
+                    tenant.set_state(None, self.defaults);
+                }
+            }
             _ => {}
+        }
+        if let Ok(tenant) = gone.tenant_uid.parse::<TenantUid>() {
+            // What is left of the tenant may come later, and must find its names.
+            self.tenants.remove_if(&tenant, |_, entry| entry.is_unknown());
         }
         change
     }
@@ -146,7 +248,8 @@ impl Index {
             Some(Resource::Account(account)) => self.enter_account(tenant_uid, account),
             Some(Resource::Key(key)) => self.enter_key(tenant_uid, key),
             Some(Resource::Group(group)) => self.enter_group(tenant_uid, record, group),
-            Some(Resource::Complete(_)) | None => Err("holds no resource"),
+            Some(Resource::Complete(_)) => Err("says that the log is complete, under another key"),
+            None => Err("holds no resource"),
         }
     }
 

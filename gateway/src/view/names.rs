@@ -142,6 +142,11 @@ impl Names {
         self.group_of(lives.iter().max_by_key(|life| life.order)?.uid)
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.namespaces.is_empty() && self.topics.is_empty() && self.groups.is_empty()
+    }
+
     /// What a topic's name means.
     pub fn topic(&self, namespace: &NamespaceId, topic: &TopicId) -> TopicLookup {
         let namespace = self.namespaces.get(namespace).and_then(|lives| lives.iter().max_by_key(|life| life.order));

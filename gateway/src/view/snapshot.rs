@@ -1,6 +1,8 @@
 //! The view on disk: so that a gateway that starts while Kafka is away can serve, and so that a start need not read it all.
 //!
-//! The file is a magic word, a header, the held records (each protobuf, length-delimited) and a BLAKE3 hash of all before it.
+//! The file is a magic word, a header, the held records with their keys and a BLAKE3 hash of all before it. Records stand in it
+//! byte for byte as in the log, also those that the build that wrote it could not read: the build that reads it may know more,
+//! and nothing that came before the offset is read again.
 //! It is written beside and renamed, so a crash leaves the old one. A file that is damaged, of another format, or older than
 //! 30 days is refused: deletions are kept in the log for 30 days, and an older view could bring something back.
 
@@ -8,14 +10,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use prost::Message;
 
-use sluice_proto::internal::control::v1::ControlRecord;
-
-const MAGIC: &[u8; 8] = b"sluicev1";
+const MAGIC: &[u8; 8] = b"sluicev2";
 const HASH_BYTES: usize = 32;
 /// Bytes of a snapshot at most; more is refused unread.
 const FILE_BYTES_MAX: u64 = 4 << 30;
@@ -33,8 +33,8 @@ pub struct Snapshot {
     pub offset: i64,
     /// When the log was known to hold no more than this.
     pub time: SystemTime,
-    /// The latest record of every resource.
-    pub records: Vec<Arc<ControlRecord>>,
+    /// The latest record of every resource, by key.
+    pub records: Vec<(String, Bytes)>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -47,6 +47,14 @@ struct Header {
     time_ms: i64,
     #[prost(uint64, tag = "4")]
     records: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Entry {
+    #[prost(string, tag = "1")]
+    key: String,
+    #[prost(bytes = "bytes", tag = "2")]
+    value: Bytes,
 }
 
 /// Why a snapshot cannot be used.
@@ -119,8 +127,9 @@ fn encode(snapshot: &Snapshot) -> Vec<u8> {
     };
     let mut bytes = MAGIC.to_vec();
     bytes.extend(header.encode_length_delimited_to_vec());
-    for record in &snapshot.records {
-        bytes.extend(record.encode_length_delimited_to_vec());
+    for (key, value) in &snapshot.records {
+        let entry = Entry { key: key.clone(), value: value.clone() };
+        bytes.extend(entry.encode_length_delimited_to_vec());
     }
     let hash = blake3::hash(&bytes);
     bytes.extend(hash.as_bytes());
@@ -137,8 +146,8 @@ fn decode(bytes: &[u8]) -> Result<Snapshot, SnapshotError> {
     let header = Header::decode_length_delimited(&mut rest).map_err(|_| SnapshotError::Damaged("header"))?;
     let mut records = Vec::new();
     while !rest.is_empty() {
-        let record = ControlRecord::decode_length_delimited(&mut rest).map_err(|_| SnapshotError::Damaged("record"))?;
-        records.push(Arc::new(record));
+        let entry = Entry::decode_length_delimited(&mut rest).map_err(|_| SnapshotError::Damaged("record"))?;
+        records.push((entry.key, entry.value));
     }
     if records.len() as u64 != header.records {
         return Err(SnapshotError::Damaged("records are missing"));
@@ -156,8 +165,8 @@ mod tests {
     use super::*;
 
     fn snapshot(time: SystemTime) -> Snapshot {
-        let record = |version| Arc::new(ControlRecord { version, tenant_uid: "t".into(), ..Default::default() });
-        Snapshot { topic_id: [3; 16], offset: 41, time, records: vec![record(1), record(2)] }
+        let record = |key: &str| (key.to_owned(), Bytes::from_static(b"\xff whatever it is"));
+        Snapshot { topic_id: [3; 16], offset: 41, time, records: vec![record("a"), record("b")] }
     }
 
     fn whole_ms() -> SystemTime {

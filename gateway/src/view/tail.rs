@@ -3,30 +3,32 @@
 //! Start: a snapshot on disk is where reading goes on from, if its log is still the same one. The view can be served when it
 //! has caught up with the log once; or from the snapshot alone, as soon as Kafka refuses or has been silent for a moment,
 //! which health then says. So calls to a gateway that starts without Kafka are answered like calls to one that runs without. Later: every record goes into the tables at once; its offset counts as applied when what it put into service
-//! can be served ([`TopicReadiness`]), which is waited for in tasks beside the reading. If the log turns out to be another one
-//! or to lack what comes next, new tables are filled from its beginning and replace the old ones when they are complete.
+//! can be served ([`TopicReadiness`]), which is waited for in tasks beside the reading.
+//!
+//! If the log turns out to be another one or to lack what comes next, it is read from its beginning beside the tables, which
+//! are served on, and adopted when it is whole: read to its end, and said to be complete by the control plane. A new log
+//! that is still being filled would take away what exists. The first tables of a gateway without a snapshot wait for the
+//! same.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use prost::Message;
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use sluice_proto::internal::control::v1::ControlRecord;
 use sluice_runtime::{ComponentStatus, Health};
 use sluice_types::limits::TenantLimits;
-use sluice_types::physical::CONTROL_TOPIC;
+use sluice_types::physical::{CONTROL_COMPLETE_KEY, CONTROL_TOPIC};
 use sluice_wire::{Client, LogTail, OffsetAt, Record, TailBatch, TailOptions, TailState, TopicId};
 
 use crate::ports::{ResolvedTopic, TopicReadiness};
 use crate::view::View;
 use crate::view::applied::Applied;
 use crate::view::freshness::{CUT_OFF_AFTER, Freshness};
-use crate::view::index::{Change, Index};
+use crate::view::index::{Change, Index, RecordError, WholeLog};
 use crate::view::snapshot::{self, Snapshot};
 
 /// How long a broker holds an empty poll; also how old the view of a healthy gateway gets.
@@ -73,13 +75,19 @@ pub struct Feed {
 /// Where the reading stands.
 struct Reading {
     tail: LogTail,
-    /// The tables being filled: the view's own, or new ones that will replace them.
+    /// The view's tables.
     index: Arc<Index>,
-    /// `index` is not the view's yet.
-    fresh: bool,
+    /// What a log read from its beginning holds, until the tables adopt it.
+    beside: Option<WholeLog>,
+    /// The log says that all is in it.
+    complete: bool,
+    /// The tables held all of it once. Before, they may lack even what is old: compaction moves it to its last change.
+    whole: bool,
     readiness: JoinSet<()>,
     permits: Arc<Semaphore>,
     saved: Saved,
+    /// A snapshot being written.
+    saving: Option<JoinHandle<()>>,
     /// Running time without a successful fetch.
     cut_for: Duration,
     looked: Instant,
@@ -109,7 +117,7 @@ impl Feed {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 step = reading.tail.next(reading.poll_wait()) => match step {
-                    Ok(batch) => self.step(&mut reading, batch).await,
+                    Ok(batch) => self.step(&mut reading, batch),
                     Err(error) => {
                         tracing::warn!(%error, "the control log cannot be read on; reading it from its beginning");
                         tokio::time::sleep(RESTART_PAUSE).await;
@@ -118,7 +126,14 @@ impl Feed {
                 },
             }
         }
-        self.save(&mut reading).await;
+        if let Some(saving) = reading.saving.take() {
+            // It says itself how it went.
+            let _ = saving.await;
+        }
+        self.save(&mut reading);
+        if let Some(saving) = reading.saving.take() {
+            let _ = saving.await;
+        }
     }
 
     async fn start(&self) -> Reading {
@@ -136,10 +151,13 @@ impl Feed {
         let mut reading = Reading {
             tail: self.tail_from_beginning(),
             index: Arc::new(Index::new(self.defaults)),
-            fresh: false,
+            beside: None,
+            complete: false,
+            whole: false,
             readiness: JoinSet::new(),
             permits: Arc::new(Semaphore::new(READY_AT_ONCE)),
             saved: Saved { offset: -1, at: now },
+            saving: None,
             cut_for: Duration::ZERO,
             looked: now,
             as_of: None,
@@ -156,9 +174,13 @@ impl Feed {
     fn restore(&self, reading: &mut Reading, found: Snapshot) {
         tracing::info!(offset = found.offset, records = found.records.len(), "view restored from its snapshot");
         self.applied.reset(found.topic_id);
-        for record in &found.records {
-            if let Ok(Change::Serve(topic)) = reading.index.apply((**record).clone()) {
-                self.make_ready(reading, topic, found.offset);
+        // Only a whole view is written.
+        (reading.complete, reading.whole) = (true, true);
+        for (uid, value) in found.records {
+            match reading.index.apply_value(&uid, value) {
+                Ok(Change::Serve(topic)) => self.make_ready(reading, topic, found.offset),
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%error, "record of the snapshot is kept unread"),
             }
         }
         self.applied.reached(found.offset + 1);
@@ -174,16 +196,19 @@ impl Feed {
         LogTail::new(self.client.clone(), CONTROL_TOPIC, 0, OffsetAt::Earliest, tail_options())
     }
 
-    /// Another log, or a gap: what is held goes on being served until new tables are complete.
+    /// Another log, or one that was cut off: what is held goes on being served until all was read. What is absent may exist,
+    /// and no offset counts as applied: those of a log that was cut off come again for other records.
     fn begin_again(&self, reading: &mut Reading) {
         reading.tail = self.tail_from_beginning();
-        reading.index = Arc::new(Index::new(self.defaults));
-        reading.fresh = true;
+        reading.beside = Some(WholeLog::default());
+        (reading.complete, reading.whole) = (false, false);
         reading.from_snapshot = None;
         reading.readiness.abort_all();
+        self.view.set_behind(true);
+        self.applied.reset(self.applied.topic_id());
     }
 
-    async fn step(&self, reading: &mut Reading, batch: TailBatch) {
+    fn step(&self, reading: &mut Reading, batch: TailBatch) {
         if let Some(id) = reading.tail.topic_id()
             && batch.as_of.is_some()
             && self.applied.topic_id() != id.0
@@ -195,10 +220,10 @@ impl Feed {
         }
         while reading.readiness.try_join_next().is_some() {}
         // Positions count only once the log was read: before, they are the snapshot's.
-        if batch.as_of.is_some() && !reading.fresh {
+        if batch.as_of.is_some() && reading.beside.is_none() {
             self.applied.reached(batch.position);
         }
-        if batch.is_caught_up() {
+        if batch.is_caught_up() && reading.complete {
             self.caught_up(reading, &batch);
         }
         self.watch_age(reading, &batch);
@@ -206,31 +231,34 @@ impl Feed {
         let since = reading.saved.at.elapsed();
         let due = if offset > reading.saved.offset { SNAPSHOT_EVERY } else { SNAPSHOT_REFRESH };
         if batch.is_caught_up() && since >= due {
-            self.save(reading).await;
+            self.save(reading);
         }
     }
 
     fn apply(&self, reading: &mut Reading, record: &Record) {
-        let change = match &record.value {
-            None => {
-                record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()).map(|uid| reading.index.remove(uid))
-            }
-            Some(value) => match ControlRecord::decode(value.clone()) {
-                Ok(decoded) => reading
-                    .index
-                    .apply(decoded)
-                    .inspect_err(|error| tracing::error!(%error, offset = record.offset, "control record skipped"))
-                    .ok(),
-                Err(error) => {
-                    tracing::error!(%error, offset = record.offset, "control record skipped");
-                    None
-                }
-            },
+        let Some(uid) = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()) else { return };
+        if uid == CONTROL_COMPLETE_KEY {
+            reading.complete = record.value.is_some();
+            return;
+        }
+        if let Some(beside) = &mut reading.beside {
+            beside.see(uid, record.value.clone());
+            return;
+        }
+        let change = match record.value.clone() {
+            None => Ok(reading.index.remove(uid)),
+            Some(value) => reading.index.apply_value(uid, value),
         };
+        self.changed(reading, change, record.offset);
+    }
+
+    /// Does for a topic what a record did to the tables.
+    fn changed(&self, reading: &mut Reading, change: Result<Change, RecordError>, offset: i64) {
         match change {
-            Some(Change::Serve(topic)) => self.make_ready(reading, topic, record.offset),
-            Some(Change::Forget(topic)) => self.readiness.forget(&topic.physical),
-            Some(Change::None) | None => {}
+            Ok(Change::Serve(topic)) => self.make_ready(reading, topic, offset),
+            Ok(Change::Forget(topic)) => self.readiness.forget(&topic.physical),
+            Ok(Change::None) => {}
+            Err(error) => tracing::error!(%error, offset, "control record kept unread"),
         }
     }
 
@@ -250,15 +278,18 @@ impl Feed {
     }
 
     fn caught_up(&self, reading: &mut Reading, batch: &TailBatch) {
-        if reading.fresh {
-            self.view.replace(Arc::clone(&reading.index));
-            reading.fresh = false;
+        if let Some(log) = reading.beside.take() {
+            let (changes, errors) = reading.index.adopt(log);
+            let changes = changes.into_iter().map(Ok).chain(errors.into_iter().map(Err));
+            changes.for_each(|change| self.changed(reading, change, batch.position - 1));
             self.applied.reached(batch.position);
+            tracing::info!(resources = reading.index.len(), "the view is what the control log says now");
         }
         if reading.from_snapshot.take().is_some() {
             let options = TailOptions { topic_id: reading.tail.topic_id(), ..tail_options() };
             reading.tail = LogTail::from_offset(self.client.clone(), CONTROL_TOPIC, 0, batch.position, options);
         }
+        reading.whole = true;
         if let Some(as_of) = batch.as_of {
             self.freshness.seen(as_of);
         }
@@ -296,28 +327,28 @@ impl Feed {
         self.health.set_component("control", control_status(reading, batch, served_from_disk));
     }
 
-    /// Writes the view to disk; a failure is a warning, since serving does not need the file.
-    async fn save(&self, reading: &mut Reading) {
+    /// Has the view written to disk, beside the reading; a failure is a warning, since serving does not need the file. What
+    /// is applied while it is written may be in it, too: read again, it changes nothing.
+    fn save(&self, reading: &mut Reading) {
         let Some(offset) = reading.tail.position().map(|position| position - 1).filter(|offset| *offset >= 0) else {
             return;
         };
-        if reading.fresh || reading.as_of.is_none() {
+        if !reading.whole
+            || reading.as_of.is_none()
+            || reading.saving.as_ref().is_some_and(|saving| !saving.is_finished())
+        {
             return;
         }
         let age = reading.as_of.map_or(Duration::ZERO, |as_of| as_of.elapsed());
         let now = SystemTime::now();
-        let snapshot = Snapshot {
-            topic_id: self.applied.topic_id(),
-            offset,
-            time: now.checked_sub(age).unwrap_or(now),
-            records: reading.index.records(),
-        };
-        let dir = self.data_dir.clone();
-        match tokio::task::spawn_blocking(move || snapshot::write(&dir, &snapshot)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(error = &error as &dyn std::error::Error, "snapshot not written"),
-            Err(error) => tracing::warn!(%error, "snapshot not written"),
-        }
+        let (topic_id, time) = (self.applied.topic_id(), now.checked_sub(age).unwrap_or(now));
+        let (index, dir) = (Arc::clone(&reading.index), self.data_dir.clone());
+        reading.saving = Some(tokio::task::spawn_blocking(move || {
+            let snapshot = Snapshot { topic_id, offset, time, records: index.values() };
+            if let Err(error) = snapshot::write(&dir, &snapshot) {
+                tracing::warn!(error = &error as &dyn std::error::Error, "snapshot not written");
+            }
+        }));
         reading.saved = Saved { offset, at: Instant::now() };
     }
 }
@@ -337,6 +368,10 @@ fn control_status(reading: &Reading, batch: &TailBatch, from_disk: Option<System
             ComponentStatus::failing(format!("cut off for {} s; serving from memory", reading.cut_for.as_secs()))
         }
         None if !batch.is_caught_up() => ComponentStatus::ok("catching up"),
+        None if !reading.complete => ComponentStatus::failing(match reading.beside {
+            Some(_) => "the control log is a new one and not complete yet; serving from memory",
+            None => "the control log is not complete yet; waiting for the control plane",
+        }),
         None => ComponentStatus::ok("follows the control log"),
     }
 }

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use sluice_proto::internal::control::v1::Life;
+use sluice_proto::internal::control::v1::{ControlRecord, Life};
 use sluice_types::TopicUid;
 
-use crate::world::{Gateway, PATIENCE, Tenant, World};
+use crate::world::{Gateway, PATIENCE, Tenant, World, mark_complete};
 
 const METADATA: &str = "/v1/namespaces/prod/topics/orders:metadata";
 
@@ -56,4 +56,42 @@ async fn a_gateway_without_kafka_serves_what_it_knows_and_catches_up() {
     assert_eq!(gateway.get(METADATA, &tenant.key).await.0, 404);
     until("all is well", async || gateway.health.component("control").is_some_and(|status| status.ok)).await;
     gateway.stop().await.expect("an orderly end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_control_log_takes_nothing_away_before_it_is_complete() {
+    let world = World::new().await;
+    let gateway = world.gateway("gateway-a").await;
+    let tenant = Tenant::new("acme");
+    let mut records = tenant.base();
+    records.push(tenant.key_state(4, Life::Active));
+    for record in &records {
+        world.publish(record).await;
+    }
+    let uid = TopicUid::random();
+    let offset = world.publish(&tenant.topic(uid, 4, Life::Active, 3)).await;
+    world.applied(&gateway, offset).await;
+    assert_eq!(gateway.get(METADATA, &tenant.key).await.0, 200);
+
+    // Made anew, and being filled.
+    world.remake_control_log().await;
+    world.publish(&records[0]).await;
+    until("the gateway reads the new log", async || says(&gateway, "control", "not complete yet")).await;
+    assert_eq!(gateway.get(METADATA, &tenant.key).await.0, 200, "what it knows stays in service");
+
+    // Complete: it is what counts, also with lower versions, and without what it lacks.
+    for record in &records[1..] {
+        world.publish(&ControlRecord { version: 1, ..record.clone() }).await;
+    }
+    mark_complete(&world.kafka).await;
+    until("the topic is gone", async || gateway.get(METADATA, &tenant.key).await.0 == 404).await;
+    world.publish(&tenant.topic(TopicUid::random(), 1, Life::Active, 1)).await;
+    until("a new topic of the name is there", async || gateway.get(METADATA, &tenant.key).await.0 == 200).await;
+    gateway.stop().await.expect("an orderly end");
+
+    // What was complete is served from the snapshot, too.
+    world.stack.kafka().expect("Kafka").kill_all().await;
+    let gateway = world.gateway("gateway-a").await;
+    until("the gateway serves", async || gateway.health.is_ready()).await;
+    assert_eq!(gateway.get(METADATA, &tenant.key).await.0, 200);
 }

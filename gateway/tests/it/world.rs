@@ -22,7 +22,7 @@ use sluice_runtime::Health;
 use sluice_runtime::config::{InternalTlsConfig, KafkaConfig, SecretFile, parse};
 use sluice_runtime::tls::InternalTls;
 use sluice_types::api_key::{ApiKey, HashKey};
-use sluice_types::physical::{CONTROL_TOPIC, MEMBERS_TOPIC, TopicName};
+use sluice_types::physical::{CONTROL_COMPLETE_KEY, CONTROL_TOPIC, MEMBERS_TOPIC, TopicName};
 use sluice_types::{AccountUid, GroupUid, NamespaceUid, TenantUid, TopicUid};
 use sluice_wire::{Client, ClientConfig, LogTail, NewTopic, OffsetAt, OutRecord, ScramSha512, Security, TailOptions};
 
@@ -75,11 +75,9 @@ impl World {
         let security = Security { tls: Some(config.rustls_client_config().expect("TLS")), sasl: Some(sasl) };
         let kafka = Client::new(ClientConfig::new(config.bootstrap.clone()).with_security(security)).expect("client");
         for name in [CONTROL_TOPIC, MEMBERS_TOPIC] {
-            let configs = [("cleanup.policy", "compact"), ("message.timestamp.type", "LogAppendTime")];
-            let configs: BTreeMap<_, _> = configs.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
-            let topic = NewTopic { name: name.into(), partitions: 1, replication: 1, configs };
-            kafka.create_topic(&topic, PATIENCE).await.expect("topic");
+            make_log(&kafka, name).await;
         }
+        mark_complete(&kafka).await;
         let identity = InternalTls::load(&internal_tls(&connection.ca_file, &tls, "control-plane")).expect("identity");
         let control_plane = ControlPlane::start(&identity).await;
         let control_plane_addr = control_plane.addr;
@@ -95,7 +93,7 @@ impl World {
             Resource::Account(r) => &r.uid,
             Resource::Key(r) => &r.key_id,
             Resource::Group(r) => &r.uid,
-            Resource::Complete(_) => unreachable!("not of a tenant"),
+            Resource::Complete(_) => unreachable!("see mark_complete"),
         };
         let record = OutRecord {
             key: Some(key.clone().into()),
@@ -103,6 +101,18 @@ impl World {
             ..OutRecord::default()
         };
         self.kafka.produce_batch(CONTROL_TOPIC, 0, &[record], PATIENCE).await.expect("publish").base_offset
+    }
+
+    /// Deletes the control log and makes it anew, empty.
+    pub(crate) async fn remake_control_log(&self) {
+        self.kafka.delete_topic(CONTROL_TOPIC, PATIENCE).await.expect("delete");
+        let gone = async {
+            while self.kafka.metadata(&[CONTROL_TOPIC], PATIENCE).await.expect("metadata").topics[0].error.is_none() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, gone).await.expect("the log goes");
+        make_log(&self.kafka, CONTROL_TOPIC).await;
     }
 
     /// Makes a tenant's topic in Kafka.
@@ -331,6 +341,21 @@ impl Tenant {
             ),
         ]
     }
+}
+
+async fn make_log(kafka: &Client, name: &str) {
+    let configs = [("cleanup.policy", "compact"), ("message.timestamp.type", "LogAppendTime")];
+    let configs: BTreeMap<_, _> = configs.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    let topic = NewTopic { name: name.into(), partitions: 1, replication: 1, configs };
+    kafka.create_topic(&topic, PATIENCE).await.expect("topic");
+}
+
+/// Says that all states are in the control log, as the control plane does.
+pub(crate) async fn mark_complete(kafka: &Client) {
+    let value = ControlRecord { resource: Some(Resource::Complete(Default::default())), ..Default::default() };
+    let key = Some(CONTROL_COMPLETE_KEY.into());
+    let record = OutRecord { key, value: Some(value.encode_to_vec().into()), ..OutRecord::default() };
+    kafka.produce_batch(CONTROL_TOPIC, 0, &[record], PATIENCE).await.expect("publish");
 }
 
 fn internal_tls(ca: &Path, tls: &Path, role: &str) -> InternalTlsConfig {

@@ -157,6 +157,8 @@ fn a_tombstone_removes_everything_that_is_known() {
     assert!(matches!(world.view.index().remove(&uid.to_string()), Change::Forget(_)));
     assert_eq!(world.lookup(), TopicLookup::Absent);
     world.view.index().remove(&world.tenant.to_string());
+    assert!(world.view.tenant(world.tenant).expect("its namespace is left").state().is_none());
+    world.view.index().remove(&world.namespace.to_string());
     assert!(world.view.tenant(world.tenant).is_none());
 }
 
@@ -220,4 +222,99 @@ fn a_record_that_makes_no_sense_changes_nothing() {
     let broken = world.record(1, Resource::Key(control::KeyState { key_id: "x".into(), ..Default::default() }));
     assert!(world.view.index().apply(broken).is_err());
     assert!(world.view.index().apply(ControlRecord::default()).is_err());
+}
+
+fn log_of(records: &[ControlRecord]) -> WholeLog {
+    let mut log = WholeLog::default();
+    for record in records {
+        log.see(resource_uid(record).expect("a resource"), Some(record.encode_to_vec().into()));
+    }
+    log
+}
+
+fn tenant_of(world: &World, version: i64, suspended: bool) -> ControlRecord {
+    world.record(
+        version,
+        Resource::Tenant(control::TenantState {
+            uid: world.tenant.to_string(),
+            id: "acme".into(),
+            life: Life::Active.into(),
+            suspended,
+            ..Default::default()
+        }),
+    )
+}
+
+#[test]
+fn another_log_is_adopted_whatever_its_versions_and_who_holds_a_tenants_entry_sees_it() {
+    let world = World::new();
+    let (kept, lost) = (TopicUid::random(), TopicUid::random());
+    world.apply(world.namespace(4, Life::Active));
+    world.apply(world.topic(lost, 4, Life::Active, 1));
+    let dispatchers = world.view.tenant(world.tenant).expect("held");
+    let mut told = dispatchers.changes();
+    told.mark_unchanged();
+
+    let records = [tenant_of(&world, 1, true), world.namespace(1, Life::Active), world.topic(kept, 1, Life::Active, 2)];
+    let (changes, errors) = world.view.index().adopt(log_of(&records));
+
+    assert!(errors.is_empty());
+    assert!(changes.iter().any(|change| matches!(change, Change::Forget(topic) if topic.topic_uid == lost)));
+    assert!(changes.iter().any(|change| matches!(change, Change::Serve(topic) if topic.topic_uid == kept)));
+    assert_eq!(world.active_uid(), Some(kept));
+    assert!(dispatchers.state().expect("state").suspended, "the entry that is held goes on being changed");
+    assert!(told.has_changed().expect("open"));
+    assert_eq!(world.view.index().len(), 3);
+    // And reading goes on from there.
+    world.apply(tenant_of(&world, 2, false));
+    assert!(!dispatchers.state().expect("state").suspended);
+}
+
+#[test]
+fn a_log_that_says_the_same_changes_nothing() {
+    let world = World::new();
+    let uid = TopicUid::random();
+    let records = [tenant_of(&world, 2, false), world.namespace(1, Life::Active), world.topic(uid, 1, Life::Active, 2)];
+    let apply = |record: &ControlRecord| {
+        let uid = resource_uid(record).expect("a resource").to_owned();
+        world.view.index().apply_value(&uid, record.encode_to_vec().into()).expect("a good record")
+    };
+    records.iter().for_each(|record| drop(apply(record)));
+    let (changes, _) = world.view.index().adopt(log_of(&records));
+    assert!(changes.iter().all(|change| *change == Change::None), "{changes:?}");
+    assert_eq!(world.active_uid(), Some(uid));
+}
+
+#[test]
+fn what_this_build_cannot_read_is_kept_for_the_next_one() {
+    let world = World::new();
+    let index = world.view.index();
+    let mut unknown = ControlRecord { version: 3, ..ControlRecord::default() }.encode_to_vec();
+    prost::encoding::int64::encode(4_000, &77, &mut unknown);
+    let mut newer = world.namespace(5, Life::Active).encode_to_vec();
+    prost::encoding::int64::encode(4_000, &77, &mut newer);
+    assert!(index.apply_value("of the future", unknown.clone().into()).is_err());
+    assert!(index.apply_value("not a record", Bytes::from_static(&[0xff])).is_err());
+    index.apply_value(&world.namespace.to_string(), newer.clone().into()).expect("known but for a field");
+    let mut records = index.values();
+    records.sort();
+    let wanted = [
+        (world.namespace.to_string(), newer.into()),
+        ("not a record".to_owned(), Bytes::from_static(&[0xff])),
+        ("of the future".to_owned(), unknown.into()),
+    ];
+    let mut wanted = wanted.to_vec();
+    wanted.sort();
+    assert_eq!(records, wanted, "byte for byte; what a look-up brought is not of the log");
+}
+
+#[test]
+fn a_record_of_a_look_up_gives_way_to_the_logs_own() {
+    let world = World::new();
+    let index = world.view.index();
+    let record = world.namespace(1, Life::Active);
+    index.apply(record.clone()).expect("a good record");
+    assert!(index.values().is_empty());
+    index.apply_value(&world.namespace.to_string(), record.encode_to_vec().into()).expect("a good record");
+    assert_eq!(index.values().len(), 1);
 }
