@@ -148,7 +148,7 @@ impl<S: Sink> LogFeed<S> {
             };
             let batch = match batch {
                 Ok(batch) => batch,
-                Err(sluice_wire::Error::OffsetOutOfRange { .. }) => {
+                Err(sluice_wire::Error::OffsetOutOfRange { .. } | sluice_wire::Error::LogTruncated { .. }) => {
                     return Ok(self.skip_lost(Position { next, ..position }).await);
                 }
                 // Told from the stored position, which is checked first.
