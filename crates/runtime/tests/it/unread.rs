@@ -1,13 +1,17 @@
 //! What happens to a request's body when the answer does not wait for it.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body::Frame;
+use http_body_util::StreamBody;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use sluice_runtime::server::Edge;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{PATIENCE, Server, exchange, h2_client, read_answer, text_of, until_closed};
+use crate::support::{PATIENCE, Server, exchange, read_answer, text_of, until_closed};
 
 /// More than the sockets of both sides hold.
 const LARGE: usize = 24 << 20;
@@ -95,11 +99,30 @@ async fn a_body_that_never_ends_is_not_read_for_ever() {
 #[tokio::test]
 async fn over_http2_the_rest_is_taken_and_the_connection_goes_on() {
     let server = start().await;
-    let (mut client, _connection) = h2_client(server.connect().await).await;
+    let io = TokioIo::new(server.connect().await);
+    let (mut client, connection) = http2::handshake(TokioExecutor::new(), io).await.expect("handshake");
+    let connection = tokio::spawn(connection);
     for _ in 0..3 {
-        let request = http::Request::post("http://a/refuse/401").body(Full::new(Bytes::from(vec![0; LARGE])));
-        let response = client.send_request(request.expect("request")).await.expect("an answer");
+        let (sender, mut taken) = tokio::sync::mpsc::unbounded_channel();
+        let chunks = (0..LARGE >> 20).map(move |chunk| {
+            // Asked for once the ones before it are on their way.
+            let _ = sender.send(chunk);
+            Ok::<_, Infallible>(Frame::data(Bytes::from(vec![0; 1 << 20])))
+        });
+        let body = StreamBody::new(futures::stream::iter(chunks));
+        let request = http::Request::post("http://a/refuse/401").body(body).expect("request");
+        let response = client.send_request(request).await.expect("an answer");
         assert_eq!(response.status(), 401);
         assert_eq!(text_of(response).await, "refused");
+        let mut chunks = 0;
+        // The channel ends with the body, whether it was taken or cut off.
+        let over = async {
+            while taken.recv().await.is_some() {
+                chunks += 1
+            }
+        };
+        tokio::time::timeout(PATIENCE, over).await.expect("the body ends");
+        assert_eq!(chunks, LARGE >> 20, "all of it was taken");
     }
+    assert!(!connection.is_finished());
 }
