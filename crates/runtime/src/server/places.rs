@@ -74,15 +74,15 @@ impl Places {
     pub(super) fn enter(self: &Arc<Self>, peer: IpAddr) -> Option<Arc<Place>> {
         let source = source_of(peer);
         let mut inner = self.inner.lock();
+        // Those who were told to go have not gone yet: nobody else need go for a newcomer that cannot stay.
+        if inner.open >= self.max + 2 * part(self.max) + GOING_MAX {
+            return None;
+        }
         let of_source = inner.sources.get(&source).copied().unwrap_or(0);
         if of_source >= self.per_source && !inner.evict(Some(source), part(self.per_source)) {
             return None;
         }
         if inner.held.len() >= self.max && !inner.evict(None, part(self.max)) {
-            return None;
-        }
-        // Those who were told to go have not all gone yet.
-        if inner.open >= self.max + 2 * part(self.max) + GOING_MAX {
             return None;
         }
         let (id, state) = (inner.next, ConnState::new());
@@ -204,6 +204,14 @@ mod tests {
         }
         assert!(places.enter(B).is_none(), "all are at work");
         assert_eq!(places.evicted(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sockets_that_go_slowly_bound_how_many_more_come() {
+        let places = Places::new(4, 4);
+        let old: Vec<_> = (0..100).map_while(|_| places.enter(A)).collect();
+        assert_eq!(old.len(), 4 + 2 + GOING_MAX, "each newcomer sends one away, which has not gone yet");
+        assert_eq!(old.iter().filter(|place| !gone(place)).count(), 4, "and no more of them stay than have a place");
     }
 
     #[test]
