@@ -1,2 +1,2 @@
 -- After a restore from a backup, ids of later changes must be above those in sluice.control.
-GRANT UPDATE ON SEQUENCE control.outbox_id_seq TO sluice_control_system;
+GRANT SELECT, UPDATE ON SEQUENCE control.outbox_id_seq TO sluice_control_system;

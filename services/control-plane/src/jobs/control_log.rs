@@ -122,8 +122,16 @@ impl<'a> Audit<'a> {
                 Ok(()) => {}
                 // The reading goes on: the log is fine.
                 Err(AuditError::Database(error)) => {
-                    tracing::debug!(%error, "the comparison ended early; trying again");
-                    self.told("the database does not answer");
+                    match error.is_unavailable() {
+                        true => tracing::debug!(%error, "the comparison ended early; trying again"),
+                        // Nothing is published until somebody has mended this.
+                        false => {
+                            let cause = std::error::Error::source(&error).map(ToString::to_string);
+                            tracing::error!(%error, cause, "the control log cannot be compared; trying on");
+                        }
+                    }
+                    self.told("cannot be compared with the database");
+                    self.compare_at = Some(Instant::now());
                     tokio::time::sleep(AGAIN).await;
                 }
                 Err(error) => return Err(error),
