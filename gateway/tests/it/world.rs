@@ -106,13 +106,23 @@ impl World {
     /// Deletes the control log and makes it anew, empty.
     pub(crate) async fn remake_control_log(&self) {
         self.kafka.delete_topic(CONTROL_TOPIC, PATIENCE).await.expect("delete");
-        let gone = async {
-            while self.kafka.metadata(&[CONTROL_TOPIC], PATIENCE).await.expect("metadata").topics[0].error.is_none() {
+        self.control_log_is(false).await;
+        make_log(&self.kafka, CONTROL_TOPIC).await;
+        self.control_log_is(true).await;
+    }
+
+    async fn control_log_is(&self, there: bool) {
+        let looked = async {
+            loop {
+                let known = self.kafka.metadata(&[CONTROL_TOPIC], PATIENCE).await.expect("metadata");
+                let led = known.topics[0].partitions.get(&0).is_some_and(|partition| partition.leader.is_some());
+                if (known.topics[0].error.is_none() && led) == there {
+                    return;
+                }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, gone).await.expect("the log goes");
-        make_log(&self.kafka, CONTROL_TOPIC).await;
+        tokio::time::timeout(PATIENCE, looked).await.expect("the log comes and goes");
     }
 
     /// Makes a tenant's topic in Kafka.

@@ -60,15 +60,20 @@ struct Running {
 pub(crate) async fn fresh_database(connection: &Connection) -> String {
     let postgres = connection.postgres().unwrap();
     let name = postgres.fresh_name("control").unwrap();
+    allow(connection, &name).await;
+    MIGRATIONS.apply(&url(connection, &name, "owner").into()).await.unwrap();
+    name
+}
+
+/// Makes the database, unless it is there, and lets our roles use it.
+async fn allow(connection: &Connection, database: &str) {
     let roles = Roles {
         service: "control",
         owner_password: PASSWORD.into(),
         app_password: PASSWORD.into(),
         system_password: PASSWORD.into(),
     };
-    bootstrap(&postgres.url("postgres").into(), &name, &roles).await.unwrap();
-    MIGRATIONS.apply(&url(connection, &name, "owner").into()).await.unwrap();
-    name
+    bootstrap(&connection.postgres().unwrap().url("postgres").into(), database, &roles).await.unwrap();
 }
 
 pub(crate) fn url(connection: &Connection, database: &str, part: &str) -> String {
@@ -147,6 +152,8 @@ impl Plant {
         let postgres = self.connection.postgres().unwrap();
         let name = postgres.fresh_name("backup").unwrap();
         postgres.database_from(&self.database, &name).await.unwrap();
+        // A copy has the schema, and none of the rights on the database itself.
+        allow(&self.connection, &name).await;
         name
     }
 
