@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 
 use sluice_types::error::Error;
 use sluice_types::gcra::{Decision, Gcra, Rate};
-use sluice_types::limits::TenantLimits;
+use sluice_types::limits::{ADMIN_BYTES_IN_FLIGHT, TenantLimits};
 use sluice_types::{ErrorKind, Reason};
 
 /// What a limit grants at once, in milliseconds of its rate. Short, so that a second's bytes stay near the rate.
@@ -33,6 +33,7 @@ pub struct TenantLimiter {
     ingress: Gcra,
     egress: Gcra,
     in_flight: Arc<AtomicU64>,
+    admin_in_flight: Arc<AtomicU64>,
 }
 
 /// Where a caller stands with its request rate, for `RateLimit-*`.
@@ -59,6 +60,7 @@ impl TenantLimiter {
             ingress: Gcra::new(),
             egress: Gcra::new(),
             in_flight: Arc::new(AtomicU64::new(0)),
+            admin_in_flight: Arc::new(AtomicU64::new(0)),
         }
     }
 
@@ -115,6 +117,13 @@ impl TenantLimiter {
     /// when nothing else is, so that a small limit makes calls slow, not impossible.
     pub fn in_flight(&self, bytes: u64) -> Result<InFlightGuard, Error> {
         let mut guard = InFlightGuard::new(Whose::Tenant, self.limits().bytes_in_flight, &self.in_flight);
+        guard.grow(bytes)?;
+        Ok(guard)
+    }
+
+    /// The same for an admin or usage call.
+    pub fn admin_in_flight(&self, bytes: u64) -> Result<InFlightGuard, Error> {
+        let mut guard = InFlightGuard::new(Whose::Tenant, ADMIN_BYTES_IN_FLIGHT, &self.admin_in_flight);
         guard.grow(bytes)?;
         Ok(guard)
     }
@@ -303,6 +312,14 @@ mod tests {
         assert!(limiter.check_ingress(100).is_err());
         limiter.refund_ingress(250);
         limiter.check_ingress(100).expect("given back");
+    }
+
+    #[test]
+    fn admin_calls_and_data_do_not_take_one_another_s_bytes() {
+        let limiter = limiter(1000, 10);
+        let _data = limiter.in_flight(10).expect("all of it");
+        let _admin = limiter.admin_in_flight(ADMIN_BYTES_IN_FLIGHT).expect("its own bytes");
+        assert_eq!(limiter.admin_in_flight(1).expect_err("over them").reason, Reason::InFlightLimited);
     }
 
     #[test]

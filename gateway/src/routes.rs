@@ -30,6 +30,7 @@ use sluice_proto::forward::{Forward, ForwardContext};
 use sluice_proto::stream::v1::consumer_service_server::ConsumerServiceServer;
 use sluice_proto::stream::v1::stream_service_server::{StreamService, StreamServiceServer};
 use sluice_types::error::Error;
+use sluice_types::limits::ADMIN_BODY_BYTES_MAX;
 
 use crate::error::BuildError;
 use crate::forward::with_request_id;
@@ -84,10 +85,11 @@ impl<D: StreamService + DataPath, C: ForwardContext> Router<D, C> {
         let reporter = HealthReporter::new();
         let health = HealthServer::new(HealthService::from_health_reporter(reporter.clone()));
         let limit = usize::try_from(body_bytes_max).unwrap_or(usize::MAX);
+        let forwarded_limit = limit.min(ADMIN_BODY_BYTES_MAX);
         macro_rules! server {
             ($server:ident, $service:expr) => {
                 $server::new($service.clone())
-                    .max_decoding_message_size(limit)
+                    .max_decoding_message_size(forwarded_limit)
                     .accept_compressed(tonic::codec::CompressionEncoding::Gzip)
             };
         }

@@ -8,7 +8,7 @@ use tokio_util::task::TaskTracker;
 
 use sluice_types::{TenantScope, TenantUid};
 
-use crate::config::DbConfig;
+use crate::config::{DbConfig, PoolConfig};
 use crate::error::DbError;
 use crate::transaction::{SystemTx, TenantTx};
 
@@ -21,6 +21,7 @@ pub const RUN_LIMIT: Duration = Duration::from_secs(6);
 pub struct Database {
     app: PgPool,
     system: SystemScope,
+    reserved: Vec<SystemScope>,
     tasks: TaskTracker,
 }
 
@@ -37,8 +38,18 @@ impl Database {
         Ok(Self {
             app: config.pool(&config.app)?,
             system: SystemScope { pool: config.pool(&config.system)? },
+            reserved: Vec::new(),
             tasks: TaskTracker::new(),
         })
+    }
+
+    /// Connections of the system role for one purpose, which no other work can take: what must go on while everything else
+    /// waits gets its own.
+    pub fn reserve(&mut self, config: &DbConfig, connections_max: u32) -> Result<SystemScope, DbError> {
+        let role = PoolConfig { connections_max, ..config.system.clone() };
+        let scope = SystemScope { pool: config.pool(&role)? };
+        self.reserved.push(scope.clone());
+        Ok(scope)
     }
 
     /// A transaction for the tenant of a verified credential.
@@ -80,6 +91,9 @@ impl Database {
             self.tasks.wait().await;
             self.app.close().await;
             self.system.pool.close().await;
+            for scope in &self.reserved {
+                scope.pool.close().await;
+            }
         };
         if tokio::time::timeout(timeout, drained).await.is_err() {
             tracing::warn!(running = self.tasks.len(), "database work was still running at shutdown");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sluice_types::{Error, ErrorKind, Reason};
+use sluice_types::{Error, Reason};
 
 /// When a caller should come back after [`DbError::Unavailable`].
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -25,7 +25,8 @@ pub enum DbError {
         #[source]
         source: sqlx::Error,
     },
-    /// Lost to a concurrent transaction; the same work may succeed now.
+    /// Lost to a concurrent transaction, or waited too long for its lock; nothing was changed and the same work may succeed
+    /// now.
     #[error("serialize with concurrent transactions")]
     Conflict(#[source] sqlx::Error),
     /// Row-level security or a missing grant refused it: a fault of ours.
@@ -70,7 +71,9 @@ impl DbError {
                     .with_source(self)
             }
             Self::Conflict(_) => {
-                Error::new(ErrorKind::Aborted, unavailable, "a concurrent change won; try again").with_source(self)
+                Error::unavailable(Reason::Contended, "other changes of the same things take long; try again")
+                    .with_retry_after(RETRY_AFTER)
+                    .with_source(self)
             }
             other => Error::internal(other),
         }

@@ -11,8 +11,13 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 /// What came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notification {
-    /// A NOTIFY on this channel.
-    On(String),
+    /// A NOTIFY.
+    On {
+        /// The channel.
+        channel: String,
+        /// What was said; often nothing.
+        payload: String,
+    },
     /// Listening began, or began again: anything may have been missed.
     Connected,
 }
@@ -37,7 +42,10 @@ async fn listen_once(
     heard(Notification::Connected);
     loop {
         match listener.try_recv().await? {
-            Some(notification) => heard(Notification::On(notification.channel().to_owned())),
+            Some(notification) => heard(Notification::On {
+                channel: notification.channel().to_owned(),
+                payload: notification.payload().to_owned(),
+            }),
             None => heard(Notification::Connected),
         }
     }

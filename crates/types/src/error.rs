@@ -179,6 +179,10 @@ reasons! {
     ControlPlaneUnavailable = "CONTROL_PLANE_UNAVAILABLE",
     /// Usage cannot be read at the moment.
     BillingUnavailable = "BILLING_UNAVAILABLE",
+    /// Other work on the same things took longer than this call may wait.
+    Contended = "CONTENDED",
+    /// The reporting process does not hold the lease any more; between our processes only.
+    LeaseLost = "LEASE_LOST",
     /// This gateway has not yet applied the revision that the caller has seen.
     RevisionBehind = "REVISION_BEHIND",
     /// The consumer group is moving to another gateway.

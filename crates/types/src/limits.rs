@@ -12,6 +12,10 @@ pub const RECORD_HEADERS_MAX: usize = 100;
 pub const HEADER_NAME_BYTES_MAX: usize = 255;
 /// Bytes of a request body, before and after decompression: a full batch in base64 within JSON.
 pub const BODY_BYTES_MAX: usize = 8 << 20;
+/// Bytes of the body of an admin or usage call: a resource at all its limits, escaped, fits several times.
+pub const ADMIN_BODY_BYTES_MAX: usize = 256 << 10;
+/// Bytes of admin and usage calls in flight, tenant and gateway.
+pub const ADMIN_BYTES_IN_FLIGHT: u64 = 4 << 20;
 /// Bytes of records in one fetch answer.
 pub const FETCH_BYTES_MAX: usize = 8 << 20;
 /// Bytes of records in one fetch answer, when the caller names none.

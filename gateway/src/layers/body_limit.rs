@@ -1,4 +1,5 @@
-//! Layer 7: how large a body may be, before and after inflation.
+//! Layer 7: how large a body may be, before and after inflation. That of an admin call may be much smaller than one of records:
+//! reading it must not cost what a batch does.
 //!
 //! A declared length over the limit is refused before anything is read. An undeclared one is counted as it comes. Over HTTP,
 //! `content-encoding: gzip` is inflated by [`read_whole`] up to the same limit, so a small body cannot become a large one;
@@ -44,7 +45,7 @@ impl Middleware for BodyLimit {
         if call.target.is_request_stream() {
             return next.run(request).await;
         }
-        let max = self.max;
+        let max = call.target.body_bytes_max(self.max);
         if declared_length(request.headers())?.is_some_and(|length| length > max + GRPC_FRAME_BYTES) {
             return Err(too_large(max));
         }
@@ -70,7 +71,7 @@ pub(crate) fn too_large(max: u64) -> Error {
     Error::new(
         ErrorKind::InvalidArgument,
         Reason::TooLarge,
-        format!("the body is larger than {max} bytes, the limit (body_bytes), before or after inflation; send fewer records at a time"),
+        format!("the body is larger than {max} bytes, the limit (body_bytes), before or after inflation; send less at a time"),
     )
     .with_metadata("limit", "body_bytes")
 }

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use sluice_proto::{Audience, RouteError, RouteMatch, Rpc, match_route, rpc_by_path};
 use sluice_types::error::Error;
+use sluice_types::limits::ADMIN_BODY_BYTES_MAX;
 use sluice_types::{AccountUid, ErrorKind, Reason, Revision, TenantUid};
 
 use crate::layers::browsers;
@@ -61,6 +62,9 @@ pub enum Target {
 const OPEN_SERVICES: &[&str] =
     &["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
 
+/// Packages whose calls go to other processes.
+const FORWARDED: &[&str] = &["sluice.admin.", "sluice.billing."];
+
 impl Target {
     /// Finds it.
     pub fn of(protocol: Protocol, method: &http::Method, path: &str, headers: &http::HeaderMap) -> Self {
@@ -97,6 +101,17 @@ impl Target {
     /// Whether it may go on for long because nothing happens: streams of answers, and questions that wait for records.
     pub fn is_long(&self) -> bool {
         self.rpc().is_some_and(|rpc| rpc.server_streaming || matches!(rpc.method, "Fetch" | "Pull"))
+    }
+
+    /// Whether another process answers it, as it does admin and usage calls. They have limits of their own, so that neither
+    /// data keeps them away nor they data.
+    pub fn is_forwarded(&self) -> bool {
+        self.rpc().is_some_and(|rpc| FORWARDED.iter().any(|package| rpc.service.starts_with(package)))
+    }
+
+    /// Bytes of its body at most.
+    pub fn body_bytes_max(&self, configured: u64) -> u64 {
+        if self.is_forwarded() { configured.min(ADMIN_BODY_BYTES_MAX as u64) } else { configured }
     }
 
     /// A word for logs and metrics, from a fixed set.

@@ -1,6 +1,6 @@
 //! Layer 10: the tenant's limits, before the body is read.
 //!
-//! Takes one request; refuses a produce call whose declared length the tenant's bytes-per-second could not take now (it takes
+//! Takes one request, of the data or of the admin rate; refuses a produce call whose declared length the tenant's bytes-per-second could not take now (it takes
 //! nothing: the exact bytes are taken by the handler, which knows them); and holds the body's bytes against the tenant's and
 //! the process's bytes in flight until the answer is there, as declared, or as they come where nothing is declared.
 
@@ -62,7 +62,11 @@ impl Middleware for Quota {
             limiter.check_ingress(length)?;
         }
         let bytes = declared.unwrap_or(0);
-        let held = Held(Arc::new(Mutex::new([limiter.in_flight(bytes)?, self.process.hold(bytes)?])));
+        let of_tenant = match call.target.is_forwarded() {
+            true => limiter.admin_in_flight(bytes)?,
+            false => limiter.in_flight(bytes)?,
+        };
+        let held = Held(Arc::new(Mutex::new([of_tenant, self.process.hold(bytes)?])));
         request.extensions_mut().insert(held.clone());
         let request = request.map(|inner| match declared {
             None if !inner.is_end_stream() => {

@@ -10,6 +10,7 @@ use sluice_types::error::Error;
 use sluice_types::{ErrorKind, Reason};
 
 use crate::layers::body_limit::too_large;
+use crate::layers::call::Target;
 use crate::layers::{Answer, Request, Response};
 use crate::ports::DataPath;
 use crate::routes::Served;
@@ -34,7 +35,7 @@ impl<D: StreamService + DataPath, C: ForwardContext> Served<D, C> {
             "sluice.billing.v1.UsageService" => call!(usages),
             other => return Err(Error::internal(format!("{other} is in the access table and not served"))),
         };
-        ours(response, self.body_bytes_max)
+        ours(response, Target::Grpc(rpc).body_bytes_max(self.body_bytes_max))
     }
 
     /// Health and reflection.

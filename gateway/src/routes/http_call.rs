@@ -18,6 +18,7 @@ use crate::data::accepts_protobuf;
 use crate::groups::door::SomeFailed;
 use crate::layers::authorize::{CONSUMER_SERVICE, DATA_SERVICE};
 use crate::layers::body_limit::read_whole;
+use crate::layers::call::Target;
 use crate::layers::quota::Held;
 use crate::layers::{Answer, Request, Response};
 use crate::ports::{Body, DataCall, DataPath, HttpCall};
@@ -28,7 +29,8 @@ impl<D: StreamService + DataPath, C: ForwardContext> Served<D, C> {
         let (parts, body) = request.into_parts();
         let held = parts.extensions.get::<Held>().cloned();
         let take = |bytes| held.as_ref().map_or(Ok(()), |held| held.grow(bytes));
-        let body = read_whole(&parts.headers, body, self.body_bytes_max, take).await?;
+        let max = Target::Http(route.clone()).body_bytes_max(self.body_bytes_max);
+        let body = read_whole(&parts.headers, body, max, take).await?;
         if route.rpc.service == DATA_SERVICE && matches!(route.rpc.method, "Produce" | "Fetch") {
             let topic = route.vars.iter().find(|(field, _)| *field == "topic").map(|(_, value)| value.clone());
             let topic = topic.ok_or_else(|| Error::internal("the route of a data call has no topic"))?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use sluice_db::{Database, DbConfig};
+use sluice_db::{Database, DbConfig, DbError};
 use sluice_proto::admin::v1::group_service_server::GroupServiceServer;
 use sluice_proto::admin::v1::namespace_service_server::NamespaceServiceServer;
 use sluice_proto::admin::v1::operation_service_server::OperationServiceServer;
@@ -43,9 +43,10 @@ use crate::jobs::comparison::Comparison;
 use crate::jobs::members::Members;
 use crate::jobs::revisions::Revisions;
 use crate::metrics::PlaneMetrics;
-use crate::plane::{Plane, Settings, SharedPlane, Wakes};
+use crate::plane::{Plane, Scopes, Settings, SharedPlane, Wakes};
 use crate::schema::{MIGRATIONS, check_served};
 use crate::token;
+use crate::turns::Turns;
 
 /// The role, in certificates and caller tokens.
 pub const ROLE: &str = "control-plane";
@@ -55,6 +56,8 @@ const GATEWAY: &[&str] = &["gateway"];
 const PROVISIONING: &[&str] = &["provisioning"];
 const BARRIER_MAX: Duration = Duration::from_secs(2);
 const OPERATION_WAIT: Duration = Duration::from_secs(3);
+/// Connections of the system role besides those reserved for a purpose; one of them listens.
+const SYSTEM_CONNECTIONS_MAX: u32 = 5;
 const DRAIN: Duration = Duration::from_secs(10);
 const JOBS_STOP: Duration = Duration::from_secs(5);
 const DATABASE_CLOSE: Duration = Duration::from_secs(5);
@@ -113,8 +116,14 @@ impl App {
         let health = Health::new();
         health.require("database");
         let registry = sluice_runtime::Metrics::new();
+        let mut database = DbConfig::new("sluice-control-plane", app_url, system_url);
+        database.system.connections_max = SYSTEM_CONNECTIONS_MAX;
+        let mut db = Database::open(&database)?;
+        let scopes = Scopes::reserve(&mut db, &database)?;
         let plane = Arc::new(Plane {
-            db: Database::open(&DbConfig::new("sluice-control-plane", app_url, system_url))?,
+            db,
+            scopes,
+            turns: Turns::default(),
             pages: Pages::new(&hash_key.0),
             settings: Settings {
                 holder: format!("{}/{}", config.instance, uuid::Uuid::now_v7().simple()),
@@ -238,7 +247,7 @@ impl Running {
         loop {
             match MIGRATIONS.apply(owner_url).await {
                 Ok(_) => return Ok(true),
-                Err(error) if error.is_unavailable() => {
+                Err(error) if error.is_unavailable() || matches!(error, DbError::Conflict(_)) => {
                     self.health.set_component("database", ComponentStatus::failing("waiting to migrate"));
                 }
                 Err(error) => return Err(error.into()),

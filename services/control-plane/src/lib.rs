@@ -20,6 +20,8 @@ mod plane;
 mod schema;
 mod store;
 mod token;
+mod turns;
+mod wakes;
 
 pub use app::{Addrs, App, ROLE};
 pub use config::{Config, ControlLogConfig, DatabaseConfig, Defaults, InternalTopics, Limits, Testing, Unknown};

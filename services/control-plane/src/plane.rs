@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_db::Database;
+use sluice_db::{Database, DbConfig, DbError, SystemScope};
 use sluice_types::api_key::HashKey;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Defaults, Limits, TenantDefaults, Unknown};
@@ -15,10 +14,16 @@ use crate::jobs::comparison::Comparison;
 use crate::jobs::members::Members;
 use crate::jobs::revisions::Revisions;
 use crate::metrics::PlaneMetrics;
+use crate::turns::Turns;
+pub(crate) use crate::wakes::{Wake, Wakes};
 
 /// Shared by all calls and jobs.
 pub(crate) struct Plane {
     pub(crate) db: Database,
+    /// The system role's connections of those who must not wait for one another.
+    pub(crate) scopes: Scopes,
+    /// Who of a tenant may have a connection.
+    pub(crate) turns: Turns,
     pub(crate) settings: Settings,
     pub(crate) pages: Pages,
     pub(crate) wakes: Wakes,
@@ -29,6 +34,34 @@ pub(crate) struct Plane {
     pub(crate) crash: CrashPoint,
     /// Cancelled when the process begins to end: who waits for something that may come is answered.
     pub(crate) closing: CancellationToken,
+}
+
+/// Connections of the system role, by purpose. What has none here (the operator, the sweeper, health) shares
+/// [`Database::system`].
+pub(crate) struct Scopes {
+    /// The relay reads and marks the outbox.
+    pub(crate) relay: SystemScope,
+    /// Leases are taken and renewed.
+    pub(crate) leases: SystemScope,
+    /// Calls look whether their change is published.
+    pub(crate) barrier: SystemScope,
+    /// Gateways ask for keys.
+    pub(crate) lookup: SystemScope,
+    /// Provisioning asks for work and reports.
+    pub(crate) reports: SystemScope,
+}
+
+impl Scopes {
+    /// Reserves them all.
+    pub(crate) fn reserve(db: &mut Database, config: &DbConfig) -> Result<Self, DbError> {
+        Ok(Self {
+            relay: db.reserve(config, 2)?,
+            leases: db.reserve(config, 2)?,
+            barrier: db.reserve(config, 3)?,
+            lookup: db.reserve(config, 3)?,
+            reports: db.reserve(config, 4)?,
+        })
+    }
 }
 
 /// What does not change while the process runs.
@@ -48,54 +81,6 @@ pub(crate) struct Settings {
     pub(crate) barrier_max: Duration,
     /// How long a mutation of a topic waits to be done.
     pub(crate) operation_wait: Duration,
-}
-
-/// Wakes, by cause. Losing one costs a poll interval, never a change.
-pub(crate) struct Wakes {
-    /// Something is in the outbox.
-    pub(crate) outbox: Wake,
-    /// The relay published something.
-    pub(crate) published: Wake,
-    /// An intent changed.
-    pub(crate) intent: Wake,
-    /// An operation ended.
-    pub(crate) operation: Wake,
-}
-
-/// A counter that can be waited on; whoever subscribed before a wake sees it.
-pub(crate) struct Wake(watch::Sender<u64>);
-
-impl Wakes {
-    pub(crate) fn new() -> Self {
-        Self { outbox: Wake::new(), published: Wake::new(), intent: Wake::new(), operation: Wake::new() }
-    }
-}
-
-impl Wake {
-    pub(crate) fn new() -> Self {
-        Self(watch::Sender::new(0))
-    }
-
-    /// Wakes all that wait.
-    pub(crate) fn wake(&self) {
-        self.0.send_modify(|count| *count = count.wrapping_add(1));
-    }
-
-    /// Take this before looking at what one waits for.
-    pub(crate) fn subscribe(&self) -> Sleeper {
-        Sleeper(self.0.subscribe())
-    }
-}
-
-/// One who waits.
-pub(crate) struct Sleeper(watch::Receiver<u64>);
-
-impl Sleeper {
-    /// Until woken, at most so long.
-    pub(crate) async fn sleep(&mut self, at_most: Duration) {
-        // The sender lives as long as the plane; an error would only make this return early.
-        let _ = tokio::time::timeout(at_most, self.0.changed()).await;
-    }
 }
 
 pub(crate) type SharedPlane = Arc<Plane>;

@@ -5,7 +5,8 @@ use std::time::Duration;
 use sluice_proto::internal::control::v1 as pb;
 use sluice_proto::internal::control::v1::intent_service_client::IntentServiceClient;
 use sluice_proto::internal::control::v1::report_topic_request::Observed;
-use sluice_types::TopicUid;
+use sluice_runtime::statuses;
+use sluice_types::{Reason, TopicUid};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
@@ -149,9 +150,10 @@ fn within<T>(timeout: Duration, message: T) -> Request<T> {
     request
 }
 
+/// Only the reason says that the lease is lost: a tenant whose changes take long must not stop the work on all others.
 fn refused(status: Status) -> CallError {
     match status.code() {
-        Code::Aborted => CallError::LeaseLost,
+        Code::Aborted if statuses::from_tonic(&status).reason == Reason::LeaseLost => CallError::LeaseLost,
         Code::FailedPrecondition | Code::NotFound => CallError::Outdated(status),
         _ => CallError::Failed(status),
     }
@@ -161,4 +163,28 @@ fn refused(status: Status) -> CallError {
 fn read(intent: pb::TopicIntent) -> Option<Intent> {
     let uid = intent.topic_uid.clone();
     Intent::try_from(intent).inspect_err(|error| tracing::error!(topic = uid, %error, "intent left out")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_types::{Error, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn only_a_lost_lease_stops_the_work() {
+        let told = |error: Error| refused(statuses::to_tonic(&error, "id"));
+        let lost = Error::new(ErrorKind::Aborted, Reason::LeaseLost, "x");
+        assert!(matches!(told(lost), CallError::LeaseLost));
+        for other in [
+            Error::unavailable(Reason::Contended, "a busy tenant"),
+            Error::new(
+                ErrorKind::Aborted,
+                Reason::ControlPlaneUnavailable,
+                "a busy tenant, as an older control plane says it",
+            ),
+        ] {
+            assert!(matches!(told(other), CallError::Failed(_)));
+        }
+    }
 }

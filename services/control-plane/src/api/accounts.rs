@@ -13,8 +13,8 @@ use super::Api;
 use super::reads::Page;
 use crate::changes::{account, key};
 use crate::domain::{fields, present};
-use crate::store::account::{account_by_id, account_list};
-use crate::store::key::{key_get, key_list};
+use crate::store::account::{Account, account_by_id, account_list};
+use crate::store::key::{KeyRow, key_get, key_list};
 
 #[tonic::async_trait]
 impl ServiceAccountService for Api {
@@ -54,8 +54,8 @@ impl ServiceAccountService for Api {
                     let page = Page::begin(txn, request.page_size, &request.page_token, String::new())?;
                     let after = page.after.clone().unwrap_or_default();
                     let rows = account_list(txn.tx(), &after, page.limit()).await?;
-                    let (rows, next_page_token) = page.finish(txn, rows, |account| account.row.id.clone());
-                    let service_accounts = rows.iter().map(present::account).collect();
+                    let key = |account: &Account| account.row.id.clone();
+                    let (service_accounts, next_page_token) = page.finish(txn, &rows, key, present::account);
                     Ok(ListServiceAccountsResponse { service_accounts, next_page_token })
                 })
             },
@@ -112,8 +112,8 @@ impl ServiceAccountService for Api {
                     let account = account.ok_or_else(|| Error::not_found(&request.parent))?;
                     let after = page.after.as_ref().and_then(|after| after.parse().ok());
                     let rows = key_list(txn.tx(), account.row.uid(), after, page.limit()).await?;
-                    let (rows, next_page_token) = page.finish(txn, rows, |row| row.uid().to_string());
-                    let api_keys = rows.iter().map(|row| present::key(&account.row.id, row)).collect();
+                    let show = |row: &KeyRow| present::key(&account.row.id, row);
+                    let (api_keys, next_page_token) = page.finish(txn, &rows, |row| row.uid().to_string(), show);
                     Ok(ListApiKeysResponse { api_keys, next_page_token })
                 })
             },

@@ -49,8 +49,8 @@ impl GroupService for Api {
                     let namespace = namespace.ok_or_else(|| Error::not_found(&request.parent))?;
                     let after = page.after.clone().unwrap_or_default();
                     let rows = group_list(txn.tx(), namespace.uid(), &after, page.limit()).await?;
-                    let (rows, next_page_token) = page.finish(txn, rows, |row| row.id.clone());
-                    Ok(ListGroupsResponse { groups: rows.iter().map(present::group).collect(), next_page_token })
+                    let (groups, next_page_token) = page.finish(txn, &rows, |row| row.id.clone(), present::group);
+                    Ok(ListGroupsResponse { groups, next_page_token })
                 })
             },
         )

@@ -72,7 +72,7 @@ impl Api {
             return self.release(request.holder).await;
         }
         let ttl = ttl.clamp(LEASE_TTL_MIN, LEASE_TTL_MAX);
-        let system = self.plane.db.system().clone();
+        let system = self.plane.scopes.leases.clone();
         let work = async move {
             let mut tx = system.begin().await?;
             let ttl_ms = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
@@ -87,7 +87,7 @@ impl Api {
     }
 
     async fn release(&self, holder: String) -> Result<AcquireLeaseResponse, Error> {
-        let system = self.plane.db.system().clone();
+        let system = self.plane.scopes.leases.clone();
         let work = async move {
             let mut tx = system.begin().await?;
             lease_release(&mut tx, PROVISIONING_LEASE, &holder).await?;
@@ -116,7 +116,7 @@ impl Api {
     }
 
     async fn due(&self, limit: i64) -> Result<(Vec<TopicRow>, Option<i64>), Error> {
-        let system = self.plane.db.system().clone();
+        let system = self.plane.scopes.reports.clone();
         let work = async move {
             let mut tx = system.begin().await?;
             let due = work_due(&mut tx, limit).await?;
@@ -132,7 +132,7 @@ impl Api {
             text => Some(text.parse().map_err(|_| Error::invalid("after_topic_uid", "is not a uid"))?),
         };
         let limit = i64::from(request.limit.clamp(1, ITEMS_MAX));
-        let system = self.plane.db.system().clone();
+        let system = self.plane.scopes.reports.clone();
         let work = async move {
             let mut tx = system.begin().await?;
             let rows = work_list(&mut tx, after, limit).await?;

@@ -21,7 +21,7 @@ impl KeyLookupService for Api {
 impl Api {
     async fn lookup(&self, key_id: &str) -> Result<LookupKeyResponse, Error> {
         let key: KeyUid = key_id.parse().map_err(|_| Error::invalid("key_id", "is not a key id"))?;
-        let system = self.plane.db.system().clone();
+        let system = self.plane.scopes.lookup.clone();
         let work = async move {
             let mut tx = system.begin().await?;
             let rows = crate::store::lookup::lookup_key(&mut tx, key).await?;

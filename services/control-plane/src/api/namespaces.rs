@@ -47,8 +47,8 @@ impl NamespaceService for Api {
                     let page = Page::begin(txn, request.page_size, &request.page_token, String::new())?;
                     let after = page.after.clone().unwrap_or_default();
                     let rows = namespace_list(txn.tx(), &after, page.limit()).await?;
-                    let (rows, next_page_token) = page.finish(txn, rows, |row| row.id.clone());
-                    let namespaces = rows.iter().map(present::namespace).collect();
+                    let (namespaces, next_page_token) =
+                        page.finish(txn, &rows, |row| row.id.clone(), present::namespace);
                     Ok(ListNamespacesResponse { namespaces, next_page_token })
                 })
             },

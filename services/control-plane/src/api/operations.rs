@@ -26,10 +26,11 @@ use crate::domain::fields;
 use crate::error::Fault;
 use crate::jobs::barrier::Propagation;
 use crate::jobs::members::Confirmed;
-use crate::plane::SharedPlane;
+use crate::plane::{Plane, SharedPlane};
 use crate::store::operation::{OperationRow, OperationState, operation_get, operation_list};
 
-const POLL: Duration = Duration::from_millis(250);
+/// Between looks at an operation whose end nobody told: notifications may be lost.
+const POLL: Duration = Duration::from_secs(1);
 const WAIT_DEFAULT: Duration = Duration::from_secs(10);
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
@@ -47,24 +48,21 @@ impl OperationService for Api {
         &self,
         request: Request<ListOperationsRequest>,
     ) -> Result<Response<ListOperationsResponse>, Status> {
-        answered(request, async |call, request| {
-            let (rows, next_page_token) = read(&self.plane, call, rpc_of(&request), move |txn| {
+        self.looked(
+            request,
+            |_| Ok(()),
+            |txn, request, ()| {
                 Box::pin(async move {
-                    txn.authorize(&request)?;
                     let page = Page::begin(txn, request.page_size, &request.page_token, String::new())?;
                     let before = page.after.as_deref().and_then(parse_key);
                     let rows = operation_list(txn.tx(), before, page.limit()).await?;
-                    Ok(page.finish(txn, rows, |row| format!("{}/{}", row.create_us, row.uid)))
+                    let key = |row: &OperationRow| format!("{}/{}", row.create_us, row.uid);
+                    let show = |row: &OperationRow| shown(row, propagation_now(txn.plane(), row).as_ref());
+                    let (operations, next_page_token) = page.finish(txn, &rows, key, show);
+                    Ok(ListOperationsResponse { operations, next_page_token })
                 })
-            })
-            .await?;
-            let mut operations = Vec::with_capacity(rows.len());
-            for row in rows {
-                let propagation = propagation_now(&self.plane, &row).await;
-                operations.push(shown(&row, propagation.as_ref()));
-            }
-            Ok(Response::new(ListOperationsResponse { operations, next_page_token }))
-        })
+            },
+        )
         .await
     }
 
@@ -97,7 +95,7 @@ pub(super) async fn finished(
         return Ok(Response::new(operation));
     }
     let until = Instant::now() + plane.settings.operation_wait;
-    follow(plane, &call, until, || load(plane, call.clone(), operation)).await
+    follow(plane, &call, Some(operation), until, || load(plane, call.clone(), operation)).await
 }
 
 /// Looks at an operation for its own sake, with authorization.
@@ -122,7 +120,7 @@ async fn look(
             })
         })
     };
-    follow(plane, &call, until, visible).await
+    follow(plane, &call, uid, until, visible).await
 }
 
 /// An operation may be seen by those who may see all operations, and by those who may look at operations of its target.
@@ -148,6 +146,7 @@ async fn load(plane: &SharedPlane, call: Call, uid: OperationUid) -> Result<Oper
 async fn follow<F>(
     plane: &SharedPlane,
     call: &Call,
+    uid: Option<OperationUid>,
     until: Instant,
     load: impl Fn() -> F,
 ) -> Result<Response<Operation>, Error>
@@ -156,14 +155,14 @@ where
 {
     let deadline = call.deadline();
     let until = until.min(deadline.checked_sub(ANSWER_RESERVE).unwrap_or(deadline));
-    let mut ended = plane.wakes.operation.subscribe();
+    let mut ended = uid.map(|uid| plane.wakes.operation.subscribe(uid));
     let row = loop {
         let row = load().await?;
         let left = until.saturating_duration_since(Instant::now());
-        if row.state != OperationState::Running || left.is_zero() {
-            break row;
+        match &mut ended {
+            Some(ended) if row.state == OperationState::Running && !left.is_zero() => ended.sleep(left.min(POLL)).await,
+            _ => break row,
         }
-        ended.sleep(left.min(POLL)).await;
     };
     let propagation = match row.effect_outbox_id {
         Some(outbox_id) if row.state == OperationState::Succeeded => {
@@ -182,19 +181,22 @@ where
     Ok(response)
 }
 
-/// What the barrier says now, without waiting and mostly from memory.
-async fn propagation_now(plane: &SharedPlane, row: &OperationRow) -> Option<Propagation> {
+/// What the barrier says now, from memory: a page has a thousand operations.
+fn propagation_now(plane: &Plane, row: &OperationRow) -> Option<Propagation> {
     let outbox_id = row.effect_outbox_id.filter(|_| row.state == OperationState::Succeeded)?;
+    // The row gets its revision with the publication, in one transaction.
     let known = row.revision.as_ref().and_then(|text| text.parse::<Revision>().ok());
-    match (known, plane.revisions.log_id()) {
-        (Some(revision), Some(log)) if revision.topic_id == log.0 => {
+    let known = known.or_else(|| plane.revisions.offset(outbox_id).and_then(|offset| plane.revisions.revision(offset)));
+    let Some(revision) = known else { return Some(Propagation::NotPublished) };
+    Some(match plane.revisions.log_id() {
+        None => Propagation::published(Some(revision), Confirmed::Unknown),
+        Some(log) if revision.topic_id == log.0 => {
             let confirmed = Confirmed::of(plane.members.progress(log, revision.offset));
-            Some(Propagation::published(Some(revision), confirmed))
+            Propagation::published(Some(revision), confirmed)
         }
         // Published to an earlier life of the log: whoever serves today has it from the present one.
-        (Some(revision), Some(_)) => Some(Propagation::Everywhere(Some(revision))),
-        _ => Some(plane.propagate(outbox_id, Instant::now()).await),
-    }
+        Some(_) => Propagation::Everywhere(Some(revision)),
+    })
 }
 
 /// An operation as the API shows it.

@@ -1,10 +1,14 @@
 //! Lists: a page, and the token of the next one.
 
+use prost::Message;
 use sluice_proto::ApiRequest;
 
 use crate::changes::Txn;
 use crate::domain::page::List;
 use crate::error::Fault;
+
+/// Bytes of a page's resources; gRPC takes messages of 4 MiB unless it is told otherwise.
+const PAGE_BYTES_MAX: usize = 2 << 20;
 
 /// What to read for a page, and how to name the next.
 pub(super) struct Page {
@@ -31,16 +35,28 @@ impl Page {
         self.size + 1
     }
 
-    /// Cuts the rows to the page and names the next one.
-    pub(super) fn finish<T>(&self, txn: &Txn, mut rows: Vec<T>, key: impl Fn(&T) -> String) -> (Vec<T>, String) {
+    /// Cuts the rows to the page, as the API shows them, and names the next one. A page ends early when its answer would
+    /// become larger than a message between our processes may be.
+    pub(super) fn finish<T, M: Message>(
+        &self,
+        txn: &Txn,
+        rows: &[T],
+        key: impl Fn(&T) -> String,
+        show: impl Fn(&T) -> M,
+    ) -> (Vec<M>, String) {
         let size = usize::try_from(self.size).unwrap_or(usize::MAX);
-        if rows.len() <= size {
-            return (rows, String::new());
+        let (mut shown, mut bytes) = (Vec::new(), 0);
+        for message in rows.iter().take(size).map(show) {
+            bytes += message.encoded_len();
+            if bytes > PAGE_BYTES_MAX && !shown.is_empty() {
+                break;
+            }
+            shown.push(message);
         }
-        rows.truncate(size);
+        let last = rows.get(shown.len().wrapping_sub(1)).filter(|_| shown.len() < rows.len());
         let list = List { caller: &self.caller, method: self.method, arguments: &self.arguments };
-        let token = rows.last().map(|last| txn.plane().pages.token(list, &key(last))).unwrap_or_default();
-        (rows, token)
+        let token = last.map(|last| txn.plane().pages.token(list, &key(last))).unwrap_or_default();
+        (shown, token)
     }
 }
 

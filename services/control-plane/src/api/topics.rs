@@ -49,8 +49,8 @@ impl TopicService for Api {
                     let namespace = namespace.ok_or_else(|| Error::not_found(&request.parent))?;
                     let after = page.after.clone().unwrap_or_default();
                     let rows = topic_list(txn.tx(), namespace.uid(), &after, page.limit()).await?;
-                    let (rows, next_page_token) = page.finish(txn, rows, |row| row.id.clone());
-                    Ok(ListTopicsResponse { topics: rows.iter().map(present::topic).collect(), next_page_token })
+                    let (topics, next_page_token) = page.finish(txn, &rows, |row| row.id.clone(), present::topic);
+                    Ok(ListTopicsResponse { topics, next_page_token })
                 })
             },
         )

@@ -1,9 +1,11 @@
 //! What provisioning reports: attempts and observations, each in a transaction that carries the lease's epoch.
 
+use std::time::Instant;
+
 use prost::Message as _;
-use sluice_db::TenantTx;
+use sluice_db::{RUN_LIMIT, TenantTx};
 use sluice_proto::internal::control::v1::{RecordAttemptRequest, ReportTopicRequest};
-use sluice_types::{Error, ErrorKind, Reason, TopicUid};
+use sluice_types::{Error, ErrorKind, Reason, TenantUid, TopicUid};
 
 use super::key::now_us;
 use crate::domain::intent::{self, End};
@@ -16,7 +18,7 @@ use crate::store::operation::{Ending, operation_end};
 use crate::store::outbox::outbox_insert;
 use crate::store::tenant::tenant_lock;
 use crate::store::topic::{TopicRow, topic_by_uid, topic_update};
-use crate::store::work::{OPERATION_CHANNEL, notify};
+use crate::turns::Kind;
 
 /// The lease that reports carry.
 pub(crate) const PROVISIONING_LEASE: &str = "provisioning";
@@ -26,24 +28,22 @@ const FAILED_PRECONDITION: i32 = 9;
 /// Remembers that a create is about to be attempted.
 pub(crate) async fn attempt(plane: &SharedPlane, request: RecordAttemptRequest) -> Result<(), Error> {
     let uid = parse_uid(&request.topic_uid)?;
-    let shared = plane.clone();
-    let work = async move {
-        let (mut tx, row) = begin(&shared, uid, request.lease_epoch).await?;
+    about(plane, uid, move |shared, tenant| async move {
+        let (mut tx, row) = begin(&shared, tenant, uid, request.lease_epoch).await?;
         intent::check_attempt(&row)?;
         if !row.create_attempted {
             topic_update(&mut tx, &TopicRow { create_attempted: true, ..row }, 0).await?;
         }
-        Ok::<_, Fault>(tx.commit().await?)
-    };
-    plane.db.run(work).await.map_err(Fault::into_answer)
+        Ok(tx.commit().await?)
+    })
+    .await
 }
 
 /// Takes a report.
 pub(crate) async fn report(plane: &SharedPlane, request: ReportTopicRequest) -> Result<(), Error> {
     let uid = parse_uid(&request.topic_uid)?;
-    let shared = plane.clone();
-    let work = async move {
-        let (mut tx, row) = begin(&shared, uid, request.lease_epoch).await?;
+    about(plane, uid, move |shared, tenant| async move {
+        let (mut tx, row) = begin(&shared, tenant, uid, request.lease_epoch).await?;
         let step = intent::apply(&row, &request, now_us())?;
         if step.changed {
             write(&mut tx, step).await?;
@@ -51,13 +51,39 @@ pub(crate) async fn report(plane: &SharedPlane, request: ReportTopicRequest) -> 
             tx.commit().await?;
             shared.crash.reach("change.after_commit");
             shared.wakes.outbox.wake();
-            shared.wakes.operation.wake();
         } else {
             tx.rollback().await?;
         }
-        Ok::<_, Fault>(())
+        Ok(())
+    })
+    .await
+}
+
+/// Runs work on a topic in its tenant's turn. Whose topic it is, is read first, with a connection that is given back before
+/// the turn: a busy tenant holds one connection of provisioning, not all.
+async fn about<F>(
+    plane: &SharedPlane,
+    uid: TopicUid,
+    work: impl FnOnce(SharedPlane, TenantUid) -> F + Send + 'static,
+) -> Result<(), Error>
+where
+    F: Future<Output = Result<(), Fault>> + Send + 'static,
+{
+    let system = plane.scopes.reports.clone();
+    let lookup = async move {
+        let mut tx = system.begin().await?;
+        let tenant = lookup_topic_tenant(&mut tx, uid).await?;
+        tx.rollback().await?;
+        Ok::<_, Fault>(tenant)
     };
-    plane.db.run(work).await.map_err(Fault::into_answer)
+    let tenant = plane.db.run(lookup).await.map_err(Fault::into_answer)?.ok_or_else(not_found)?;
+    let turn = plane.turns.take(tenant, Kind::Report, Instant::now() + RUN_LIMIT).await?;
+    let work = work(plane.clone(), tenant);
+    let in_turn = async move {
+        let _turn = turn;
+        work.await
+    };
+    plane.db.run(in_turn).await.map_err(Fault::into_answer)
 }
 
 async fn write(tx: &mut TenantTx, step: intent::Step) -> Result<(), Fault> {
@@ -81,33 +107,33 @@ async fn write(tx: &mut TenantTx, step: intent::Step) -> Result<(), Fault> {
         }
         None => {}
     }
-    notify(tx.conn(), OPERATION_CHANNEL).await?;
     Ok(())
 }
 
 /// The topic, with its tenant's changes held off and the lease held fast.
-async fn begin(plane: &SharedPlane, uid: TopicUid, epoch: i64) -> Result<(TenantTx, TopicRow), Fault> {
-    let not_found = || Error::not_found("the topic");
-    let mut system = plane.db.system().begin().await?;
-    let tenant = lookup_topic_tenant(&mut system, uid).await?;
-    system.rollback().await?;
-    let mut tx = plane.db.system().tenant(tenant.ok_or_else(not_found)?).await?;
+async fn begin(
+    plane: &SharedPlane,
+    tenant: TenantUid,
+    uid: TopicUid,
+    epoch: i64,
+) -> Result<(TenantTx, TopicRow), Fault> {
+    let mut tx = plane.scopes.reports.tenant(tenant).await?;
     tenant_lock(&mut tx).await?;
     if lease_epoch_locked(tx.conn(), PROVISIONING_LEASE).await? != Some(epoch) {
-        return Err(stale_epoch().into());
+        return Err(lease_lost().into());
     }
     let row = topic_by_uid(&mut tx, uid).await?.ok_or_else(not_found)?;
     Ok((tx, row))
+}
+
+fn not_found() -> Error {
+    Error::not_found("the topic")
 }
 
 fn parse_uid(text: &str) -> Result<TopicUid, Error> {
     text.parse().map_err(|_| Error::invalid("topic_uid", "is not a uid"))
 }
 
-fn stale_epoch() -> Error {
-    Error::new(
-        ErrorKind::Aborted,
-        Reason::ResourceState,
-        "lease_epoch: is not the current one; acquire the lease again",
-    )
+fn lease_lost() -> Error {
+    Error::new(ErrorKind::Aborted, Reason::LeaseLost, "lease_epoch: is not the current one; acquire the lease again")
 }

@@ -17,9 +17,10 @@ use crate::error::Fault;
 use crate::plane::{Plane, Settings, SharedPlane};
 use crate::store::audit::{Event, Outcome, audit_insert};
 use crate::store::caller::caller_get;
-use crate::store::idempotency::{Slot, idempotency_claim, idempotency_store};
+use crate::store::idempotency::{Slot, idempotency_claim, idempotency_elsewhere, idempotency_store};
 use crate::store::outbox::outbox_insert;
 use crate::store::tenant::tenant_lock;
+use crate::turns::{Kind, Turn};
 
 /// What is common to all mutations' requests.
 #[derive(Debug, Clone)]
@@ -187,8 +188,10 @@ where
     F: for<'t> FnOnce(&'t mut Txn) -> BoxFuture<'t, Result<T, Fault>> + Send + 'static,
 {
     let deadline = call.deadline();
+    let turn = turn(plane, &call, Kind::Change).await?;
     let shared = plane.clone();
     let work = async move {
+        let _turn = turn;
         let validated_only = envelope.validate_only;
         let mut txn = begin(shared, call, envelope.rpc).await?;
         let done = match attempt(&mut txn, &envelope, body).await {
@@ -223,8 +226,10 @@ where
     F: for<'t> FnOnce(&'t mut Txn) -> BoxFuture<'t, Result<T, Fault>> + Send + 'static,
 {
     let deadline = call.deadline();
+    let turn = turn(plane, &call, Kind::Read).await?;
     let shared = plane.clone();
     let work = async move {
+        let _turn = turn;
         let mut txn = begin(shared, call, rpc).await?;
         let done = match txn.admit().await {
             Ok(()) => body(&mut txn).await,
@@ -237,6 +242,14 @@ where
         done
     };
     within(deadline, plane.db.run(work)).await
+}
+
+/// The tenant's turn to have a connection. The operator's calls take none.
+async fn turn(plane: &SharedPlane, call: &Call, kind: Kind) -> Result<Option<Turn>, Error> {
+    match call {
+        Call::Tenant(context) => plane.turns.take(context.tenant.uid(), kind, call.deadline()).await.map(Some),
+        Call::Operator { .. } => Ok(None),
+    }
 }
 
 async fn begin(plane: SharedPlane, call: Call, rpc: &'static Rpc) -> Result<Txn, Fault> {
@@ -274,6 +287,11 @@ where
     tenant_lock(&mut txn.tx).await?;
     txn.admit().await?;
     let slot = envelope.request_id.filter(|_| !envelope.validate_only).map(|id| txn.slot(id));
+    if let Some(slot) = &slot
+        && idempotency_elsewhere(&mut txn.tx, slot).await?
+    {
+        return Err(request_id_reused().into());
+    }
     if let Some(slot) = &slot
         && let Some(held) = idempotency_claim(&mut txn.tx, slot, &envelope.hash).await?
     {

@@ -121,7 +121,7 @@ impl Plane {
     }
 
     async fn published_elsewhere(&self, outbox_id: i64) -> Result<Option<Published>, DbError> {
-        let system = self.db.system().clone();
+        let system = self.scopes.barrier.clone();
         let work = async move {
             let mut tx = system.begin().await?;
             let offset = outbox_offset(&mut tx, outbox_id).await?;

@@ -107,7 +107,7 @@ impl Relay {
         if self.holder.is_some_and(|until| until > now + (LEASE_TTL - LEASE_RENEW)) {
             return Ok(true);
         }
-        let (system, holder) = (self.plane.db.system().clone(), self.plane.settings.holder.clone());
+        let (system, holder) = (self.plane.scopes.leases.clone(), self.plane.settings.holder.clone());
         let work = async move {
             let mut tx = system.begin().await?;
             let epoch = lease_acquire(&mut tx, LEASE, &holder, LEASE_TTL.as_millis() as i64).await?;
@@ -121,7 +121,7 @@ impl Relay {
     }
 
     async fn next_rows(&self) -> Result<Vec<OutboxRow>, DbError> {
-        let system = self.plane.db.system().clone();
+        let system = self.plane.scopes.relay.clone();
         let work = async move {
             let mut tx = system.begin().await?;
             let rows = outbox_unpublished(&mut tx, BATCH_ROWS_MAX).await?;
@@ -147,7 +147,7 @@ impl Relay {
         // Those who wait may go on before it is marked: it is in the log.
         self.plane.revisions.record(&ids, &offsets);
         self.plane.wakes.published.wake();
-        let system = self.plane.db.system().clone();
+        let system = self.plane.scopes.relay.clone();
         let work = async move {
             let mut tx = system.begin().await?;
             outbox_published(&mut tx, &ids, &offsets, &revisions).await?;
@@ -161,7 +161,7 @@ impl Relay {
         if self.holder.is_none() {
             return;
         }
-        let (system, holder) = (self.plane.db.system().clone(), self.plane.settings.holder.clone());
+        let (system, holder) = (self.plane.scopes.leases.clone(), self.plane.settings.holder.clone());
         let work = async move {
             let mut tx = system.begin().await?;
             lease_release(&mut tx, LEASE, &holder).await?;

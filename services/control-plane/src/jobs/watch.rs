@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sluice_db::{DbError, Notification, listen};
 use sluice_runtime::{ComponentStatus, Health};
+use sluice_types::OperationUid;
 use tokio_util::sync::CancellationToken;
 
 use crate::plane::SharedPlane;
@@ -21,17 +22,24 @@ pub(crate) async fn ears(plane: SharedPlane, shutdown: CancellationToken) {
     let heard = move |notification: Notification| {
         let wakes = &plane_heard.wakes;
         match notification {
-            Notification::On(channel) if channel == OUTBOX_CHANNEL => wakes.outbox.wake(),
-            Notification::On(channel) if channel == PUBLISHED_CHANNEL => wakes.published.wake(),
-            Notification::On(channel) if channel == INTENT_CHANNEL => wakes.intent.wake(),
-            Notification::On(channel) if channel == OPERATION_CHANNEL => wakes.operation.wake(),
-            Notification::On(_) => {}
+            Notification::On { channel, .. } if channel == OUTBOX_CHANNEL => wakes.outbox.wake(),
+            Notification::On { channel, .. } if channel == PUBLISHED_CHANNEL => wakes.published.wake(),
+            Notification::On { channel, .. } if channel == INTENT_CHANNEL => wakes.intent.wake(),
+            Notification::On { channel, payload } if channel == OPERATION_CHANNEL => {
+                // What is no number, an older process sent: it says that any may have ended.
+                match payload.parse() {
+                    Ok(uid) => wakes.operation.wake(OperationUid::from_i64(uid)),
+                    Err(_) => wakes.operation.wake_all(),
+                }
+            }
+            Notification::On { .. } => {}
             Notification::Connected => {
                 // Whoever restores a database breaks its connections.
                 plane_heard.comparison.require();
-                for wake in [&wakes.outbox, &wakes.published, &wakes.intent, &wakes.operation] {
+                for wake in [&wakes.outbox, &wakes.published, &wakes.intent] {
                     wake.wake();
                 }
+                wakes.operation.wake_all();
             }
         }
     };

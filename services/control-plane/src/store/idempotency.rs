@@ -46,6 +46,15 @@ pub(crate) async fn idempotency_claim(tx: &mut TenantTx, slot: &Slot, hash: &[u8
     Ok(query.fetch_optional(tx.conn()).await?)
 }
 
+/// Whether the principal used the request id with another method within 24 h.
+pub(crate) async fn idempotency_elsewhere(tx: &mut TenantTx, slot: &Slot) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM control.idempotency WHERE request_id = $4 AND tenant_uid = $1 \
+               AND principal = $2 AND method <> $3 AND create_time >= now() - interval '24 hours')";
+    let query =
+        sqlx::query_scalar(sql).bind(slot.tenant_uid).bind(&slot.principal).bind(slot.method).bind(slot.request_id);
+    Ok(query.fetch_one(tx.conn()).await?)
+}
+
 /// Stores the answer in the slot taken by this transaction.
 pub(crate) async fn idempotency_store(
     tx: &mut TenantTx,

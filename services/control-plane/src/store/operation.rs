@@ -4,6 +4,7 @@ use sluice_db::TenantTx;
 use sluice_types::{OperationUid, Uid};
 
 use super::Result;
+use super::work::OPERATION_CHANNEL;
 
 /// A row.
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
@@ -125,31 +126,38 @@ pub(crate) async fn operation_insert(
     Ok(uid)
 }
 
-/// Ends the running ones of a target up to a generation.
+/// Ends the running ones of a target up to a generation, and wakes those that wait for them when the transaction commits.
 pub(crate) async fn operation_end(tx: &mut TenantTx, target_uid: Uid, generation: i64, ending: &Ending) -> Result<()> {
     let tenant = tx.tenant().as_i64();
     let target = target_uid.as_u64() as i64;
-    let query = match ending {
-        Ending::Succeeded { response, outbox_id } => sqlx::query(
-            "UPDATE control.operation SET state = 'SUCCEEDED', end_time = now(), response = $4, effect_outbox_id = $5 \
-             WHERE tenant_uid = $1 AND target_uid = $2 AND state = 'RUNNING' AND generation <= $3",
-        )
-        .bind(tenant)
-        .bind(target)
-        .bind(generation)
-        .bind(response)
-        .bind(outbox_id),
-        Ending::Failed { code, reason, message } => sqlx::query(
-            "UPDATE control.operation SET state = 'FAILED', end_time = now(), error_code = $4, error_reason = $5, \
+    // Nobody waits for one that was begun in this transaction.
+    let succeeded = "WITH ended AS (\
+             UPDATE control.operation SET state = 'SUCCEEDED', end_time = now(), response = $4, effect_outbox_id = $5 \
+             WHERE tenant_uid = $1 AND target_uid = $2 AND state = 'RUNNING' AND generation <= $3 \
+             RETURNING uid, create_time) \
+         SELECT pg_notify($6, uid::text) FROM ended WHERE create_time <> now()";
+    let failed = "WITH ended AS (\
+             UPDATE control.operation SET state = 'FAILED', end_time = now(), error_code = $4, error_reason = $5, \
              error_message = $6 \
-             WHERE tenant_uid = $1 AND target_uid = $2 AND state = 'RUNNING' AND generation <= $3",
-        )
-        .bind(tenant)
-        .bind(target)
-        .bind(generation)
-        .bind(code)
-        .bind(reason)
-        .bind(message),
+             WHERE tenant_uid = $1 AND target_uid = $2 AND state = 'RUNNING' AND generation <= $3 \
+             RETURNING uid, create_time) \
+         SELECT pg_notify($7, uid::text) FROM ended WHERE create_time <> now()";
+    let query = match ending {
+        Ending::Succeeded { response, outbox_id } => sqlx::query(succeeded)
+            .bind(tenant)
+            .bind(target)
+            .bind(generation)
+            .bind(response)
+            .bind(outbox_id)
+            .bind(OPERATION_CHANNEL),
+        Ending::Failed { code, reason, message } => sqlx::query(failed)
+            .bind(tenant)
+            .bind(target)
+            .bind(generation)
+            .bind(code)
+            .bind(reason)
+            .bind(message)
+            .bind(OPERATION_CHANNEL),
     };
     query.execute(tx.conn()).await?;
     Ok(())

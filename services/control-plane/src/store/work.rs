@@ -8,7 +8,7 @@ use super::topic::{TopicRow, columns};
 
 /// Channel on which a changed intent wakes provisioning.
 pub(crate) const INTENT_CHANNEL: &str = "sluice_intent";
-/// Channel on which the end of an operation wakes those who wait for it.
+/// Channel on which the end of an operation, whose uid is said, wakes those who wait for it.
 pub(crate) const OPERATION_CHANNEL: &str = "sluice_operation";
 
 /// Topics whose world does not match the intent and whose next attempt is due, the oldest first; and how long until the

@@ -6,6 +6,7 @@ mod access;
 mod barrier;
 mod changes;
 mod comparison;
+mod crowds;
 mod fences;
 mod groups;
 mod operator;
