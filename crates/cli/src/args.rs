@@ -152,6 +152,9 @@ pub(crate) enum Tenants {
         /// Do not ask
         #[arg(long)]
         yes: bool,
+        /// Also if something of it is protected against deletion
+        #[arg(long)]
+        force: bool,
     },
     /// Make a key of the tenant's owner account; its text is printed once
     IssueKey { tenant: String },

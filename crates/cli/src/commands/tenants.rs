@@ -82,9 +82,10 @@ pub(crate) async fn run(global: &Global, command: Tenants) -> Result<()> {
             let request = ResumeTenantRequest { name: name(&tenant), request_id: request_id(), ..Default::default() };
             client.resume_tenant(session.request(request)).await
         }
-        Tenants::Delete { tenant, yes } => {
+        Tenants::Delete { tenant, yes, force } => {
             confirm(yes, &tenant)?;
-            let request = DeleteTenantRequest { name: name(&tenant), request_id: request_id(), ..Default::default() };
+            let request =
+                DeleteTenantRequest { name: name(&tenant), force, request_id: request_id(), ..Default::default() };
             client.delete_tenant(session.request(request)).await
         }
         Tenants::IssueKey { tenant } => {

@@ -3,7 +3,7 @@
 use serde_json::json;
 use sluice_proto::admin::v1::{ApiKey as ApiKeyMessage, CreateApiKeyRequest, RevokeApiKeyRequest};
 use sluice_types::api_key::ApiKey;
-use sluice_types::{AccountUid, Error, KeyUid, ResourceName};
+use sluice_types::{AccountUid, Error, KeyUid, ResourceName, TenantUid};
 
 use super::account::check_reach;
 use super::{Call, Committed, Envelope, Txn, change};
@@ -12,7 +12,12 @@ use crate::domain::{fields, present, record};
 use crate::error::Fault;
 use crate::plane::SharedPlane;
 use crate::store::account::{AccountRow, account_by_id};
-use crate::store::key::{KeyRow, KeyState, key_get, key_insert, key_list_working, key_revoke};
+use crate::store::key::{
+    KeyRow, KeyState, key_count_working, key_get, key_insert, key_list_active, key_list_expired, key_revoke,
+};
+
+/// Expired keys in one transaction.
+const RETIRED_MAX: i64 = 100;
 
 /// Creates a key; its text is in this answer and nowhere else.
 pub(crate) async fn create(
@@ -36,6 +41,16 @@ pub(crate) async fn create(
         })
     })
     .await
+    .map(without_what_is_not)
+}
+
+/// A key that was only checked has no text, id or name: nobody must try to use them.
+pub(super) fn without_what_is_not(mut committed: Committed<ApiKeyMessage>) -> Committed<ApiKeyMessage> {
+    if committed.validated_only {
+        let ApiKeyMessage { name, uid, key, prefix, .. } = &mut committed.answer;
+        [name, uid, key, prefix].into_iter().for_each(String::clear);
+    }
+    committed
 }
 
 /// Revokes a key for good. One that is revoked already stays as it is.
@@ -73,8 +88,8 @@ pub(super) async fn issue(
     expire_us: Option<i64>,
 ) -> Result<ApiKeyMessage, Fault> {
     let max = txn.settings().limits.keys_per_account;
-    let working = key_list_working(txn.tx(), Some(account.uid()), max).await?.len();
-    check_quota("keys of one account", i64::try_from(working).unwrap_or(i64::MAX), 1, max)?;
+    let working = key_count_working(txn.tx(), account.uid()).await?;
+    check_quota("keys of one account", working, 1, max)?;
     let secret = ApiKey::generate(&txn.settings().environment);
     let row = KeyRow {
         uid: secret.id().as_i64(),
@@ -99,13 +114,26 @@ pub(super) async fn issue(
     Ok(shown)
 }
 
-/// Revokes working keys of an account, or of the tenant, at most so many; returns how many it revoked.
-pub(super) async fn revoke_some(txn: &mut Txn, account: Option<AccountUid>, limit: i64) -> Result<usize, Fault> {
-    let rows = key_list_working(txn.tx(), account, limit).await?;
-    for row in &rows {
+/// Revokes keys of an account, or of the tenant, at most so many, also expired ones.
+pub(super) async fn revoke_some(txn: &mut Txn, account: Option<AccountUid>, limit: i64) -> Result<(), Fault> {
+    for row in &key_list_active(txn.tx(), account, limit).await? {
         revoke_one(txn, row).await?;
     }
-    Ok(rows.len())
+    Ok(())
+}
+
+/// Puts keys of a tenant that expired a while ago on their way out, as revoked ones go; they do not work as it is.
+pub(crate) async fn retire_expired(plane: &SharedPlane, tenant: TenantUid) -> Result<(), Error> {
+    let envelope = Envelope::unnamed(&sluice_proto::rpcs::SERVICE_ACCOUNT_SERVICE_REVOKE_API_KEY);
+    let done = change(plane, Call::sweeper(tenant), envelope, |txn| {
+        Box::pin(async move {
+            for row in &key_list_expired(txn.tx(), RETIRED_MAX).await? {
+                revoke_one(txn, row).await?;
+            }
+            Ok(())
+        })
+    });
+    done.await.map(drop)
 }
 
 async fn revoke_one(txn: &mut Txn, row: &KeyRow) -> Result<KeyRow, Fault> {

@@ -7,18 +7,18 @@ use sluice_proto::operator::v1::{
     CreateTenantRequest, DeleteTenantRequest, IssueOwnerKeyRequest, ResumeTenantRequest, SuspendTenantRequest, Tenant,
     UpdateTenantRequest,
 };
-use sluice_types::{AccountUid, Error, Grant, Role, TenantUid};
+use sluice_types::{AccountUid, Error, ErrorKind, Grant, Reason, Role, TenantUid};
 
 use super::cascade::empty_some;
 use super::finish::exists;
-use super::key::issue;
+use super::key::{issue, without_what_is_not};
 use super::transaction::fields_changed;
 use super::{Call, Committed, Envelope, Txn, change};
 use crate::domain::{etag, fields, mask, present, record};
 use crate::error::Fault;
 use crate::plane::SharedPlane;
 use crate::store::account::{Account, AccountRow, AccountState, account_by_id, account_insert};
-use crate::store::tenant::{TenantRow, TenantState, tenant_get, tenant_insert, tenant_update};
+use crate::store::tenant::{TenantRow, TenantState, tenant_get, tenant_insert, tenant_protected, tenant_update};
 
 /// The id of the account that the operator makes keys for.
 const OWNER_ACCOUNT: &str = "owner";
@@ -154,14 +154,17 @@ pub(crate) async fn delete(
     change(plane, call, envelope, move |txn| {
         Box::pin(async move {
             let mut row = match existing(txn, &request.name).await {
-                Err(Fault::Answer(error))
-                    if request.allow_missing && error.kind == sluice_types::ErrorKind::NotFound =>
-                {
+                Err(Fault::Answer(error)) if request.allow_missing && error.kind == ErrorKind::NotFound => {
                     return Ok(Tenant { name: request.name.clone(), ..Tenant::default() });
                 }
                 found => found?,
             };
             etag::check(&request.etag, row.uid().uid(), row.version)?;
+            if !request.force
+                && let Some(protected) = tenant_protected(txn.tx()).await?
+            {
+                return Err(protected_by(&request.name, &protected).into());
+            }
             row.state = TenantState::Deleting;
             let shown = save(txn, &row, json!({})).await?;
             empty_some(txn).await?;
@@ -188,6 +191,17 @@ pub(crate) async fn issue_owner_key(
         })
     })
     .await
+    .map(without_what_is_not)
+}
+
+fn protected_by(tenant: &str, what: &str) -> Error {
+    Error::new(
+        ErrorKind::FailedPrecondition,
+        Reason::DeletionProtected,
+        format!(
+            "{tenant} has {what}, which is protected; have its deletion_protection set to false first, or set force"
+        ),
+    )
 }
 
 /// The tenant of the transaction, unless it is being deleted.

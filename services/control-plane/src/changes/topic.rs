@@ -8,7 +8,7 @@ use sluice_types::{Error, ResourceName};
 use super::finish::{exists, missing};
 use super::transaction::fields_changed;
 use super::{Call, Committed, Envelope, Started, Txn, change};
-use crate::domain::topic::{self, Defaults, check_deletable, check_quota};
+use crate::domain::topic::{self, Defaults, check_deletable};
 use crate::domain::{access, etag, fields, mask, present, record};
 use crate::error::Fault;
 use crate::plane::SharedPlane;
@@ -16,7 +16,7 @@ use crate::store::namespace::namespace_by_id;
 use crate::store::operation::{Ending, Verb, operation_end, operation_insert};
 use crate::store::tenant::tenant_get;
 use crate::store::topic::{TopicRow, TopicState, topic_by_id, topic_insert, topic_update, topic_usage};
-use crate::store::work::{INTENT_CHANNEL, OPERATION_CHANNEL, notify};
+use crate::store::work::{INTENT_CHANNEL, notify};
 
 /// Creates a topic: listed at once in CREATING.
 pub(crate) async fn create(
@@ -134,7 +134,6 @@ pub(super) async fn begin_deletion(txn: &mut Txn, mut row: TopicRow) -> Result<S
     let ending = Ending::Succeeded { response: present::packed(&shown), outbox_id: Some(outbox_id) };
     operation_end(txn.tx(), uid, row.generation, &ending).await?;
     notify(txn.tx().conn(), INTENT_CHANNEL).await?;
-    notify(txn.tx().conn(), OPERATION_CHANNEL).await?;
     Ok(Started { operation, resource: Any::pack(&shown) })
 }
 
@@ -163,9 +162,9 @@ async fn check_room(txn: &mut Txn, topics: i64, partitions: i32) -> Result<(), F
     let tenant = tenant_get(txn.tx()).await?.ok_or_else(access::credential_invalid)?;
     let (topics_used, partitions_used) = topic_usage(txn.tx()).await?;
     let limits = &txn.settings().limits;
-    check_quota("topics", topics_used, topics, fields::or_default(tenant.topics_max, limits.topics))?;
+    topic::check_room("topics", topics_used, topics, fields::or_default(tenant.topics_max, limits.topics))?;
     let max = fields::or_default(tenant.partitions_max, limits.partitions);
-    check_quota("partitions", partitions_used, i64::from(partitions), max)?;
+    topic::check_room("partitions", partitions_used, i64::from(partitions), max)?;
     Ok(())
 }
 

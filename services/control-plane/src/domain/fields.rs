@@ -172,11 +172,11 @@ pub(crate) fn request_id(text: &str) -> Result<Option<Uuid>, Error> {
     }
 }
 
-/// How many entries a page has.
+/// How many entries a page has at most. More than the limit is cut to it: a client must go by the token anyway.
 pub(crate) fn page_size(size: i32) -> Result<i64, Error> {
     match size {
         0 => Ok(i64::from(PAGE_SIZE_DEFAULT)),
-        1..=PAGE_SIZE_MAX => Ok(i64::from(size)),
+        1.. => Ok(i64::from(size.min(PAGE_SIZE_MAX))),
         _ => Err(Error::invalid(
             "page_size",
             format!("is {size}; it must be 1..{PAGE_SIZE_MAX}, or 0 for {PAGE_SIZE_DEFAULT}"),
@@ -276,6 +276,7 @@ mod tests {
         assert!(retention_ms("r", &Duration::from_millis(RETENTION_MS_MIN - 1)).is_err());
         assert_eq!(retention_ms("r", &Duration::from_millis(RETENTION_MS_MIN)).ok(), Some(RETENTION_MS_MIN));
         assert!(request_id("x").is_err());
-        assert!(page_size(-1).is_err() && page_size(1_001).is_err());
+        assert!(page_size(-1).is_err());
+        assert_eq!((page_size(0).ok(), page_size(7).ok(), page_size(1_001).ok()), (Some(100), Some(7), Some(1_000)));
     }
 }

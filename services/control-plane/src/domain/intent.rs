@@ -80,7 +80,10 @@ pub(crate) fn apply(old: &TopicRow, report: &ReportTopicRequest, now_us: i64) ->
     };
     let none = Duration::ZERO;
     let leaving = matches!(old.state, TopicState::Deleting | TopicState::Deleted);
+    // What went wrong with an earlier intent says nothing of the present one, which is tried for itself.
+    let outdated = report.observed_generation < old.generation;
     match observed {
+        Observed::Retrying | Observed::Failed | Observed::Foreign if outdated => Ok(step(None, false, none, row)),
         Observed::Unspecified => Err(Error::invalid("observed", "is required")),
         // Late: the topic is on its way out already.
         Observed::Ready if leaving => Ok(step(None, false, none, row)),
@@ -142,6 +145,8 @@ fn ready(row: &mut TopicRow, report: &ReportTopicRequest, now_us: i64) -> Result
     }
     row.kafka_topic_id = Some(report.kafka_topic_id.clone());
     row.observed_partitions = row.observed_partitions.max(report.partitions);
+    // What Kafka has cannot be taken back, whoever made it.
+    row.effective_partitions = row.effective_partitions.max(row.observed_partitions);
     row.observed_generation = row.observed_generation.max(report.observed_generation.min(row.generation));
     if row.observed_generation == row.generation {
         row.state = TopicState::Active;
@@ -215,6 +220,25 @@ mod tests {
         let step = apply(&newer, &report(Observed::Ready, 1), 5).expect("ready");
         assert_eq!((step.row.state, step.row.observed_partitions), (TopicState::Updating, 3));
         assert_eq!(step.end, Some(End::Succeeded { generation: 1 }));
+    }
+
+    #[test]
+    fn a_late_failure_of_an_older_generation_neither_ends_nor_delays_the_newer_change() {
+        for state in [TopicState::Creating, TopicState::Updating, TopicState::Deleting] {
+            let newer = TopicRow { generation: 2, effective_partitions: 6, ..row(state) };
+            for observed in [Observed::Failed, Observed::Foreign, Observed::Retrying] {
+                let step = apply(&newer, &report(observed, 1), 5).expect("late");
+                assert!(!step.changed && step.end.is_none(), "{state:?} {observed:?}");
+                assert!(apply(&newer, &report(observed, 2), 5).expect("in time").changed, "{state:?} {observed:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn partitions_that_are_there_are_wanted_as_well() {
+        let lowered = TopicRow { generation: 2, effective_partitions: 2, ..row(TopicState::Updating) };
+        let step = apply(&lowered, &report(Observed::Ready, 2), 5).expect("ready");
+        assert_eq!((step.row.observed_partitions, step.row.effective_partitions), (3, 3));
     }
 
     #[test]

@@ -5,15 +5,15 @@ use sluice_types::Error;
 
 /// The paths an update is about, out of `known`.
 ///
-/// Without a mask: those present in the body. `*` alone: all. A path that is not `known` is refused, with the list.
+/// Without a mask: those present in the body. A mask that names nothing: none. `*` alone: all. A path that is not `known` is
+/// refused, with the list.
 pub(crate) fn paths(
     mask: Option<&FieldMask>,
     known: &'static [&'static str],
     present: impl Fn(&str) -> bool,
 ) -> Result<Vec<&'static str>, Error> {
-    let sent = match mask {
-        Some(mask) if !mask.paths.is_empty() => &mask.paths,
-        _ => return Ok(known.iter().copied().filter(|path| present(path)).collect()),
+    let Some(FieldMask { paths: sent }) = mask else {
+        return Ok(known.iter().copied().filter(|path| present(path)).collect());
     };
     if sent.as_slice() == ["*"] {
         return Ok(known.to_vec());
@@ -40,6 +40,7 @@ mod tests {
         let mask = |text| FieldMask::parse(text).ok();
         let all = |mask: Option<FieldMask>| paths(mask.as_ref(), KNOWN, |path| path == "labels");
         assert_eq!(all(None).ok(), Some(vec!["labels"]));
+        assert_eq!(all(Some(FieldMask::default())).ok(), Some(vec![]));
         assert_eq!(all(mask("displayName")).ok(), Some(vec!["display_name"]));
         assert!(all(mask("uid")).is_err());
         assert_eq!(all(Some(FieldMask { paths: vec!["*".into()] })).ok(), Some(KNOWN.to_vec()));

@@ -146,7 +146,10 @@ fn role(role: Role) -> api::Role {
 
 /// An API key without its text.
 pub(crate) fn key(account_id: &str, row: &KeyRow) -> api::ApiKey {
+    // What is revoked after it expired was put away by the sweeper.
+    let put_away = row.expire_us.zip(row.revoke_us).is_some_and(|(expired, revoked)| expired <= revoked);
     let state = match row.state {
+        KeyState::Revoked if put_away => api::api_key::State::Expired,
         KeyState::Revoked => api::api_key::State::Revoked,
         KeyState::Active if row.expired => api::api_key::State::Expired,
         KeyState::Active => api::api_key::State::Active,
@@ -160,7 +163,7 @@ pub(crate) fn key(account_id: &str, row: &KeyRow) -> api::ApiKey {
         state: state as i32,
         expire_time: row.expire_us.map(Timestamp::from_micros),
         create_time: time(row.create_us),
-        revoke_time: row.revoke_us.map(Timestamp::from_micros),
+        revoke_time: row.revoke_us.filter(|_| !put_away).map(Timestamp::from_micros),
         conditions: Vec::new(),
     }
 }

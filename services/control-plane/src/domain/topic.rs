@@ -8,7 +8,7 @@ use sluice_types::{Error, ErrorKind, NamespaceUid, Reason, TopicId, TopicUid};
 
 use crate::domain::fields;
 use crate::store::Json;
-use crate::store::topic::{TopicRow, TopicState};
+use crate::store::topic::{TopicRow, TopicState, Used};
 
 /// What an update may change.
 pub(crate) const MUTABLE: &[&str] = &["display_name", "labels", "partition_count", "retention", "deletion_protection"];
@@ -85,7 +85,13 @@ pub(crate) fn is_present(topic: &Topic, path: &str) -> bool {
     }
 }
 
-/// An update applied; the generation grows when the physical topic must change, and a failed topic is tried again.
+/// Whether the last change of the physical topic was refused: the topic serves as it was before it.
+fn is_refused(row: &TopicRow) -> bool {
+    row.state == TopicState::Active && row.observed_generation < row.generation
+}
+
+/// An update applied; the generation grows when the physical topic must change. A failed topic is tried again, and so is a
+/// change that was refused, when it is asked for again.
 pub(crate) fn update(old: &TopicRow, topic: &Topic, paths: &[&str], defaults: Defaults) -> Result<TopicRow, Error> {
     let compacts = |policy: i32| policy == CleanupPolicy::Compact as i32;
     if topic.cleanup_policy != 0 && compacts(topic.cleanup_policy) != compacts(old.cleanup_policy) {
@@ -108,7 +114,8 @@ pub(crate) fn update(old: &TopicRow, topic: &Topic, paths: &[&str], defaults: De
     }
     let moved = row.effective_partitions != old.effective_partitions
         || row.effective_retention_ms != old.effective_retention_ms
-        || old.state == TopicState::Failed;
+        || old.state == TopicState::Failed
+        || (is_refused(old) && paths.iter().any(|path| matches!(*path, "partition_count" | "retention")));
     if moved {
         row.generation += 1;
         row.attempts = 0;
@@ -120,13 +127,19 @@ pub(crate) fn update(old: &TopicRow, topic: &Topic, paths: &[&str], defaults: De
     Ok(row)
 }
 
-/// Partitions go up only. Absent leaves as many as there are.
+/// Partitions go up only, from those that there are or that are being made. Absent leaves as many.
 fn set_partitions(row: &mut TopicRow, sent: Option<i32>) -> Result<(), Error> {
-    let count = sent.unwrap_or(row.effective_partitions);
-    if count < row.effective_partitions {
+    let there = match row.state {
+        // An increase that was refused made none.
+        TopicState::Active | TopicState::Failed => row.observed_partitions,
+        _ => row.effective_partitions,
+    };
+    let unsaid = if there > 0 { there } else { row.effective_partitions };
+    let count = sent.unwrap_or(unsaid);
+    if count < there {
         return Err(Error::invalid(
             "topic.partition_count",
-            format!("is {count}, fewer than the {} there are; partitions only go up", row.effective_partitions),
+            format!("is {count}, fewer than the {there} there are; partitions only go up"),
         ));
     }
     row.partition_count = sent;
@@ -152,18 +165,35 @@ pub(crate) fn check_deletable(protected: bool, name: &str) -> Result<(), Error> 
     ))
 }
 
+/// A count of what may be in service. Deleted things that are still to be removed count beyond as many again, so that one
+/// can be replaced at once and a loop of creating and deleting is still bounded.
+pub(crate) fn check_room(what: &'static str, used: Used, more: i64, max: i64) -> Result<(), Error> {
+    check_quota(what, used.serving, more, max)?;
+    let all = used.serving.saturating_add(used.leaving);
+    if more <= 0 || all.saturating_add(more) <= max.saturating_mul(2) {
+        return Ok(());
+    }
+    let Used { leaving, .. } = used;
+    Err(quota_exceeded(
+        what,
+        max,
+        format!("{leaving} deleted {what} of the tenant are still being removed; wait for that"),
+    ))
+}
+
 /// A count that would go over its limit.
 pub(crate) fn check_quota(what: &'static str, used: i64, more: i64, max: i64) -> Result<(), Error> {
     if used.saturating_add(more) <= max {
         return Ok(());
     }
-    Err(Error::new(
-        ErrorKind::ResourceExhausted,
-        Reason::QuotaExceeded,
-        format!("the tenant has {used} {what} and may have {max}; delete some, or ask the operator for more"),
-    )
-    .with_metadata("limit", what)
-    .with_metadata("max", max.to_string()))
+    let message = format!("the tenant has {used} {what} and may have {max}; delete some, or ask the operator for more");
+    Err(quota_exceeded(what, max, message))
+}
+
+fn quota_exceeded(what: &'static str, max: i64, message: String) -> Error {
+    Error::new(ErrorKind::ResourceExhausted, Reason::QuotaExceeded, message)
+        .with_metadata("limit", what)
+        .with_metadata("max", max.to_string())
 }
 
 /// Whether records of a key replace each other.
@@ -204,9 +234,46 @@ pub(crate) mod tests {
         assert_eq!((row.retention_ms, row.effective_retention_ms), (None, 7 * 86_400_000));
     }
 
+    fn in_service() -> TopicRow {
+        TopicRow { state: TopicState::Active, observed_generation: 1, observed_partitions: 3, ..row(&Topic::default()) }
+    }
+
+    #[test]
+    fn what_is_still_to_be_removed_counts_when_it_piles_up() {
+        let room = |serving, leaving, more| check_room("topics", Used { serving, leaving }, more, 10);
+        assert!(room(9, 1, 1).is_ok() && room(9, 10, 1).is_ok(), "at the limit one can be replaced");
+        assert!(room(10, 0, 1).is_err());
+        let piled = room(0, 20, 1).expect_err("made and deleted in a loop");
+        assert!(piled.reason == Reason::QuotaExceeded && piled.message.contains("still being removed"), "{piled:?}");
+        assert!(room(10, 50, 0).is_ok(), "what asks for nothing is given nothing");
+    }
+
+    #[test]
+    fn a_change_that_was_refused_can_be_asked_for_again_or_taken_back() {
+        let six = Topic { partition_count: Some(6), display_name: "x".into(), ..Topic::default() };
+        let growing = update(&in_service(), &six, &["partition_count"], DEFAULTS).expect("grow");
+        let four = Topic { partition_count: Some(4), ..Topic::default() };
+        assert!(update(&growing, &four, &["partition_count"], DEFAULTS).is_err(), "six may be there already");
+        let refused = TopicRow { state: TopicState::Active, ..growing };
+        let again = update(&refused, &six, &["partition_count"], DEFAULTS).expect("again");
+        assert_eq!((again.generation, again.state), (3, TopicState::Updating));
+        for (sent, then) in [(Some(4), 4), (Some(3), 3), (None, 3)] {
+            let sent = Topic { partition_count: sent, ..Topic::default() };
+            let lowered = update(&refused, &sent, &["partition_count"], DEFAULTS).expect("lower");
+            assert_eq!((lowered.generation, lowered.effective_partitions), (3, then));
+        }
+        let two = Topic { partition_count: Some(2), ..Topic::default() };
+        assert!(update(&refused, &two, &["partition_count"], DEFAULTS).is_err());
+        let named = update(&refused, &six, &["display_name"], DEFAULTS).expect("name");
+        assert_eq!((named.generation, named.state), (2, TopicState::Active), "a name is no reason to try again");
+        let unmade = TopicRow { state: TopicState::Failed, ..row(&six) };
+        let fewer = update(&unmade, &two, &["partition_count"], DEFAULTS).expect("none were made");
+        assert_eq!((fewer.effective_partitions, fewer.state), (2, TopicState::Creating));
+    }
+
     #[test]
     fn only_what_kafka_must_know_raises_the_generation() {
-        let old = TopicRow { state: TopicState::Active, ..row(&Topic::default()) };
+        let old = in_service();
         let sent = Topic { display_name: "x".into(), partition_count: Some(6), ..Topic::default() };
         let named = update(&old, &sent, &["display_name"], DEFAULTS).expect("name");
         assert_eq!((named.generation, named.state), (1, TopicState::Active));

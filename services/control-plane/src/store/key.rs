@@ -75,12 +75,16 @@ pub(crate) async fn key_list(
     Ok(query.fetch_all(tx.conn()).await?)
 }
 
-/// Some keys of an account, or of the tenant, that still work; for their revocation.
-pub(crate) async fn key_list_working(
-    tx: &mut TenantTx,
-    account: Option<AccountUid>,
-    limit: i64,
-) -> Result<Vec<KeyRow>> {
+/// How many keys of an account work.
+pub(crate) async fn key_count_working(tx: &mut TenantTx, account: AccountUid) -> Result<i64> {
+    let tenant = tx.tenant().as_i64();
+    let sql = "SELECT count(*) FROM control.api_key WHERE tenant_uid = $1 AND account_uid = $2 AND state = 'ACTIVE' \
+               AND coalesce(expire_time > now(), true)";
+    Ok(sqlx::query_scalar(sql).bind(tenant).bind(account.as_i64()).fetch_one(tx.conn()).await?)
+}
+
+/// Some keys of an account, or of the tenant, that are not revoked; for their revocation.
+pub(crate) async fn key_list_active(tx: &mut TenantTx, account: Option<AccountUid>, limit: i64) -> Result<Vec<KeyRow>> {
     let tenant = tx.tenant().as_i64();
     let sql = concat!(
         "SELECT ",
@@ -90,6 +94,18 @@ pub(crate) async fn key_list_working(
     );
     let query = sqlx::query_as(sql).bind(tenant).bind(account.map(AccountUid::as_i64)).bind(limit);
     Ok(query.fetch_all(tx.conn()).await?)
+}
+
+/// Some keys of the tenant that expired more than an hour ago; clocks of gateways may be behind.
+pub(crate) async fn key_list_expired(tx: &mut TenantTx, limit: i64) -> Result<Vec<KeyRow>> {
+    let tenant = tx.tenant().as_i64();
+    let sql = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM control.api_key WHERE tenant_uid = $1 AND state = 'ACTIVE' \
+         AND expire_time < now() - interval '1 hour' ORDER BY expire_time LIMIT $2"
+    );
+    Ok(sqlx::query_as(sql).bind(tenant).bind(limit).fetch_all(tx.conn()).await?)
 }
 
 /// Inserts.

@@ -121,6 +121,18 @@ pub(crate) async fn tenant_update(tx: &mut TenantTx, row: &TenantRow) -> Result<
     Ok(query.fetch_one(tx.conn()).await?)
 }
 
+/// The name of something of the tenant that is protected against deletion, if there is such a thing.
+pub(crate) async fn tenant_protected(tx: &mut TenantTx) -> Result<Option<String>> {
+    let uid = tx.tenant().as_i64();
+    let sql = "(SELECT 'namespaces/' || id FROM control.namespace \
+                WHERE tenant_uid = $1 AND state = 'ACTIVE' AND deletion_protection LIMIT 1) \
+               UNION ALL (SELECT 'namespaces/' || namespace_id || '/topics/' || id FROM control.topic \
+                WHERE tenant_uid = $1 AND state NOT IN ('DELETING', 'DELETED') AND deletion_protection LIMIT 1) \
+               UNION ALL (SELECT 'namespaces/' || namespace_id || '/groups/' || id FROM control.consumer_group \
+                WHERE tenant_uid = $1 AND state = 'ACTIVE' AND deletion_protection LIMIT 1) LIMIT 1";
+    Ok(sqlx::query_scalar(sql).bind(uid).fetch_optional(tx.conn()).await?)
+}
+
 /// Holds all other changes of this tenant off until the transaction ends: one writer per tenant, so counts against limits
 /// are exact, the outbox's order is the order of commits, and there is nothing to deadlock over. Reads do not take it.
 pub(crate) async fn tenant_lock(tx: &mut TenantTx) -> Result<()> {

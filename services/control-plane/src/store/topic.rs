@@ -48,6 +48,15 @@ pub(crate) enum TopicState {
     Failed,
 }
 
+/// What of a tenant counts against a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Used {
+    /// In service, or on the way there.
+    pub(crate) serving: i64,
+    /// Deleted, and still to be removed from the cluster.
+    pub(crate) leaving: i64,
+}
+
 /// A condition as stored.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct StoredCondition {
@@ -133,11 +142,15 @@ pub(crate) async fn topic_list_some(tx: &mut TenantTx, limit: i64) -> Result<Vec
 }
 
 /// Topics and partitions that count against the tenant's limits.
-pub(crate) async fn topic_usage(tx: &mut TenantTx) -> Result<(i64, i64)> {
+pub(crate) async fn topic_usage(tx: &mut TenantTx) -> Result<(Used, Used)> {
     let tenant = tx.tenant().as_i64();
-    let sql = "SELECT count(*), coalesce(sum(effective_partitions), 0)::bigint FROM control.topic \
-               WHERE tenant_uid = $1 AND state NOT IN ('DELETING', 'DELETED')";
-    Ok(sqlx::query_as(sql).bind(tenant).fetch_one(tx.conn()).await?)
+    let sql = "SELECT count(*) FILTER (WHERE state <> 'DELETING'), count(*) FILTER (WHERE state = 'DELETING'), \
+               coalesce(sum(effective_partitions) FILTER (WHERE state <> 'DELETING'), 0)::bigint, \
+               coalesce(sum(effective_partitions) FILTER (WHERE state = 'DELETING'), 0)::bigint \
+               FROM control.topic WHERE tenant_uid = $1 AND state <> 'DELETED'";
+    let (serving, leaving, partitions, partitions_leaving): (i64, i64, i64, i64) =
+        sqlx::query_as(sql).bind(tenant).fetch_one(tx.conn()).await?;
+    Ok((Used { serving, leaving }, Used { serving: partitions, leaving: partitions_leaving }))
 }
 
 /// How many a namespace has in service.

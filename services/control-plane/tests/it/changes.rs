@@ -2,14 +2,16 @@
 
 use sluice_proto::admin::v1::{
     ApiKey, CreateApiKeyRequest, CreateNamespaceRequest, DeleteNamespaceRequest, DeleteServiceAccountRequest,
-    GetApiKeyRequest, GetNamespaceRequest, GetServiceAccountRequest, ListNamespacesRequest, Namespace,
-    RevokeApiKeyRequest, Role, RoleGrant, ServiceAccount, UpdateNamespaceRequest, UpdateServiceAccountRequest, api_key,
-    namespace,
+    GetApiKeyRequest, GetNamespaceRequest, GetServiceAccountRequest, ListApiKeysRequest, ListNamespacesRequest,
+    Namespace, RevokeApiKeyRequest, Role, RoleGrant, ServiceAccount, UpdateNamespaceRequest,
+    UpdateServiceAccountRequest, api_key, namespace,
 };
+use sluice_proto::operator::v1::IssueOwnerKeyRequest;
 use sluice_proto::wkt::{FieldMask, Timestamp};
+use sluice_types::Reason;
 use tonic::Code;
 
-use crate::support::{Plant, Principal, refused, response};
+use crate::support::{Plant, Principal, eventually, refused, response};
 
 const REQUEST_ID: &str = "6f1c1f9e-5c0e-4b3e-9a43-0d6c7c1f2b11";
 
@@ -64,17 +66,22 @@ async fn a_repetition_gets_the_stored_answer_and_another_request_is_refused() {
     let error = owner.namespaces().create_namespace(owner.call(other)).await.unwrap_err();
     assert_eq!(error.code(), Code::InvalidArgument);
     assert!(error.message().contains("request_id"), "{error}");
-    // Another principal's, and another method's, are other requests.
+    // Another principal's is another request; another method's is this one, used again.
     let stranger = plant.tenant("globex").await;
     let theirs = CreateNamespaceRequest { request_id: REQUEST_ID.into(), ..create("theirs") };
     stranger.namespaces().create_namespace(stranger.call(theirs)).await.unwrap();
 
-    let key = CreateApiKeyRequest {
+    let mut key = CreateApiKeyRequest {
         parent: "serviceAccounts/owner".into(),
         api_key: Some(ApiKey::default()),
         request_id: REQUEST_ID.into(),
         ..Default::default()
     };
+    let elsewhere = owner.accounts().create_api_key(owner.call(key.clone())).await.unwrap_err();
+    let elsewhere = sluice_runtime::statuses::from_tonic(&elsewhere);
+    assert_eq!((elsewhere.reason, elsewhere.field.as_deref()), (Reason::RequestIdReused, Some("request_id")));
+    // It was refused before it took the id for its own method; a new one is good.
+    key.request_id = "0b6a4c0e-93a5-4f0a-8a52-6b2f3f1d9a10".into();
     let first = owner.accounts().create_api_key(owner.call(key.clone())).await.unwrap().into_inner();
     let again = owner.accounts().create_api_key(owner.call(key)).await.unwrap().into_inner();
     assert!(first.key.starts_with("sl_test_") && again.key.is_empty());
@@ -117,6 +124,14 @@ async fn etags_masks_protection_and_contents_are_kept() {
     assert!(now.deletion_protection && now.display_name.is_empty() && now.etag != made.etag);
     let stale = owner.namespaces().update_namespace(owner.call(update(changed, ""))).await;
     assert_eq!(refused(stale), Code::Aborted);
+    let empty = UpdateNamespaceRequest {
+        update_mask: Some(FieldMask::default()),
+        ..update(Namespace { display_name: "y".into(), ..now.clone() }, "")
+    };
+    let untouched: Namespace =
+        response(owner.namespaces().update_namespace(owner.call(empty)).await.unwrap().get_ref());
+    assert_eq!(untouched.display_name, "", "a mask that names nothing changes nothing");
+    let now = Namespace { etag: untouched.etag, ..now };
     let unknown = owner.namespaces().update_namespace(owner.call(update(now.clone(), "uid"))).await;
     assert_eq!(refused(unknown), Code::InvalidArgument);
     let delete = |name: &str| DeleteNamespaceRequest { name: name.into(), ..Default::default() };
@@ -229,4 +244,104 @@ async fn limits_name_themselves() {
     let error = owner.topics().create_topic(owner.create_topic("one", "b", Default::default())).await.unwrap_err();
     assert_eq!(error.code(), Code::ResourceExhausted);
     assert!(error.message().contains("3 partitions and may have 4"), "{error}");
+}
+
+#[tokio::test]
+async fn a_page_is_cut_to_its_limits_and_goes_on() {
+    let plant = Plant::start().await;
+    let owner = plant.tenant("acme").await;
+    // Each with labels of 16 KB, so that a thousand of them would be no answer.
+    let labels =
+        "SELECT jsonb_object_agg(lpad(n::text, 63, 'k'), repeat('\u{1F600}', 63)) FROM generate_series(1, 32) n";
+    let many = format!(
+        "INSERT INTO control.namespace (uid, tenant_uid, id, display_name, labels, state)
+         SELECT 1000 + i, (SELECT uid FROM control.tenant), 'n' || lpad(i::text, 4, '0'), '',
+                CASE WHEN i <= 900 THEN ({labels}) ELSE '{{}}' END, 'ACTIVE' FROM generate_series(1, 2100) i"
+    );
+    plant.sql(&many).await;
+    let mut pages = Vec::new();
+    let mut ids = Vec::new();
+    let mut token = String::new();
+    loop {
+        let list = ListNamespacesRequest { page_size: 1_001, page_token: token };
+        let page = owner.namespaces().list_namespaces(owner.call(list)).await.unwrap().into_inner();
+        pages.push(page.namespaces.len());
+        ids.extend(page.namespaces.into_iter().map(|namespace| namespace.name));
+        token = page.next_page_token;
+        if token.is_empty() {
+            break;
+        }
+    }
+    let expected: Vec<String> = (1..=2_100).map(|i| format!("namespaces/n{i:04}")).collect();
+    assert_eq!(ids, expected);
+    assert!(pages[0] < 1_000 && pages.contains(&1_000), "{pages:?}");
+    let negative = ListNamespacesRequest { page_size: -1, ..Default::default() };
+    assert_eq!(refused(owner.namespaces().list_namespaces(owner.call(negative)).await), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn a_key_that_was_only_checked_cannot_be_taken_for_one() {
+    let plant = Plant::start().await;
+    let owner = plant.tenant("acme").await;
+    let check = CreateApiKeyRequest {
+        parent: "serviceAccounts/owner".into(),
+        api_key: Some(ApiKey { display_name: "x".into(), ..Default::default() }),
+        validate_only: true,
+        ..Default::default()
+    };
+    let checked = owner.accounts().create_api_key(owner.call(check)).await.unwrap().into_inner();
+    assert_eq!((checked.display_name.as_str(), checked.state()), ("x", api_key::State::Active));
+    let issue = IssueOwnerKeyRequest { name: "tenants/acme".into(), validate_only: true, ..Default::default() };
+    let issued = plant.operator().issue_owner_key(plant.as_operator(issue)).await.unwrap().into_inner();
+    for key in [checked, issued] {
+        assert_eq!([key.key, key.uid, key.name, key.prefix], [""; 4]);
+    }
+}
+
+#[tokio::test]
+async fn expired_keys_take_no_room_and_are_put_away() {
+    let mut plant = Plant::prepare(sluice_devstack::shared().await.unwrap()).await;
+    plant.config().limits.keys_per_account = 2;
+    plant.run().await;
+    let owner = plant.tenant("acme").await;
+    owner.make_key("owner").await.unwrap();
+    assert_eq!(refused(owner.make_key("owner").await), Code::ResourceExhausted);
+    let expire = format!(
+        "UPDATE control.api_key SET expire_time = now() - interval '2 hours' WHERE uid <> {}",
+        owner.key.uid.parse::<sluice_types::KeyUid>().unwrap().as_i64()
+    );
+    let expired = plant.sql("SELECT count(*) FROM control.api_key").await;
+    assert_eq!(expired, "2");
+    plant.sql(&expire).await;
+    owner.make_key("owner").await.unwrap();
+    // As a revoked one goes: told to gateways, so that it gets its tombstone in time.
+    let gone = "SELECT count(*) FROM control.outbox o JOIN control.api_key k ON k.uid = o.aggregate_uid
+                WHERE o.gone AND k.state = 'REVOKED'";
+    eventually("the expired key is put away", || async { plant.sql(gone).await == "1" }).await;
+    let list = ListApiKeysRequest { parent: "serviceAccounts/owner".into(), ..Default::default() };
+    let keys = owner.accounts().list_api_keys(owner.call(list)).await.unwrap().into_inner().api_keys;
+    let expired: Vec<_> = keys.iter().filter(|key| key.state() == api_key::State::Expired).collect();
+    assert!(expired.len() == 1 && expired[0].revoke_time.is_none(), "{keys:?}");
+}
+
+#[tokio::test]
+async fn topics_that_are_still_to_be_removed_do_not_pile_up() {
+    let mut plant = Plant::prepare(sluice_devstack::shared().await.unwrap()).await;
+    plant.config().limits.topics = 2;
+    plant.run().await;
+    let owner = plant.tenant("acme").await;
+    owner.make_namespace("prod").await;
+    plant
+        .sql(
+            "INSERT INTO control.topic (uid, tenant_uid, namespace_uid, namespace_id, id, display_name, cleanup_policy,
+                                        effective_partitions, effective_retention_ms, state)
+             SELECT 100 + i, tenant_uid, uid, id, 't' || i, '', 0, 1, 1, 'DELETING'
+             FROM control.namespace, generate_series(1, 4) i",
+        )
+        .await;
+    let error = owner.topics().create_topic(owner.create_topic("prod", "a", Default::default())).await.unwrap_err();
+    assert_eq!(error.code(), Code::ResourceExhausted);
+    assert!(error.message().contains("4 deleted topics of the tenant are still being removed"), "{error}");
+    plant.sql("UPDATE control.topic SET state = 'DELETED' WHERE uid = 101").await;
+    owner.topics().create_topic(owner.create_topic("prod", "a", Default::default())).await.unwrap();
 }

@@ -105,7 +105,12 @@ async fn a_deleted_tenant_takes_everything_with_it_and_its_id_stays_taken() {
              SELECT 1000 + i, (SELECT uid FROM control.tenant), 'n' || i, '', 'ACTIVE' FROM generate_series(1, 250) i",
         )
         .await;
-    let delete = DeleteTenantRequest { name: "tenants/acme".into(), ..Default::default() };
+    plant.sql("UPDATE control.consumer_group SET deletion_protection = true WHERE id = 'g7'").await;
+    let mut delete = DeleteTenantRequest { name: "tenants/acme".into(), ..Default::default() };
+    let protected = plant.operator().delete_tenant(plant.as_operator(delete.clone())).await.unwrap_err();
+    assert_eq!(protected.code(), Code::FailedPrecondition);
+    assert!(protected.message().contains("namespaces/prod/groups/g7"), "{protected}");
+    delete.force = true;
     let deleted = plant.operator().delete_tenant(plant.as_operator(delete.clone())).await.unwrap().into_inner();
     assert_eq!(deleted.state(), tenant::State::Deleting);
     let get = GetTopicRequest { name: "namespaces/prod/topics/orders".into() };

@@ -138,7 +138,8 @@ async fn only_the_holder_of_the_lease_is_believed() {
         tokio::spawn(async move { caller.topics().create_topic(caller.call(check)).await.unwrap().into_inner() });
     let intent = work(&mut client).await.remove(0);
     let attempt = |lease_epoch| RecordAttemptRequest { lease_epoch, topic_uid: intent.topic_uid.clone() };
-    assert_eq!(refused(client.record_attempt(attempt(old)).await), Code::Aborted);
+    let lost = client.record_attempt(attempt(old)).await.unwrap_err();
+    assert_eq!(sluice_runtime::statuses::from_tonic(&lost).reason, sluice_types::Reason::LeaseLost);
     assert_eq!(refused(client.report_topic(report(old, &intent, Observed::Ready)).await), Code::Aborted);
     client.record_attempt(attempt(epoch)).await.unwrap();
     let known = client.list_intents(ListIntentsRequest { limit: 10, ..Default::default() }).await.unwrap().into_inner();
@@ -164,4 +165,49 @@ async fn who_waits_for_work_is_answered_when_the_process_ends() {
     plant.stop().await;
     let answer = asked.await.unwrap().expect("answered, not cut off at the end of the drain");
     assert!(answer.into_inner().topics.is_empty());
+}
+
+#[tokio::test]
+async fn a_refused_increase_is_tried_again_when_it_is_repeated_and_can_be_taken_back() {
+    let plant = Plant::start().await;
+    let owner = plant.tenant("acme").await;
+    owner.make_namespace("prod").await;
+    let mut client = plant.intents();
+    let epoch = lease(&mut client, "p", 60_000).await;
+    let name = "namespaces/prod/topics/orders";
+    // Asks, and answers as provisioning would: how the operation ends.
+    let mut asked = async |partitions: Option<i32>, observed: Observed| {
+        let caller = owner.clone();
+        let exists = caller.topics().get_topic(caller.call(GetTopicRequest { name: name.into() })).await.is_ok();
+        let call = tokio::spawn(async move {
+            if !exists {
+                let create = caller.create_topic("prod", "orders", Topic::default());
+                return caller.topics().create_topic(create).await.unwrap().into_inner();
+            }
+            let update = UpdateTopicRequest {
+                topic: Some(Topic { name: name.into(), partition_count: partitions, ..Default::default() }),
+                update_mask: FieldMask::parse("partitionCount").ok(),
+                ..Default::default()
+            };
+            caller.topics().update_topic(caller.call(update)).await.unwrap().into_inner()
+        });
+        let intent = work(&mut client).await.remove(0);
+        client.report_topic(report(epoch, &intent, observed)).await.unwrap();
+        (call.await.unwrap().result, intent.partitions)
+    };
+    let (made, _) = asked(None, Observed::Ready).await;
+    assert!(matches!(made, Some(Outcome::Response(_))));
+    for _ in 0..2 {
+        let (refused, wanted) = asked(Some(6), Observed::Failed).await;
+        assert!(matches!(refused, Some(Outcome::Error(_))), "{refused:?}");
+        assert_eq!(wanted, 6);
+    }
+    let (lowered, wanted) = asked(Some(4), Observed::Ready).await;
+    assert!(matches!(lowered, Some(Outcome::Response(_))), "{lowered:?}");
+    assert_eq!(wanted, 4);
+    let topic = owner.topics().get_topic(owner.call(GetTopicRequest { name: name.into() })).await.unwrap().into_inner();
+    assert_eq!(
+        (topic.state(), topic.effective_partition_count, topic.partition_count),
+        (topic::State::Active, 4, Some(4))
+    );
 }
