@@ -24,6 +24,10 @@ pub(crate) struct PlaneMetrics {
     pub(crate) barrier_pending: Counter,
     /// Gateways registered.
     pub(crate) members: Gauge,
+    /// Rows removed, or given a tombstone, by the sweeper.
+    pub(crate) swept_rows: Counter,
+    /// Steps of sweeping that failed.
+    pub(crate) sweep_failures: Counter,
 }
 
 impl PlaneMetrics {
@@ -38,6 +42,8 @@ impl PlaneMetrics {
             barrier_seconds: Histogram::new(buckets),
             barrier_pending: Counter::default(),
             members: Gauge::default(),
+            swept_rows: Counter::default(),
+            sweep_failures: Counter::default(),
         };
         registry.register("outbox_backlog", "Changes not yet published", metrics.outbox_backlog.clone());
         registry.register("relay_lag_ms", "Age of the oldest change not yet published", metrics.relay_lag_ms.clone());
@@ -63,6 +69,8 @@ impl PlaneMetrics {
             "Gateways that had not confirmed in time",
             metrics.barrier_pending.clone(),
         );
+        registry.register("swept_rows", "Rows that time removed", metrics.swept_rows.clone());
+        registry.register("sweep_failures", "Steps of sweeping that failed", metrics.sweep_failures.clone());
         registry.register("members", "Gateways registered", metrics.members.clone());
         metrics
     }

@@ -23,6 +23,21 @@ pub static MIGRATIONS: Migrations = Migrations {
         Migration { version: 4, name: "fences", sql: include_str!("../../../migrations/control/0004_fences.sql") },
         Migration { version: 5, name: "groups", sql: include_str!("../../../migrations/control/0005_groups.sql") },
         Migration {
+            version: 6,
+            name: "owner_and_purge",
+            sql: include_str!("../../../migrations/control/0006_owner_and_purge.sql"),
+        },
+        Migration {
+            version: 7,
+            name: "replaced_changes",
+            sql: include_str!("../../../migrations/control/0007_replaced_changes.sql"),
+        },
+        Migration {
+            version: 8,
+            name: "sweeping_indexes",
+            sql: include_str!("../../../migrations/control/0008_sweeping_indexes.sql"),
+        },
+        Migration {
             version: 20,
             name: "comparison",
             sql: include_str!("../../../migrations/control/0020_comparison.sql"),

@@ -49,7 +49,7 @@ pub(crate) async fn outbox_unpublished(tx: &mut SystemTx, limit: i64) -> Result<
     Ok(sqlx::query_as(sql).bind(limit).fetch_all(tx.conn()).await?)
 }
 
-/// Remembers where rows were published, with the operations whose effect they are.
+/// Remembers where rows were published, with the operations whose effect they are, and which earlier rows they replace.
 pub(crate) async fn outbox_published(
     tx: &mut SystemTx,
     ids: &[i64],
@@ -59,6 +59,10 @@ pub(crate) async fn outbox_published(
     let sql = "UPDATE control.outbox o SET published_offset = p.at, publish_time = now() \
                FROM unnest($1::bigint[], $2::bigint[]) AS p (id, at) WHERE o.id = p.id";
     sqlx::query(sql).bind(ids).bind(offsets).execute(tx.conn()).await?;
+    let sql = "UPDATE control.outbox o SET replaced_time = now() FROM control.outbox later \
+               WHERE later.id = ANY($1) AND o.aggregate_uid = later.aggregate_uid AND o.id < later.id \
+               AND o.published_offset IS NOT NULL AND o.replaced_time IS NULL";
+    sqlx::query(sql).bind(ids).execute(tx.conn()).await?;
     let sql = "UPDATE control.operation o SET revision = p.revision \
                FROM unnest($1::bigint[], $2::text[]) AS p (id, revision) \
                WHERE o.effect_outbox_id = p.id AND o.revision IS NULL";
