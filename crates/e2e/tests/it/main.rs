@@ -20,4 +20,5 @@ mod program;
 mod propagation;
 mod read_your_writes;
 mod recreate;
+mod reference;
 mod up;
