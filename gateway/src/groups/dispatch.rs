@@ -47,7 +47,7 @@ use sluice_types::error::Error;
 use sluice_types::{GroupUid, Reason};
 use sluice_wire::{Client, Groups, Reader};
 
-use self::budget::{Budget, PROCESS_BYTES_MAX};
+use self::budget::Budget;
 use self::command::{Caller, Command};
 use self::group::{End, Group};
 use self::metrics::DispatchMetrics;
@@ -128,7 +128,7 @@ impl Dispatchers {
             meter: parts.meter,
             view: parts.view,
             owners: parts.owners,
-            budget: Budget::new(PROCESS_BYTES_MAX),
+            budget: Budget::new(timing.cached_bytes),
             clock: Clock::start(),
             pulse: Arc::new(Pulse::new(Instant::now())),
             key_hasher: RandomState::new(),

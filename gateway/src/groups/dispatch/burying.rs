@@ -221,7 +221,7 @@ async fn find(
     if let Some(record) = in_last(last) {
         return Ok(Some(record));
     }
-    match read(Arc::clone(shared), corpse.place.clone(), offset, READ_BYTES, false).await {
+    match read(Arc::clone(shared), corpse.place.clone(), offset, READ_BYTES).await {
         Ok(read) => {
             *last = Some((corpse.key, read));
             Ok(in_last(last))

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use sluice_proto::stream::v1::DeliveryState;
 
+use crate::groups::dispatch::cache::own;
 use crate::groups::dispatch::command::{Caller, Reply};
 use crate::groups::dispatch::consumers::{EVENT_BYTES_MAX, Holder, Waiting};
 use crate::groups::dispatch::group::{Done, Group, Stage, too_many_consumers};
@@ -102,6 +103,7 @@ impl Group {
         }
         if delivered {
             self.touched = now;
+            self.account.touch();
         }
         delivered
     }
@@ -122,6 +124,7 @@ impl Group {
             }
         }
         self.turn = self.turn.wrapping_add(1) % count.max(1);
+        own(batch.iter_mut().map(|leased: &mut Leased| &mut leased.record));
         (batch, taken)
     }
 

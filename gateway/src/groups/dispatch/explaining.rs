@@ -26,6 +26,7 @@ pub(super) struct Notes {
 pub(super) struct PartNote {
     pub(super) trouble: Option<String>,
     pub(super) dead: i64,
+    pub(super) starved: bool,
 }
 
 /// Fills in lags and findings.
@@ -157,7 +158,13 @@ fn of_partition(partition: &PartitionStatus, note: &PartNote, notes: &Notes) -> 
     if note.dead > 0 {
         tell(DeliveryState::WaitingForAcks, format!("{} records are on their way to the dead-letter topic", note.dead));
     }
-    if partition.state() == DeliveryState::CatchingUp {
+    if note.starved {
+        tell(
+            DeliveryState::CatchingUp,
+            "waits for memory: many groups read a backlog at this gateway, and take turns; nothing to do: it goes on by itself"
+                .into(),
+        );
+    } else if partition.state() == DeliveryState::CatchingUp {
         tell(DeliveryState::CatchingUp, format!("reading a backlog; {} records behind the end", partition.lag));
     }
     if let Some(skipped) = &partition.skipped {

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use sluice_types::TopicId;
 use sluice_wire::{Error, GroupMember, MemberEvent, TopicPartition};
 
-use crate::groups::dispatch::budget::Charge;
+use crate::groups::dispatch::budget::Account;
 use crate::groups::dispatch::burying::{Burial, Buried};
 use crate::groups::dispatch::command::{AttachmentId, Command};
 use crate::groups::dispatch::committing::{Commits, Committed};
@@ -26,7 +26,8 @@ use crate::groups::dispatch::consumers::Consumers;
 use crate::groups::dispatch::metrics::Figures;
 use crate::groups::dispatch::part::{Part, PartKey};
 use crate::groups::dispatch::positions::{Closed, Opened};
-use crate::groups::dispatch::reading::Read;
+use crate::groups::dispatch::prefetching::Outcome;
+use crate::groups::dispatch::reading::Wanted;
 use crate::groups::dispatch::resetting::{Planned, ResetCall};
 use crate::groups::dispatch::settling::{Early, Pending};
 use crate::groups::dispatch::shared::Shared;
@@ -57,16 +58,14 @@ pub(super) enum Done {
     Read {
         key: PartKey,
         term: u64,
-        from: i64,
-        charge: Option<Charge>,
-        outcome: Result<Read, Error>,
+        wanted: Wanted,
+        outcome: Outcome,
     },
     Reread {
         key: PartKey,
         term: u64,
-        from: i64,
-        charge: Charge,
-        outcome: Result<Read, Error>,
+        wanted: Wanted,
+        outcome: Outcome,
     },
     LogStart {
         key: PartKey,
@@ -78,7 +77,6 @@ pub(super) enum Done {
         term: u64,
         outcome: Result<i64, Error>,
     },
-    Charged(Charge),
     Committed(Committed),
     Buried(Vec<Buried>),
     Place {
@@ -146,6 +144,10 @@ pub(super) struct Group {
     pub(super) index: HashMap<PartKey, usize>,
     /// The partition that the next batch begins with.
     pub(super) turn: usize,
+    /// The partition that the next reads begin with.
+    pub(super) read_turn: usize,
+    /// What its caches hold.
+    pub(super) account: Account,
     pub(super) consumers: Consumers,
     pub(super) work: FuturesUnordered<Work>,
     pub(super) commits: Commits,
@@ -158,9 +160,6 @@ pub(super) struct Group {
     pub(super) trouble: Option<String>,
     /// Since when the group has known an epoch that we have not heard of.
     pub(super) stale_since: Option<Instant>,
-    /// Bytes that were waited for.
-    pub(super) granted: Option<Charge>,
-    pub(super) grant_awaited: bool,
     pub(super) ending: Option<End>,
     pub(super) last_use: Instant,
     /// When the caches last changed.
@@ -198,6 +197,8 @@ impl Group {
             parts: Vec::new(),
             index: HashMap::new(),
             turn: 0,
+            read_turn: 0,
+            account: shared.budget.open(config.tenant_uid),
             consumers: Consumers::default(),
             work: FuturesUnordered::new(),
             commits: Commits::new(now),
@@ -207,8 +208,6 @@ impl Group {
             resets: Vec::new(),
             trouble: None,
             stale_since: None,
-            granted: None,
-            grant_awaited: false,
             ending: None,
             last_use: now,
             touched: now,
@@ -234,6 +233,7 @@ impl Group {
         let mut owners = self.shared.owners.changes();
         let mut tenant = self.tenant.changes();
         let mut stop = self.shared.stop.subscribe();
+        let account = self.account.clone();
         self.review();
         loop {
             let now = Instant::now();
@@ -256,6 +256,7 @@ impl Group {
                         return End::Stopped(deadline);
                     }
                 }
+                () = account.told() => {}
                 () = tokio::time::sleep_until(wake.unwrap_or(now)), if wake.is_some() => {}
             }
         }
@@ -313,16 +314,10 @@ impl Group {
             Done::Alone(outcome) => self.alone(outcome),
             Done::Opened { epoch, closed, outcome } => self.opened(epoch, closed, outcome, now),
             Done::Checked { revoked, is_alone } => self.checked(&revoked, is_alone),
-            Done::Read { key, term, from, charge, outcome } => self.have_read(key, term, from, charge, outcome, now),
-            Done::Reread { key, term, from, charge, outcome } => {
-                self.have_reread(key, term, from, charge, outcome, now)
-            }
+            Done::Read { key, term, wanted, outcome } => self.have_read(key, term, wanted, outcome, now),
+            Done::Reread { key, term, wanted, outcome } => self.have_reread(key, term, wanted, outcome, now),
             Done::LogStart { key, term, outcome } => self.log_start(key, term, outcome, now),
             Done::Restart { key, term, outcome } => self.restart(key, term, outcome, now),
-            Done::Charged(charge) => {
-                self.grant_awaited = false;
-                self.granted = Some(charge);
-            }
             Done::Committed(committed) => self.committed(committed, now),
             Done::Buried(buried) => self.buried(buried, now),
             Done::Place { id, permit } => {
@@ -344,6 +339,8 @@ impl Group {
         self.end_leases(now);
         let delivered = self.deliver(now);
         self.answer_waiting(now);
+        // After the delivery, so that every read brings something before it is given up.
+        self.pay_back();
         self.plan_reads(now);
         self.plan_burial(now);
         self.plan_commit(now);
@@ -410,9 +407,6 @@ impl Group {
             } else {
                 self.wake_at(self.touched + UNUSED);
             }
-        }
-        if !self.consumers.want_records() {
-            self.granted = None;
         }
         let busy = self.consumers.len() > 0
             || !self.pending.is_empty()

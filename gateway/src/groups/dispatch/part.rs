@@ -11,6 +11,7 @@ use sluice_wire::TopicPartition;
 use crate::groups::dispatch::budget::Charge;
 use crate::groups::dispatch::cache::Cache;
 use crate::groups::dispatch::consumers::Holder;
+use crate::groups::dispatch::prefetching::CATCH_UP_BYTES;
 use crate::groups::dispatch::reading::{Place, Read};
 use crate::groups::model::{LeaseKey, Leased};
 use crate::groups::window::{Bounds, Policy, Window};
@@ -67,6 +68,12 @@ pub(super) struct Part {
     pub(super) tailing: bool,
     /// A read of `wants` is under way.
     pub(super) rereading: bool,
+    /// Bytes that reads under way may bring, save those that wait at the end.
+    pub(super) expected: usize,
+    /// What its next read asks Kafka for, at most.
+    pub(super) fetch_bytes: usize,
+    /// There are records to read, and no room for them.
+    pub(super) starved: bool,
     /// The last read found the end.
     pub(super) at_end: bool,
     /// No reads before, after a failure.
@@ -107,6 +114,9 @@ impl Part {
             reading: false,
             tailing: false,
             rereading: false,
+            expected: 0,
+            fetch_bytes: CATCH_UP_BYTES,
+            starved: false,
             at_end: false,
             read_after: None,
             trouble: None,

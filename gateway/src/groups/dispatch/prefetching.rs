@@ -1,4 +1,6 @@
-//! Which reads are under way: as many as somebody wants records, windows have room and the budget has bytes.
+//! Which reads are under way: as many as somebody wants records, windows have room and the group's share has bytes.
+//!
+//! Partitions take turns, and each may have cached only its part of the group's share: no backlog of one keeps another waiting.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,32 +10,67 @@ use tokio::time::Instant;
 
 use sluice_wire::Error;
 
-use crate::groups::dispatch::budget::{Charge, GROUP_BYTES_MAX};
+use crate::groups::dispatch::budget::{Charge, SHARE_BYTES_MIN};
 use crate::groups::dispatch::group::{Done, Group, Stage};
 use crate::groups::dispatch::joining::term;
 use crate::groups::dispatch::part::{PartKey, Skipped};
 use crate::groups::dispatch::positions;
-use crate::groups::dispatch::reading::{Read, WAITING_BYTES, read};
+use crate::groups::dispatch::reading::{Read, WAITING_BYTES, Wanted, read_within};
 use crate::groups::model::Start;
 
 /// Bytes of a read that catches up.
-const CATCH_UP_BYTES: usize = 1 << 20;
+pub(super) const CATCH_UP_BYTES: usize = 1 << 20;
 /// Bytes of a read of records that are due again.
 const REREAD_BYTES: usize = 256 << 10;
 /// Reading goes on so long after records were last asked for.
 const LATELY: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(500);
 
+/// What came of a read; `None`: there was no room for what it brought.
+pub(super) type Outcome = Result<Option<(Read, Charge)>, Error>;
+
+/// What to ask Kafka for next: about what was taken, if that was cut, or more.
+fn next_fetch(wanted: &Wanted, read: &Read) -> usize {
+    let asked = usize::try_from(wanted.fetch_bytes).unwrap_or(usize::MAX);
+    let next = if read.is_cut { read.fetched_bytes } else { asked.saturating_mul(2) };
+    next.clamp(WAITING_BYTES as usize, CATCH_UP_BYTES)
+}
+
+/// What the group may still read.
+struct Room {
+    /// Of its share.
+    left: usize,
+    /// What one partition may have cached: the same for all, so that none takes what others need.
+    of_part: usize,
+    /// The process has none left.
+    is_lacking: bool,
+}
+
+impl Room {
+    fn of(group: &Group) -> Self {
+        let (share, held) = group.account.share();
+        let used = held + group.parts.iter().map(|part| part.expected).sum::<usize>();
+        Self {
+            left: share.saturating_sub(used),
+            of_part: (share / group.parts.len().max(1)).clamp(SHARE_BYTES_MIN, CATCH_UP_BYTES),
+            is_lacking: false,
+        }
+    }
+}
+
 impl Group {
     pub(super) fn plan_reads(&mut self, now: Instant) {
         // Between two pulls nobody waits: what is due again, and the next records, are read for the next one.
         let wanted = self.consumers.want_records() || now < self.touched + LATELY;
         if !matches!(self.stage, Stage::Running) || !wanted {
-            return;
+            self.parts.iter_mut().for_each(|part| part.starved = false);
+            return self.account.content();
         }
-        let mut held: usize = self.parts.iter().map(|part| part.cache.bytes()).sum();
-        let catch_up = (GROUP_BYTES_MAX / 2 / self.parts.len().max(1)).clamp(WAITING_BYTES as usize, CATCH_UP_BYTES);
-        for at in 0..self.parts.len() {
+        let count = self.parts.len();
+        let mut room = Room::of(self);
+        let first = self.read_turn;
+        for step in 0..count {
+            let at = (first + step) % count;
             if let Some(after) = self.parts[at].read_after {
                 if now < after {
                     self.wake_at(after);
@@ -42,121 +79,135 @@ impl Group {
                 self.parts[at].read_after = None;
             }
             if !self.parts[at].rereading && !self.parts[at].wants.is_empty() {
-                self.plan_reread(at, &mut held);
+                self.plan_reread(at, &mut room);
             }
             let part = &self.parts[at];
             // Enough to go on with, or no room.
-            if part.reading || !part.window.has_room() || (part.hot && part.cache.bytes() >= catch_up) {
+            if part.reading || !part.window.has_room() || (part.hot && part.cache.bytes() >= room.of_part) {
                 continue;
             }
             if part.at_end {
-                self.begin_read(at, WAITING_BYTES, None);
-            } else if let Some(charge) = self.charge(catch_up, &mut held) {
-                self.begin_read(at, u32::try_from(catch_up).unwrap_or(u32::MAX), Some(charge));
+                self.begin_read(at, WAITING_BYTES, room.of_part.max(WAITING_BYTES as usize), true);
+            } else if let Some(bytes) = self.room_for(at, room.of_part, &mut room) {
+                let fetch_bytes = self.parts[at].fetch_bytes.min(bytes);
+                self.begin_read(at, u32::try_from(fetch_bytes).unwrap_or(u32::MAX), bytes, false);
+                self.read_turn = at + 1;
             }
+        }
+        if !room.is_lacking {
+            self.account.content();
         }
     }
 
-    fn plan_reread(&mut self, at: usize, held: &mut usize) {
-        let Some(charge) = self.charge(REREAD_BYTES, held) else { return };
+    fn plan_reread(&mut self, at: usize, room: &mut Room) {
+        let Some(bytes) = self.room_for(at, REREAD_BYTES.min(room.of_part), room) else { return };
         let part = &mut self.parts[at];
         let Some(&from) = part.wants.first() else { return };
         part.rereading = true;
-        let (shared, place) = (Arc::clone(&self.shared), part.place.clone());
+        part.expected += bytes;
+        let (shared, place, account) = (Arc::clone(&self.shared), part.place.clone(), self.account.clone());
         let (key, term) = (part.key(), part.term);
+        let fetch_bytes = u32::try_from(part.fetch_bytes.min(bytes)).unwrap_or(u32::MAX);
+        let wanted = Wanted { offset: from, fetch_bytes, held_bytes: bytes, waits: false };
         self.work.push(
             async move {
-                let outcome = read(shared, place, from, REREAD_BYTES as u32, false).await;
-                Done::Reread { key, term, from, charge, outcome }
+                let outcome = read_within(shared, place, account, wanted).await;
+                Done::Reread { key, term, wanted, outcome }
             }
             .boxed(),
         );
     }
 
-    /// Bytes for a read. Without any at hand, what is cached and cannot be delivered makes room.
-    fn charge(&mut self, bytes: usize, held: &mut usize) -> Option<Charge> {
-        while *held > 0 && *held + bytes > GROUP_BYTES_MAX {
-            let idle = self.parts.iter_mut().find(|part| !part.hot && !part.cache.is_empty())?;
-            let before = idle.cache.bytes();
-            idle.cache.evict();
-            *held -= before - idle.cache.bytes();
+    /// Bytes that a read may bring, if the group may hold so many more. Without room, what is cached and cannot be delivered
+    /// makes some.
+    fn room_for(&mut self, at: usize, bytes: usize, room: &mut Room) -> Option<usize> {
+        while room.left < bytes {
+            let blocked = self.parts.iter_mut().find(|part| !part.hot && !part.cache.is_empty());
+            let Some(freed) = blocked.and_then(|part| part.cache.evict()) else { break };
+            room.left += freed;
         }
-        let charge = match self.granted.take() {
-            Some(granted) => Some(granted),
-            None => self.shared.budget.try_charge(bytes),
+        let bytes = bytes.min(room.left);
+        // No reads of a few records; those that are there will be delivered, and make room.
+        let has_room = !room.is_lacking && bytes >= SHARE_BYTES_MIN && {
+            room.is_lacking = !self.account.has_room(bytes);
+            !room.is_lacking
         };
-        if charge.is_some() {
-            *held += bytes;
-        } else if !self.grant_awaited {
-            self.grant_awaited = true;
-            let grant = self.shared.budget.charge(CATCH_UP_BYTES);
-            self.work.push(async move { Done::Charged(grant.await) }.boxed());
+        self.parts[at].starved = room.is_lacking;
+        if has_room {
+            room.left -= bytes;
         }
-        charge
+        has_room.then_some(bytes)
     }
 
-    fn begin_read(&mut self, at: usize, bytes: u32, charge: Option<Charge>) {
+    /// Gives back what others are short of: what would be delivered last.
+    pub(super) fn pay_back(&mut self) {
+        let mut owed = self.account.owes();
+        let count = self.parts.len();
+        for step in 0..count {
+            // Beginning with what had its turn last.
+            let part = &mut self.parts[(self.turn + count - 1 - step) % count];
+            while owed > 0
+                && let Some(freed) = part.cache.evict()
+            {
+                owed = owed.saturating_sub(freed);
+            }
+        }
+    }
+
+    fn begin_read(&mut self, at: usize, fetch_bytes: u32, held_bytes: usize, waits: bool) {
         let part = &mut self.parts[at];
         part.reading = true;
-        part.tailing = charge.is_none();
-        let (shared, place) = (Arc::clone(&self.shared), part.place.clone());
-        let (key, term, from, waits) = (part.key(), part.term, part.window.next_read(), part.tailing);
+        part.tailing = waits;
+        part.starved = false;
+        part.expected += if waits { 0 } else { held_bytes };
+        let (shared, place, account) = (Arc::clone(&self.shared), part.place.clone(), self.account.clone());
+        let (key, term) = (part.key(), part.term);
+        let wanted = Wanted { offset: part.window.next_read(), fetch_bytes, held_bytes, waits };
         self.work.push(
             async move {
-                let outcome = read(shared, place, from, bytes, waits).await;
-                Done::Read { key, term, from, charge, outcome }
+                let outcome = read_within(shared, place, account, wanted).await;
+                Done::Read { key, term, wanted, outcome }
             }
             .boxed(),
         );
     }
 
-    pub(super) fn have_read(
-        &mut self,
-        key: PartKey,
-        term: u64,
-        from: i64,
-        charge: Option<Charge>,
-        outcome: Result<Read, Error>,
-        now: Instant,
-    ) {
-        let shared = Arc::clone(&self.shared);
+    pub(super) fn have_read(&mut self, key: PartKey, term: u64, wanted: Wanted, outcome: Outcome, now: Instant) {
         let Some(part) = self.part(key, term) else { return };
         part.reading = false;
         part.tailing = false;
+        part.expected -= if wanted.waits { 0 } else { wanted.held_bytes };
         match outcome {
-            Ok(read) => {
+            Ok(Some((read, charge))) => {
                 part.trouble = None;
-                // What came while waiting was not counted before.
-                let Some(charge) = charge.or_else(|| shared.budget.try_charge(read.bytes.max(1))) else {
-                    part.at_end = false;
-                    return;
-                };
-                part.take_read(from, read, charge);
+                if !wanted.waits {
+                    part.fetch_bytes = next_fetch(&wanted, &read);
+                }
+                part.take_read(wanted.offset, read, charge);
                 self.touched = now;
+            }
+            // There are records, and no room for them: the account is told when there is.
+            Ok(None) => {
+                part.starved = true;
+                part.at_end = false;
             }
             Err(Error::OffsetOutOfRange { .. }) => self.begin_restart(key, term),
             Err(error) => self.read_failed(key, term, &error, now),
         }
     }
 
-    pub(super) fn have_reread(
-        &mut self,
-        key: PartKey,
-        term: u64,
-        from: i64,
-        charge: Charge,
-        outcome: Result<Read, Error>,
-        now: Instant,
-    ) {
+    pub(super) fn have_reread(&mut self, key: PartKey, term: u64, wanted: Wanted, outcome: Outcome, now: Instant) {
         let shared = Arc::clone(&self.shared);
         let Some(part) = self.part(key, term) else { return };
         part.rereading = false;
+        part.expected -= wanted.held_bytes;
         match outcome {
+            Ok(None) => part.starved = true,
             // Nothing whole came: the same once more, later.
-            Ok(read) if read.next_offset <= from => part.read_after = Some(now + RETRY),
-            Ok(read) => {
+            Ok(Some((read, _))) if read.next_offset <= wanted.offset => part.read_after = Some(now + RETRY),
+            Ok(Some((read, charge))) => {
                 part.trouble = None;
-                part.take_reread(from, read, charge);
+                part.take_reread(wanted.offset, read, charge);
                 self.touched = now;
             }
             Err(Error::OffsetOutOfRange { .. }) => {

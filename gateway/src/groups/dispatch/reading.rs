@@ -1,11 +1,16 @@
 //! Reading a partition for a group: bytes from the shared reader, records for cache and window.
+//!
+//! Bytes are charged to the group when they have come, before they are inflated; a read for which there is no room is dropped
+//! and begins again when there is. What is taken of it is bounded by the charge: the rest is read again, in its turn.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_types::record::logical_bytes;
-use sluice_wire::{Error, FetchRequest, Fetched, Isolation, Record, TopicId, decode};
+use sluice_wire::{Decoded, Error, FetchRequest, Fetched, Isolation, Record, TopicId, decode};
 
+use crate::groups::dispatch::budget::{Account, Charge};
+use crate::groups::dispatch::cache::{RECORD_OVERHEAD, own};
 use crate::groups::dispatch::shared::Shared;
 use crate::groups::window::Seen;
 
@@ -20,6 +25,9 @@ const MARGIN: Duration = Duration::from_secs(5);
 /// A batch that does not fit what was asked for is asked for again with this.
 const WHOLE_BATCH_BYTES: u32 = 16 << 20;
 
+/// What came is taken to grow so much at most, until it is known; what is held is charged then.
+const INFLATES: usize = 8;
+
 /// Where to read, and for whom.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
@@ -33,7 +41,7 @@ pub(super) struct Place {
 }
 
 /// What was read.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Read {
     pub(super) records: Vec<Record>,
     pub(super) seen: Vec<Seen>,
@@ -45,28 +53,98 @@ pub(super) struct Read {
     pub(super) end: i64,
     /// Memory that the records hold.
     pub(super) bytes: usize,
+    /// Bytes that came from Kafka for these records, about.
+    pub(super) fetched_bytes: usize,
+    /// More came than was taken.
+    pub(super) is_cut: bool,
 }
 
-/// Reads what is there at an offset; `waits`: and waits for the first record.
-pub(super) async fn read(
+/// What to read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    /// From where.
+    pub(super) offset: i64,
+    /// Bytes to ask for.
+    pub(super) fetch_bytes: u32,
+    /// Bytes that what is taken may hold, save the first record.
+    pub(super) held_bytes: usize,
+    /// Whether to wait for the first record.
+    pub(super) waits: bool,
+}
+
+/// Reads what is there, charged to the account; `None` if there was no room for it.
+pub(super) async fn read_within(
     shared: Arc<Shared>,
     place: Place,
-    offset: i64,
-    max_bytes: u32,
-    waits: bool,
-) -> Result<Read, Error> {
-    let wait = if waits { WAIT } else { Duration::ZERO };
-    let mut fetched = fetch(&shared, &place, offset, max_bytes, wait).await?;
+    account: Account,
+    wanted: Wanted,
+) -> Result<Option<(Read, Charge)>, Error> {
+    let charge = |came: usize| account.try_charge(wanted.held_bytes.min(came.saturating_mul(INFLATES)));
+    read_charged(shared, place, wanted, charge).await
+}
+
+/// Reads a little of what is there at an offset, for who holds it only for a moment.
+pub(super) async fn read(shared: Arc<Shared>, place: Place, offset: i64, bytes: u32) -> Result<Read, Error> {
+    let held_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    let wanted = Wanted { offset, fetch_bytes: bytes, held_bytes, waits: false };
+    let read = read_charged(shared, place, wanted, |_| Some(())).await?;
+    Ok(read.map(|(read, ())| read).unwrap_or_default())
+}
+
+async fn read_charged<C>(
+    shared: Arc<Shared>,
+    place: Place,
+    wanted: Wanted,
+    charge: impl Fn(usize) -> Option<C>,
+) -> Result<Option<(Read, C)>, Error> {
+    let offset = wanted.offset;
+    let wait = if wanted.waits { WAIT } else { Duration::ZERO };
+    let mut fetched = fetch(&shared, &place, offset, wanted.fetch_bytes, wait).await?;
+    let mut charged = charge(fetched.batches.len());
+    if charged.is_none() {
+        return Ok(None);
+    }
     let mut decoded = decode(&fetched.batches, offset, &fetched.aborted)?;
     if decoded.truncated && decoded.next_offset == offset {
+        // Nothing is charged while it is on its way.
+        drop(charged.take());
         fetched = fetch(&shared, &place, offset, WHOLE_BATCH_BYTES, Duration::ZERO).await?;
+        charged = charge(fetched.batches.len());
+        if charged.is_none() {
+            return Ok(None);
+        }
         decoded = decode(&fetched.batches, offset, &fetched.aborted)?;
     }
-    let mut held = 0;
+    let read = taken(&shared, &place, &fetched, decoded, wanted.held_bytes);
+    Ok(charged.map(|charged| (read, charged)))
+}
+
+/// What is taken of what was decoded: as much as may be held.
+fn taken(shared: &Shared, place: &Place, fetched: &Fetched, mut decoded: Decoded, held_bytes: usize) -> Read {
+    let sizes: Vec<usize> = decoded.records.iter().map(size).collect();
+    let count = sizes.len();
+    // What was inflated is larger than what came.
+    let mut bytes = fetched.batches.len().max(sizes.iter().sum());
+    let mut fetched_bytes = fetched.batches.len();
+    if bytes + count * RECORD_OVERHEAD > held_bytes {
+        let mut sum = 0;
+        let fits = sizes.iter().take_while(|size| {
+            let is_first = sum == 0;
+            sum += *size + RECORD_OVERHEAD;
+            is_first || sum <= held_bytes
+        });
+        let kept = fits.count();
+        bytes = sizes[..kept].iter().sum();
+        fetched_bytes = fetched_bytes * kept / count.max(1);
+        if let Some(left) = decoded.records.get(kept) {
+            decoded.next_offset = left.offset;
+        }
+        decoded.records.truncate(kept);
+        // The rest of what was inflated is not held by these.
+        own(&mut decoded.records);
+    }
     let mut foreign = Vec::new();
-    let seen = decoded.records.iter().map(|record| {
-        let bytes = size(record);
-        held += bytes;
+    let seen = decoded.records.iter().zip(sizes).map(|(record, bytes)| {
         if is_foreign(record, place.group.as_bytes()) {
             foreign.push(record.offset);
         }
@@ -74,7 +152,7 @@ pub(super) async fn read(
         Seen { offset: record.offset, key, bytes: u32::try_from(bytes).unwrap_or(u32::MAX) }
     });
     let seen = seen.collect();
-    Ok(Read {
+    Read {
         seen,
         foreign,
         next_offset: decoded.next_offset,
@@ -82,10 +160,11 @@ pub(super) async fn read(
             -1 => fetched.high_watermark,
             stable => stable,
         },
-        // What was inflated is larger than what came.
-        bytes: fetched.batches.len().max(held),
+        bytes,
+        fetched_bytes,
+        is_cut: decoded.records.len() < count,
         records: decoded.records,
-    })
+    }
 }
 
 async fn fetch(

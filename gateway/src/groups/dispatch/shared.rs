@@ -11,14 +11,14 @@ use sluice_kafka::ProduceSink;
 use sluice_runtime::TaskSet;
 use sluice_wire::{Client, Groups, Reader};
 
-use crate::groups::dispatch::budget::Budget;
+use crate::groups::dispatch::budget::{Budget, PROCESS_BYTES_MAX};
 use crate::groups::dispatch::metrics::DispatchMetrics;
 use crate::groups::dispatch::pulse::Pulse;
 use crate::groups::owner::MemberOwners;
 use crate::metering::Meter;
 use crate::view::View;
 
-/// How long things take; other than the default only in tests.
+/// How long things take, and how much they hold; other than the default only in tests.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
     /// A group without clients and leases is kept so long.
@@ -27,11 +27,18 @@ pub struct Timing {
     pub patience: Duration,
     /// After a fence or a loss the group is not taken again for so long.
     pub cool_down: Duration,
+    /// Bytes that were read and not delivered, over all groups.
+    pub cached_bytes: usize,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { idle: Duration::from_secs(30), patience: Duration::from_secs(1), cool_down: Duration::from_millis(500) }
+        Self {
+            idle: Duration::from_secs(30),
+            patience: Duration::from_secs(1),
+            cool_down: Duration::from_millis(500),
+            cached_bytes: PROCESS_BYTES_MAX,
+        }
     }
 }
 

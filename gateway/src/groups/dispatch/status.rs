@@ -105,7 +105,11 @@ impl Group {
                     .or_default()
                     .push((part.place.partition, partitions.len()));
             }
-            notes.parts.push(explaining::PartNote { trouble: part.trouble.clone(), dead: figures.dead });
+            notes.parts.push(explaining::PartNote {
+                trouble: part.trouble.clone(),
+                dead: figures.dead,
+                starved: part.starved,
+            });
             partitions.push(PartitionStatus {
                 topic: part.topic.name.clone(),
                 partition: part.place.partition,
@@ -181,13 +185,15 @@ impl Group {
 pub(super) fn part_state(part: &Part) -> DeliveryState {
     let figures = part.window.figures();
     let is_behind = !part.at_end || !part.wants.is_empty();
+    let is_reading = (part.reading || part.rereading) && !part.tailing;
+    let knows_of_more = part.starved || part.window.next_read() < part.end;
     if part.trouble.is_some() {
         DeliveryState::ClusterUnavailable
     } else if figures.ready > 0 {
         DeliveryState::Flowing
     } else if !part.window.has_room() {
         DeliveryState::WindowFull
-    } else if is_behind && (part.reading || part.rereading) && !part.tailing {
+    } else if is_behind && (is_reading || knows_of_more) {
         DeliveryState::CatchingUp
     } else if figures.outstanding + figures.delayed + figures.blocked + figures.dead > 0 {
         DeliveryState::WaitingForAcks
