@@ -113,6 +113,11 @@ impl TenantLimiter {
         self.egress.charge(rate_of(self.limits().egress_bytes_per_second), bytes, self.now());
     }
 
+    /// Takes back bytes that were booked and not taken by the client.
+    pub fn refund_egress(&self, bytes: u64) {
+        self.egress.refund(rate_of(self.limits().egress_bytes_per_second), bytes);
+    }
+
     /// Holds bytes of a request or an answer until the guard is dropped. A request larger than the whole limit is let in
     /// when nothing else is, so that a small limit makes calls slow, not impossible.
     pub fn in_flight(&self, bytes: u64) -> Result<InFlightGuard, Error> {

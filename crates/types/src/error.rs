@@ -195,6 +195,8 @@ reasons! {
     NoDeadLetterTopic = "NO_DEAD_LETTER_TOPIC",
     /// The lease is over; the record comes again.
     StaleLease = "STALE_LEASE",
+    /// The client of a stream has taken nothing of it for too long.
+    ClientNotReading = "CLIENT_NOT_READING",
     /// Not an ack id of this group.
     AckIdInvalid = "ACK_ID_INVALID",
     /// The process is shutting down.

@@ -3,6 +3,7 @@
 //! Readers see the client's headers, and of ours those that tell of a dead letter's history. Only the client's count.
 
 use bytes::Bytes;
+use prost::Message as _;
 use serde::Serialize;
 
 use sluice_proto::stream::v1::record::{KeyKind, ValueKind};
@@ -118,8 +119,59 @@ fn answer_header(name: &[u8], value: Option<Bytes>, encoding: PayloadEncoding) -
     Header { name: String::from_utf8_lossy(name).into_owned(), value }
 }
 
+/// JSON that is larger than this as a message comes as text: as a message, `[1,1]` takes eleven bytes where two are stored.
+const JSON_MESSAGE_BYTES_MAX: usize = 3 << 19;
+/// So many times what is stored, at most, is JSON as a message.
+const JSON_GROWTH_MAX: usize = 12;
+/// What a record's message has beside its payloads and headers.
+const OVERHEAD_BYTES_MAX: usize = 80;
+/// The tag and the length of a field.
+const FIELD_BYTES_MAX: usize = 6;
+
+impl Payload {
+    fn message_bytes_max(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Text(text) => text.len(),
+            Self::Json(text) => (text.len() * JSON_GROWTH_MAX).min(text.len().max(JSON_MESSAGE_BYTES_MAX)),
+        }
+    }
+
+    /// The same to the byte, for more work.
+    fn message_bytes(&self) -> usize {
+        match self {
+            Self::Json(text) => as_value(text).map_or(text.len(), |value| value.encoded_len()),
+            other => other.message_bytes_max(),
+        }
+    }
+}
+
+/// As a value, if it is one in protobuf, too, and not much larger.
+fn as_value(text: &str) -> Option<sluice_proto::wkt::Value> {
+    let value: sluice_proto::wkt::Value = serde_json::from_str(text).ok()?;
+    (text.len() * JSON_GROWTH_MAX <= JSON_MESSAGE_BYTES_MAX || value.encoded_len() <= JSON_MESSAGE_BYTES_MAX)
+        .then_some(value)
+}
+
 impl Shown {
-    /// As a message. Its JSON has doubles for numbers: payloads with integers that no double holds come as text.
+    /// No more than this is its message in protobuf.
+    pub(crate) fn message_bytes_max(&self) -> usize {
+        self.message_bytes_with(Payload::message_bytes_max)
+    }
+
+    /// The same nearly to the byte, for more work.
+    pub(crate) fn message_bytes(&self) -> usize {
+        self.message_bytes_with(Payload::message_bytes)
+    }
+
+    fn message_bytes_with(&self, of_payload: impl Fn(&Payload) -> usize) -> usize {
+        let payloads = self.key.iter().chain(&self.value).map(of_payload);
+        let headers = self.headers.iter().map(|header| header.encoded_len() + FIELD_BYTES_MAX);
+        payloads.chain(headers).sum::<usize>() + OVERHEAD_BYTES_MAX
+    }
+
+    /// As a message. Its JSON has doubles for numbers: payloads with integers that no double holds come as text, as do those
+    /// that would be much larger as a message.
     pub(crate) fn into_message(self) -> Record {
         Record {
             partition: self.partition,
@@ -128,17 +180,17 @@ impl Shown {
             key_kind: self.key.map(|key| match key {
                 Payload::Bytes(bytes) => KeyKind::Key(bytes),
                 Payload::Text(text) => KeyKind::KeyText(text),
-                Payload::Json(text) => match serde_json::from_str(&text) {
-                    Ok(json) => KeyKind::KeyJson(json),
-                    Err(_) => KeyKind::KeyText(text),
+                Payload::Json(text) => match as_value(&text) {
+                    Some(json) => KeyKind::KeyJson(json),
+                    None => KeyKind::KeyText(text),
                 },
             }),
             value_kind: self.value.map(|value| match value {
                 Payload::Bytes(bytes) => ValueKind::Value(bytes),
                 Payload::Text(text) => ValueKind::ValueText(text),
-                Payload::Json(text) => match serde_json::from_str(&text) {
-                    Ok(json) => ValueKind::ValueJson(json),
-                    Err(_) => ValueKind::ValueText(text),
+                Payload::Json(text) => match as_value(&text) {
+                    Some(json) => ValueKind::ValueJson(json),
+                    None => ValueKind::ValueText(text),
                 },
             }),
             headers: self.headers,
@@ -213,6 +265,27 @@ mod tests {
             key: None,
             value: Some(Bytes::from_static(value)),
             headers: vec![header(b"h", b"\xff"), header(b"traceparent", b"t"), header(b"sluice-tp", b"1")],
+        }
+    }
+
+    #[test]
+    fn the_size_of_a_message_is_known_before_it_is_made() {
+        let texts = ["1", "[1,1]", "[[[[[]]]]]", "{\"\":{\"\":1}}", "[\"\",\"\",true,null]", "12345678901234567890"];
+        let long = format!("[{}1]", "1,".repeat(200_000));
+        for text in texts.into_iter().chain([long.as_str()]) {
+            let record = sluice_wire::Record { value: Some(Bytes::copy_from_slice(text.as_bytes())), ..read(3, b"") };
+            for encoding in [PayloadEncoding::Json, PayloadEncoding::Text, PayloadEncoding::Bytes] {
+                let mut shown = encode(vec![record.clone()], 1, encoding, ALL).records.remove(0);
+                let (most, about) = (shown.message_bytes_max(), shown.message_bytes());
+                shown.key = None;
+                let message = shown.into_message();
+                let bytes = message.encoded_len();
+                assert!(bytes <= about && about <= most, "{bytes} {about} {most}: {:.30}", text);
+                assert!(about <= bytes + 2 * OVERHEAD_BYTES_MAX, "{bytes} {about}: {:.30}", text);
+                let is_text = matches!(message.value_kind, Some(ValueKind::ValueText(_)));
+                let grows = encoding == PayloadEncoding::Json && text.len() > 100_000;
+                assert!(!grows || is_text, "JSON that is much larger as a message comes as text");
+            }
         }
     }
 

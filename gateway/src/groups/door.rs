@@ -22,6 +22,7 @@ mod sse;
 mod standing;
 mod status;
 mod streams;
+mod transport;
 
 use std::sync::Arc;
 
@@ -42,6 +43,8 @@ use crate::data::failure;
 use crate::groups::ack_id::AckIds;
 use crate::groups::door::admission::Admission;
 use crate::groups::door::dispatching::Dispatching;
+use crate::groups::door::pull::{Form, Pulled};
+use crate::groups::door::transport::Progress;
 use crate::groups::model::Settle;
 use crate::layers::audit::AuditSink;
 use crate::ports::{DataCall, DataTools};
@@ -50,6 +53,7 @@ pub use self::admission::StreamLimits;
 pub use self::metrics::DoorMetrics;
 pub use self::resolve::MakeGroups;
 pub use self::streams::{Answers, MESSAGE_BYTES_MAX};
+pub(crate) use self::transport::watched;
 
 /// What the door works with.
 pub struct DoorParts {
@@ -136,6 +140,17 @@ where
     })
 }
 
+/// An answer whose stream knows how far the transport has taken it.
+fn following<T>(response: Response<(T, Progress)>) -> Response<T> {
+    let mut taken = None;
+    let mut response = response.map(|(stream, progress)| {
+        taken = Some(progress);
+        stream
+    });
+    taken.map(|progress| response.extensions_mut().insert(progress));
+    response
+}
+
 /// Marks an answer whose results are not all OK.
 fn marked<T>(mut response: Response<T>, results: impl FnOnce(&T) -> &[SettleResult]) -> Response<T> {
     if results(response.get_ref()).iter().any(|result| result.outcome() != SettleOutcome::Ok) {
@@ -147,7 +162,12 @@ fn marked<T>(mut response: Response<T>, results: impl FnOnce(&T) -> &[SettleResu
 #[tonic::async_trait]
 impl ConsumerService for Door {
     async fn pull(&self, request: Request<PullRequest>) -> Result<Response<PullResponse>, Status> {
-        handle(request, |call, message| async move { Ok(self.0.pull(&call, message).await?.into_message()) }).await
+        let pulled = handle(request, |call, message| async move { self.0.pull(&call, message, Form::Message).await });
+        let mut pulled = pulled.await?;
+        let parcel = pulled.get_mut().parcel.take();
+        let mut response = pulled.map(Pulled::into_message);
+        parcel.map(|parcel| response.extensions_mut().insert(parcel));
+        Ok(response)
     }
 
     async fn ack(&self, request: Request<AckRequest>) -> Result<Response<AckResponse>, Status> {
@@ -186,7 +206,7 @@ impl ConsumerService for Door {
         &self,
         request: Request<Streaming<ConsumeRequest>>,
     ) -> Result<Response<Self::ConsumeStream>, Status> {
-        handle(request, |call, messages| async move { self.0.consume(call, messages) }).await
+        handle(request, |call, messages| async move { self.0.consume(call, messages) }).await.map(following)
     }
 
     type SubscribeStream = Answers<SubscribeResponse>;
@@ -194,9 +214,11 @@ impl ConsumerService for Door {
     async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
         handle(request, |call, message| async move {
             let outgoing = self.0.subscribe(&call, &message).await?;
-            Ok(streams::grpc(outgoing, Arc::clone(&call.context.request_id), streams::subscribe_response))
+            let progress = outgoing.progress();
+            Ok((streams::grpc(outgoing, Arc::clone(&call.context.request_id), streams::subscribe_response), progress))
         })
         .await
+        .map(following)
     }
 
     async fn get_group_status(&self, request: Request<GetGroupStatusRequest>) -> Result<Response<GroupStatus>, Status> {

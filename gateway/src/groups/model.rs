@@ -137,6 +137,10 @@ pub enum Settle {
         /// Instead of the ack deadline.
         time: Option<Duration>,
     },
+    /// Of the door: the client's transport has taken the record only now, or not yet, so its lease runs from now.
+    Restart,
+    /// Of the door: the record has not left; its lease is taken back, and no attempt is counted.
+    HandBack,
 }
 
 /// How a stream of records begins.
@@ -150,6 +154,10 @@ pub struct AttachWish {
     pub batch_records: usize,
     /// Credit comes back when a record of this stream is settled or its lease ends.
     pub returns_credit: bool,
+    /// Names the stream, whatever dispatcher it is attached to: what it still has out where it was attached before counts.
+    pub stream: u64,
+    /// Records come one event at a time, each when [`AttachCommand::Room`] has said that there is room for it.
+    pub paced: bool,
 }
 
 /// What the door says on an attachment.
@@ -160,6 +168,11 @@ pub enum AttachCommand {
         /// Records.
         records: u64,
         /// Bytes.
+        bytes: u64,
+    },
+    /// The client's transport takes one event, and the tenant's limits allow it.
+    Room {
+        /// Of so many bytes, save its first record.
         bytes: u64,
     },
     /// Settles leases; answered by [`AttachEvent::Settled`].

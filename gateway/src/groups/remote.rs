@@ -121,6 +121,8 @@ impl Remote {
             credit: Some(stream::credit(wish.credit_records, wish.credit_bytes)),
             max_batch_records: i32::try_from(wish.batch_records).unwrap_or(i32::MAX),
             returns_credit: wish.returns_credit,
+            stream: wish.stream,
+            paced: wish.paced,
         };
         let first = wire::AttachRequest {
             message: Some(wire::attach_request::Message::Start(start)),

@@ -185,6 +185,8 @@ impl DispatchService for Served {
             credit_bytes: u64::try_from(credit.bytes).unwrap_or(0),
             batch_records: usize::try_from(start.max_batch_records).unwrap_or(0).max(1),
             returns_credit: start.returns_credit,
+            stream: start.stream,
+            paced: start.paced,
         };
         let attached = match self.call(&caller, start.group).await {
             Ok(call) => {

@@ -1,5 +1,6 @@
 //! The door of consumer groups: two gateways on one Kafka, called as clients call them.
 
+mod pacing;
 mod refusals;
 mod streams;
 

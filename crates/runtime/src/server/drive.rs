@@ -31,6 +31,9 @@ use super::unread::Drains;
 use crate::body::BoxError;
 use crate::tls::{PeerIdentity, ReloadingTls};
 
+/// What an HTTP/1.1 connection buffers each way: a body is asked for more only when less than this waits for the client.
+const H1_BUFFER_BYTES: usize = 64 << 10;
+
 /// What all connections of a listener share.
 pub(super) struct Shared<F> {
     pub(super) tls: Option<ReloadingTls>,
@@ -176,6 +179,7 @@ fn http1_builder(edge: &Edge) -> http1::Builder {
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(None)
+        .max_buf_size(H1_BUFFER_BYTES.max(edge.max_header_bytes as usize))
         .max_header_size(edge.max_header_bytes as usize)
         .max_headers(edge.max_headers);
     builder

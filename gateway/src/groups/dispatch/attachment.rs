@@ -56,6 +56,7 @@ pub(super) async fn run(
 fn translate(id: AttachmentId, command: AttachCommand, answers: &mut FuturesUnordered<Answer>) -> Command {
     match command {
         AttachCommand::Credit { records, bytes } => Command::Credit { id, records, bytes },
+        AttachCommand::Room { bytes } => Command::Room { id, bytes },
         AttachCommand::Settle { sequence, settle, leases } => {
             let (reply, outcome) = oneshot::channel();
             let count = leases.len();

@@ -37,6 +37,7 @@ pub(super) enum Command {
     Settle { settle: Settle, leases: Vec<LeaseKey>, deadline: Instant, reply: Reply<Vec<SettleOutcome>> },
     Attach { caller: Caller, wish: AttachWish, events: mpsc::Sender<AttachEvent>, reply: Reply<AttachmentId> },
     Credit { id: AttachmentId, records: u64, bytes: u64 },
+    Room { id: AttachmentId, bytes: u64 },
     Detach { id: AttachmentId },
     Inspect { deadline: Instant, reply: Reply<Inspected> },
     Reset { request: ResetOffsetsRequest, deadline: Instant, reply: Reply<ResetOffsetsResponse> },
@@ -52,7 +53,7 @@ impl Command {
             Self::Attach { reply, .. } => drop(reply.send(Err(error()))),
             Self::Inspect { reply, .. } => drop(reply.send(Err(error()))),
             Self::Reset { reply, .. } => drop(reply.send(Err(error()))),
-            Self::Credit { .. } | Self::Detach { .. } => {}
+            Self::Credit { .. } | Self::Room { .. } | Self::Detach { .. } => {}
         }
     }
 }

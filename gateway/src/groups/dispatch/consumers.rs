@@ -24,7 +24,15 @@ pub(super) const EVENT_BYTES_MAX: u64 = 1 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Holder {
     Pull,
-    Attachment(AttachmentId),
+    /// The stream of this name, whichever attachment of it.
+    Stream(u64),
+}
+
+/// What a stream has out.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Outstanding {
+    pub(super) records: u64,
+    pub(super) bytes: u64,
 }
 
 /// A pull that waits.
@@ -43,11 +51,15 @@ pub(super) struct Attached {
     pub(super) id: AttachmentId,
     pub(super) caller: Caller,
     pub(super) since: Instant,
+    stream: u64,
     pub(super) credit_records: u64,
     pub(super) credit_bytes: i64,
     pub(super) batch_records: usize,
     pub(super) returns_credit: bool,
     pub(super) outstanding: i64,
+    /// Bytes of the next event, at most; absent: the door takes none now. Always there if it does not pace itself.
+    room: Option<u64>,
+    paced: bool,
     /// The state it was told, and when.
     pub(super) told: Option<(DeliveryState, Instant)>,
     events: mpsc::Sender<AttachEvent>,
@@ -70,6 +82,8 @@ pub(super) struct Consumers {
     pub(super) waiting: VecDeque<Waiting>,
     pub(super) attached: Vec<Attached>,
     pub(super) recent: HashMap<Caller, Recent>,
+    /// The attachment of each stream.
+    streams: HashMap<u64, AttachmentId>,
     turn: usize,
     next_id: u64,
 }
@@ -85,7 +99,17 @@ impl Attached {
     }
 
     pub(super) fn is_hungry(&self) -> bool {
-        self.has_credit() && self.has_place()
+        self.has_credit() && self.has_place() && self.room.is_some()
+    }
+
+    pub(super) fn holder(&self) -> Holder {
+        Holder::Stream(self.stream)
+    }
+
+    /// Bytes that its next event may have, save the first record.
+    pub(super) fn event_bytes(&self) -> u64 {
+        let credit = u64::try_from(self.credit_bytes).unwrap_or(0);
+        credit.min(self.room.unwrap_or(0)).min(EVENT_BYTES_MAX)
     }
 
     /// Sends within its place, which must be there; false if it was not.
@@ -132,38 +156,61 @@ impl Consumers {
         &mut self,
         caller: Caller,
         wish: AttachWish,
+        out: Outstanding,
         events: mpsc::Sender<AttachEvent>,
         now: Instant,
     ) -> AttachmentId {
         self.next_id += 1;
         let id = AttachmentId(self.next_id);
+        // Who does not tell has nothing out from before.
+        let stream = if wish.stream == 0 { u64::MAX - self.next_id } else { wish.stream };
+        self.streams.insert(stream, id);
         let mut attached = Attached {
             id,
             caller,
             since: now,
+            stream,
             credit_records: 0,
             credit_bytes: 0,
             batch_records: wish.batch_records.max(1),
             returns_credit: wish.returns_credit,
-            outstanding: 0,
+            outstanding: i64::try_from(out.records).unwrap_or(i64::MAX),
+            room: (!wish.paced).then_some(u64::MAX),
+            paced: wish.paced,
             told: None,
             events: events.clone(),
             permit: None,
             awaited: false,
         };
         attached.add_credit(wish.credit_records, wish.credit_bytes);
+        if wish.returns_credit {
+            // All that may be out at a time, less what is: it comes back.
+            attached.credit_records = attached.credit_records.saturating_sub(out.records);
+            attached.credit_bytes -= i64::try_from(out.bytes).unwrap_or(i64::MAX);
+        }
         attached.seek(events);
         self.attached.push(attached);
         id
     }
 
     pub(super) fn detach(&mut self, id: AttachmentId) {
-        self.attached.retain(|attached| attached.id != id);
+        self.retain(|attached| attached.id != id);
     }
 
     /// Drops attachments whose doors are gone.
     pub(super) fn drop_gone(&mut self) {
-        self.attached.retain(|attached| !attached.events.is_closed());
+        self.retain(|attached| !attached.events.is_closed());
+    }
+
+    fn retain(&mut self, stays: impl Fn(&Attached) -> bool) {
+        let streams = &mut self.streams;
+        self.attached.retain(|attached| {
+            let stays = stays(attached);
+            if !stays && streams.get(&attached.stream) == Some(&attached.id) {
+                streams.remove(&attached.stream);
+            }
+            stays
+        });
     }
 
     pub(super) fn get(&mut self, id: AttachmentId) -> Option<&mut Attached> {
@@ -178,13 +225,34 @@ impl Consumers {
         }
     }
 
+    pub(super) fn add_room(&mut self, id: AttachmentId, bytes: u64) {
+        if let Some(attached) = self.get(id).filter(|attached| attached.paced) {
+            attached.room = Some(bytes);
+        }
+    }
+
     /// A lease is over.
     pub(super) fn came_back(&mut self, holder: Holder, bytes: u32) {
-        let Holder::Attachment(id) = holder else { return };
-        let Some(attached) = self.get(id) else { return };
-        attached.outstanding -= 1;
-        if attached.returns_credit {
+        if let Some(attached) = self.of(holder) {
+            attached.outstanding -= 1;
+            if attached.returns_credit {
+                attached.add_credit(1, bytes.into());
+            }
+        }
+    }
+
+    /// A record did not leave: whatever was taken for it comes back.
+    pub(super) fn handed_back(&mut self, holder: Holder, bytes: u32) {
+        if let Some(attached) = self.of(holder) {
+            attached.outstanding -= 1;
             attached.add_credit(1, bytes.into());
+        }
+    }
+
+    fn of(&mut self, holder: Holder) -> Option<&mut Attached> {
+        match holder {
+            Holder::Pull => None,
+            Holder::Stream(stream) => self.get(*self.streams.get(&stream)?),
         }
     }
 
@@ -230,6 +298,7 @@ impl Attached {
         self.credit_records = self.credit_records.saturating_sub(records);
         self.credit_bytes = self.credit_bytes.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.outstanding += i64::try_from(records).unwrap_or(i64::MAX);
+        self.room = self.room.filter(|_| !self.paced);
     }
 }
 
@@ -238,8 +307,17 @@ mod tests {
     use super::*;
 
     fn wish(records: u64, bytes: u64) -> AttachWish {
-        AttachWish { credit_records: records, credit_bytes: bytes, batch_records: 10, returns_credit: true }
+        AttachWish {
+            credit_records: records,
+            credit_bytes: bytes,
+            batch_records: 10,
+            returns_credit: true,
+            stream: 7,
+            paced: false,
+        }
     }
+
+    const NONE: Outstanding = Outstanding { records: 0, bytes: 0 };
 
     fn caller() -> Caller {
         Caller { account: "a".into(), door: "d".into() }
@@ -251,7 +329,7 @@ mod tests {
         let now = Instant::now();
         let channels: Vec<_> = (0..3).map(|_| mpsc::channel(1)).collect();
         for (at, (events, _)) in channels.iter().enumerate() {
-            consumers.attach(caller(), wish(if at == 1 { 0 } else { 5 }, 100), events.clone(), now);
+            consumers.attach(caller(), wish(if at == 1 { 0 } else { 5 }, 100), NONE, events.clone(), now);
         }
         let turns: Vec<_> = (0..4).map(|_| consumers.next_hungry()).collect();
         assert_eq!(turns, [Some(0), Some(2), Some(0), Some(2)]);
@@ -265,17 +343,52 @@ mod tests {
     fn credit_is_spent_comes_back_and_is_capped() {
         let mut consumers = Consumers::default();
         let (events, _received) = mpsc::channel(1);
-        let id = consumers.attach(caller(), wish(2, 10), events, Instant::now());
+        let id = consumers.attach(caller(), wish(2, 10), NONE, events, Instant::now());
+        let holder = Holder::Stream(7);
         consumers.attached[0].spend(2, 30);
         assert!(!consumers.attached[0].has_credit());
-        consumers.came_back(Holder::Attachment(id), 15);
+        consumers.came_back(holder, 15);
         assert!(!consumers.attached[0].has_credit(), "a record larger than the credit leaves a debt");
-        consumers.came_back(Holder::Attachment(id), 15);
+        consumers.came_back(holder, 15);
         assert!(consumers.attached[0].has_credit());
         consumers.add_credit(id, u64::MAX, u64::MAX);
         assert_eq!(consumers.attached[0].credit_records, CREDIT_RECORDS_MAX);
         assert_eq!(consumers.attached[0].credit_bytes, CREDIT_BYTES_MAX);
         consumers.detach(id);
         assert!(!consumers.want_records());
+    }
+
+    #[test]
+    fn a_stream_that_comes_again_has_its_whole_credit_less_what_is_out() {
+        let mut consumers = Consumers::default();
+        let (events, _received) = mpsc::channel(1);
+        let first = consumers.attach(caller(), wish(10, 1_000), NONE, events.clone(), Instant::now());
+        consumers.attached[0].spend(3, 300);
+        let again =
+            consumers.attach(caller(), wish(10, 1_000), Outstanding { records: 3, bytes: 300 }, events, Instant::now());
+        consumers.detach(first);
+        let credit = |consumers: &Consumers| (consumers.attached[0].credit_records, consumers.attached[0].credit_bytes);
+        assert_eq!((credit(&consumers), consumers.attached[0].outstanding), ((7, 700), 3));
+        for _ in 0..3 {
+            consumers.came_back(Holder::Stream(7), 100);
+        }
+        assert_eq!((credit(&consumers), consumers.attached[0].outstanding), ((10, 1_000), 0));
+        consumers.detach(again);
+        consumers.came_back(Holder::Stream(7), 100);
+    }
+
+    #[test]
+    fn a_paced_stream_gets_one_event_for_each_time_it_has_room() {
+        let mut consumers = Consumers::default();
+        let (events, _received) = mpsc::channel(4);
+        let paced = AttachWish { paced: true, ..wish(10, 1_000) };
+        let id = consumers.attach(caller(), paced, NONE, events, Instant::now());
+        assert!(!consumers.want_records(), "its client may not be reading");
+        consumers.add_room(id, 500);
+        assert_eq!((consumers.next_hungry(), consumers.attached[0].event_bytes()), (Some(0), 500));
+        consumers.attached[0].spend(1, 10);
+        assert!(!consumers.want_records());
+        consumers.handed_back(Holder::Stream(7), 10);
+        assert_eq!((consumers.attached[0].credit_records, consumers.attached[0].outstanding), (10, 0));
     }
 }

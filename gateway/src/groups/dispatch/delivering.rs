@@ -10,7 +10,7 @@ use sluice_proto::stream::v1::DeliveryState;
 
 use crate::groups::dispatch::cache::own;
 use crate::groups::dispatch::command::{Caller, Reply};
-use crate::groups::dispatch::consumers::{EVENT_BYTES_MAX, Holder, Waiting};
+use crate::groups::dispatch::consumers::{Holder, Outstanding, Waiting};
 use crate::groups::dispatch::group::{Done, Group, Stage, too_many_consumers};
 use crate::groups::dispatch::part::Room;
 use crate::groups::model::{AttachEvent, Leased, TakeWish, Taken};
@@ -89,8 +89,7 @@ impl Group {
         while let Some(at) = self.consumers.next_hungry() {
             let attached = &self.consumers.attached[at];
             let most = usize::try_from(attached.credit_records).unwrap_or(usize::MAX).min(attached.batch_records);
-            let bytes = u64::try_from(attached.credit_bytes).unwrap_or(0).min(EVENT_BYTES_MAX);
-            let holder = Holder::Attachment(attached.id);
+            let (bytes, holder) = (attached.event_bytes(), attached.holder());
             let (records, bytes) = self.gather(most, bytes, holder, now_ms);
             if records.is_empty() {
                 break;
@@ -132,6 +131,20 @@ impl Group {
         let again = records.iter().filter(|leased| leased.key.attempt > 1).count();
         self.shared.metrics.deliveries.inc_by(records.len() as u64);
         self.shared.metrics.redeliveries.inc_by(again as u64);
+    }
+
+    /// What a stream has out, from whichever attachment.
+    pub(super) fn outstanding(&self, stream: u64) -> Outstanding {
+        let mut sum = Outstanding::default();
+        if stream == 0 {
+            return sum;
+        }
+        let all = self.parts.iter().flat_map(|part| part.out.values());
+        for out in all.filter(|out| out.holder == Holder::Stream(stream)) {
+            sum.records += 1;
+            sum.bytes += u64::from(out.bytes);
+        }
+        sum
     }
 
     fn take_back(&mut self, records: &[Leased]) {

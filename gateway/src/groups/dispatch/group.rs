@@ -287,13 +287,17 @@ impl Group {
             Command::Attach { caller, wish, events, reply } => {
                 let answer = match self.consumers.is_full() {
                     true => Err(too_many_consumers()),
-                    false => Ok(self.consumers.attach(caller, wish, events, now)),
+                    false => {
+                        let out = self.outstanding(wish.stream);
+                        Ok(self.consumers.attach(caller, wish, out, events, now))
+                    }
                 };
                 if let Err(Ok(id)) = reply.send(answer) {
                     self.consumers.detach(id);
                 }
             }
             Command::Credit { id, records, bytes } => self.consumers.add_credit(id, records, bytes),
+            Command::Room { id, bytes } => self.consumers.add_room(id, bytes),
             Command::Detach { id } => self.consumers.detach(id),
             Command::Inspect { deadline, reply } => self.inspect(deadline, reply, now),
             Command::Reset { request, deadline, reply } => self.resets.push(ResetCall { request, deadline, reply }),

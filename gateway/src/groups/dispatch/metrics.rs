@@ -23,6 +23,7 @@ pub(super) struct DispatchMetrics {
     pub(super) acks: Counter,
     pub(super) nacks: Counter,
     pub(super) expiries: Counter,
+    pub(super) handed_back: Counter,
     pub(super) dead_letters: Counter,
     pub(super) dead_letter_failures: Counter,
     pub(super) stale_settles: Counter,
@@ -58,6 +59,10 @@ impl DispatchMetrics {
                 acks: counter("acks", "Acknowledgements of records that were out"),
                 nacks: counter("nacks", "Refusals of records that were out"),
                 expiries: counter("expiries", "Leases that ended without an answer"),
+                handed_back: counter(
+                    "handed_back",
+                    "Records that did not reach their client and count as not delivered",
+                ),
                 dead_letters: counter("dead_letters", "Records put into dead-letter topics"),
                 dead_letter_failures: counter("dead_letter_failures", "Dead letters that could not be stored yet"),
                 stale_settles: counter("stale_settles", "Settlements of leases that were over"),

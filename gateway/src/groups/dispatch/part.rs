@@ -240,12 +240,13 @@ impl Part {
         taken
     }
 
-    /// Takes leases back whose records never left.
-    pub(super) fn unlease(&mut self, key: &LeaseKey) {
-        if self.out.remove(&key.offset).is_some() {
-            self.window.unlease(key.offset, key.attempt);
-            self.hot = true;
+    /// Takes a lease back whose record never left, if it is the current one.
+    pub(super) fn unlease(&mut self, key: &LeaseKey) -> Option<Out> {
+        if !self.window.unlease(key.offset, key.attempt) {
+            return None;
         }
+        self.hot = true;
+        self.out.remove(&key.offset)
     }
 
     /// Ends what is due; gives the leases that ended.

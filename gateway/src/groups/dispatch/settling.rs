@@ -131,6 +131,41 @@ impl Group {
                 });
                 let _gone = reply.send(Ok(outcomes));
             }
+            Settle::Restart => {
+                let end_ms = self.shared.clock.ms(now + self.config.ack_deadline);
+                let outcomes = leases.iter().map(|lease| self.restart_lease(lease, end_ms)).collect();
+                let _gone = reply.send(Ok(outcomes));
+            }
+            Settle::HandBack => {
+                let outcomes = leases.iter().map(|lease| self.hand_back(lease)).collect();
+                let _gone = reply.send(Ok(outcomes));
+            }
+        }
+    }
+
+    /// Lets a lease run until then, unless its client has extended it beyond that.
+    fn restart_lease(&mut self, lease: &LeaseKey, end_ms: i64) -> SettleOutcome {
+        let restarted = self.part((lease.topic, lease.partition), lease.term).is_some_and(|part| {
+            let out = part.out.get_mut(&lease.offset).filter(|out| out.end_ms < end_ms);
+            out.is_some_and(|out| {
+                let restarted = part.window.extend(lease.offset, lease.attempt, end_ms);
+                out.end_ms = if restarted { end_ms } else { out.end_ms };
+                restarted
+            })
+        });
+        if restarted { SettleOutcome::Ok } else { SettleOutcome::StaleLease }
+    }
+
+    /// Takes a lease back whose record never left; whoever comes next gets it.
+    fn hand_back(&mut self, lease: &LeaseKey) -> SettleOutcome {
+        let back = self.part((lease.topic, lease.partition), lease.term).and_then(|part| part.unlease(lease));
+        match back {
+            Some(out) => {
+                self.consumers.handed_back(out.holder, out.bytes);
+                self.shared.metrics.handed_back.inc();
+                SettleOutcome::Ok
+            }
+            None => SettleOutcome::StaleLease,
         }
     }
 

@@ -39,6 +39,11 @@ impl Admission {
         Self { limits, open: Arc::default(), tenants: Arc::default() }
     }
 
+    /// Streams that a tenant has open.
+    pub(super) fn open(&self, tenant: TenantUid) -> usize {
+        self.tenants.get(&tenant).map_or(0, |count| *count)
+    }
+
     pub(super) fn enter(&self, tenant: TenantUid) -> Result<Place, Error> {
         let place = Place { tenant, open: Arc::clone(&self.open), tenants: Arc::clone(&self.tenants) };
         let open = self.open.fetch_add(1, Ordering::Relaxed);

@@ -10,6 +10,8 @@ use sluice_types::error::Error;
 
 use crate::data::encode::IntoJson;
 use crate::data::{JSON, PROTOBUF, respond};
+use crate::groups::door::pull::Form;
+use crate::groups::door::transport::watched;
 use crate::groups::door::{Door, sse};
 use crate::ports::{Body, DataCall};
 
@@ -21,12 +23,16 @@ impl Door {
         request: PullRequest,
         protobuf: bool,
     ) -> Result<http::Response<Body>, Error> {
-        let pulled = self.0.pull(call, request).await?;
-        let (body, kind) = match protobuf {
-            true => (pulled.into_message().encode_to_vec(), PROTOBUF),
-            false => (pulled.into_json().map_err(Error::internal)?, JSON),
+        let form = if protobuf { Form::Message } else { Form::Json };
+        let mut pulled = self.0.pull(call, request, form).await?;
+        let parcel = pulled.parcel.take();
+        let (body, kind) = match form {
+            Form::Message => (pulled.into_message().encode_to_vec(), PROTOBUF),
+            Form::Json => (pulled.into_json().map_err(Error::internal)?, JSON),
         };
-        Ok(respond(StatusCode::OK, body, kind))
+        let mut response = respond(StatusCode::OK, body, kind);
+        parcel.map(|parcel| response.extensions_mut().insert(parcel));
+        Ok(watched(response))
     }
 
     /// `GET …/groups/{group}:stream`.

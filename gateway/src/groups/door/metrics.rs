@@ -48,9 +48,9 @@ impl DoorMetrics {
         metrics
     }
 
-    pub(super) fn delivered(&self, leases: &[(LeaseKey, i64)]) {
+    pub(super) fn delivered<'a>(&self, leases: impl ExactSizeIterator<Item = &'a LeaseKey>) {
         self.records.inc_by(leases.len() as u64);
-        let again = leases.iter().filter(|(lease, _)| lease.attempt > 1).count();
+        let again = leases.filter(|lease| lease.attempt > 1).count();
         if again > 0 {
             self.redelivered.inc_by(again as u64);
         }

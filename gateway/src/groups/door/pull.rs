@@ -11,20 +11,27 @@ use sluice_types::limits::{
 
 use crate::data::encode::{IntoJson, answer_json};
 use crate::data::{answer_by, time_left};
-use crate::groups::door::delivery::{Received, messages};
+use crate::groups::door::delivery::{Delivered, Received, held_bytes, messages};
 use crate::groups::door::dispatching::{Asking, NoAnswer};
 use crate::groups::door::standing::CONSUME;
+use crate::groups::door::transport::Parcel;
 use crate::groups::door::{Shared, fields};
-use crate::groups::model::{ResolvedGroup, TakeWish, Taken};
+use crate::groups::model::{GroupCall, LeaseKey, ResolvedGroup, Settle, TakeWish, Taken};
 use crate::ports::DataCall;
 
 /// One question to a dispatcher waits so long; between two of them a drain and the tenant's limits are looked at.
 const ROUND: Duration = Duration::from_secs(3);
 /// How long to look for the dispatcher beyond the client's wait.
 const SEARCH: Duration = Duration::from_secs(2);
+/// How long to tell a dispatcher that records have not left.
+const HAND_BACK_WITHIN: Duration = Duration::from_secs(5);
 /// Held of the tenant's bytes in flight by a call that waits: little, so that thousands may; records are bounded where they are
 /// read.
 const WAITING_BYTES: u64 = 4 << 10;
+/// Bytes of records in one answer, so that it fits into what gRPC clients take unless they are told to take more, 4 MiB.
+pub(super) const ANSWER_BYTES_MAX: u64 = 3 << 20;
+/// As many bytes are held for the tenant as may be: look again after this.
+const MEMORY_PAUSE: Duration = Duration::from_millis(100);
 /// Before asking again a dispatcher that did not wait.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -38,10 +45,19 @@ struct Wish {
 }
 
 /// What a pull brought, in no protocol's form yet.
-#[derive(Debug)]
 pub(super) struct Pulled {
     records: Vec<Received>,
     state: DeliveryState,
+    /// Counts the delivery, or hands it back.
+    pub(super) parcel: Option<Parcel>,
+}
+
+/// The form in which an answer goes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    Json,
+    /// In protobuf, which clients take up to a size only.
+    Message,
 }
 
 impl Pulled {
@@ -57,7 +73,12 @@ impl IntoJson for Pulled {
 }
 
 impl Shared {
-    pub(super) async fn pull(&self, call: &Arc<DataCall>, request: PullRequest) -> Result<Pulled, Error> {
+    pub(super) async fn pull(
+        self: &Arc<Self>,
+        call: &Arc<DataCall>,
+        request: PullRequest,
+        form: Form,
+    ) -> Result<Pulled, Error> {
         let until = answer_by(call);
         let group = self.group(call, &request.group, &request.topics, until).await?;
         let wish = check(&request)?;
@@ -74,18 +95,48 @@ impl Shared {
             if taken.records.is_empty() && Instant::now() < wait_until && !self.closing.is_cancelled() {
                 continue;
             }
-            let state = match taken.records.is_empty() {
-                true => taken.state,
-                false => DeliveryState::Flowing,
-            };
-            let delivered = self.deliver(call, &group, wish.encoding, taken.records);
-            drop(held);
-            return Ok(Pulled { records: delivered.records, state });
+            if taken.records.is_empty() {
+                return Ok(Pulled { records: Vec::new(), state: taken.state, parcel: None });
+            }
+            let mut delivered = self.encode(call, &group, wish.encoding, taken.records);
+            if form == Form::Message {
+                self.hand_back(call, &group, delivered.fit_in_message());
+            }
+            let Delivered { records, tally } = delivered;
+            call.limiter.charge_egress(tally.bytes());
+            let (door, call) = (Arc::clone(self), Arc::clone(call));
+            let parcel = Parcel::new(move |taken| match taken {
+                true => {
+                    door.delivered(&tally);
+                    drop(held);
+                }
+                false => {
+                    call.limiter.refund_egress(tally.bytes());
+                    door.hand_back(&call, &group, tally.leases());
+                }
+            });
+            return Ok(Pulled { records, state: DeliveryState::Flowing, parcel: Some(parcel) });
         }
     }
 
+    /// Tells the dispatcher that records have not left, in the background. If nobody hears it, their leases end by themselves.
+    pub(super) fn hand_back(self: &Arc<Self>, call: &Arc<DataCall>, group: &Arc<ResolvedGroup>, leases: Vec<LeaseKey>) {
+        if leases.is_empty() {
+            return;
+        }
+        let (door, caller) = (Arc::clone(self), Arc::clone(&call.context));
+        let until = Instant::now() + HAND_BACK_WITHIN;
+        let call = GroupCall { deadline: until, ..self.group_call(call, Arc::clone(group)) };
+        self.tasks.spawn("hand back", async move {
+            let asking = Asking { caller: &caller, call, until };
+            if let Err(error) = door.dispatching.settle(&asking, Settle::HandBack, leases).await {
+                tracing::debug!(?error, "records that did not leave come again when their leases end");
+            }
+        });
+    }
+
     async fn round(
-        &self,
+        self: &Arc<Self>,
         call: &Arc<DataCall>,
         group: &Arc<ResolvedGroup>,
         wish: &Wish,
@@ -98,7 +149,7 @@ impl Shared {
             self.sleep_until(wait_until.min(Instant::now() + pause)).await;
             return nothing(DeliveryState::Throttled);
         }
-        let held = call.limiter.in_flight(wish.bytes.min(WAITING_BYTES))?;
+        let mut held = call.limiter.in_flight(wish.bytes.min(WAITING_BYTES))?;
         let began = Instant::now();
         let round_until = wait_until.min(began + ROUND);
         let asking = Asking {
@@ -111,6 +162,10 @@ impl Shared {
             Ok(taken) => {
                 if taken.records.is_empty() {
                     self.sleep_until(round_until.min(Instant::now() + PAUSE)).await;
+                } else if held.grow(held_bytes(&taken.records)).is_err() {
+                    self.hand_back(call, group, taken.records.iter().map(|leased| leased.key).collect());
+                    self.sleep_until(wait_until.min(Instant::now() + MEMORY_PAUSE)).await;
+                    return nothing(DeliveryState::Throttled);
                 }
                 Ok((taken, Some(held)))
             }
@@ -130,7 +185,12 @@ fn check(request: &PullRequest) -> Result<Wish, Error> {
     let wait_max = i64::try_from(FETCH_WAIT_MS_MAX).unwrap_or(i64::MAX);
     Ok(Wish {
         records: fields::bounded("maxRecords", request.max_records, PULL_RECORDS_DEFAULT, PULL_RECORDS_MAX)?,
-        bytes: fields::bounded("maxBytes", request.max_bytes, FETCH_BYTES_DEFAULT, FETCH_BYTES_MAX)? as u64,
+        bytes: ANSWER_BYTES_MAX.min(fields::bounded(
+            "maxBytes",
+            request.max_bytes,
+            FETCH_BYTES_DEFAULT,
+            FETCH_BYTES_MAX,
+        )? as u64),
         wait: fields::time("wait", request.wait, 0..=wait_max)?.unwrap_or_default(),
         encoding: fields::encoding(request.encoding)?,
     })
@@ -147,14 +207,15 @@ mod tests {
     #[test]
     fn an_answer_in_json_is_the_message_with_every_digit() {
         let value = "[0.1000,12345678901234567890]";
-        let pulled = |value| Pulled { records: vec![received("a", value)], state: DeliveryState::Flowing };
+        let pulled =
+            |value| Pulled { records: vec![received("a", value)], state: DeliveryState::Flowing, parcel: None };
         let json = pulled(value).into_json().expect("JSON");
         let text = std::str::from_utf8(&json).expect("text");
         assert!(text.contains(&format!("\"valueJson\":{value}")), "{text}");
         let read: PullResponse =
             serde_json::from_slice(&pulled("[1.50]").into_json().expect("JSON")).expect("a message");
         assert_eq!(read, pulled("[1.5]").into_message());
-        let nothing = Pulled { records: Vec::new(), state: DeliveryState::NoRecords };
+        let nothing = Pulled { records: Vec::new(), state: DeliveryState::NoRecords, parcel: None };
         let read: PullResponse = serde_json::from_slice(&nothing.into_json().expect("JSON")).expect("a message");
         assert_eq!((read.records.len(), read.state()), (0, DeliveryState::NoRecords));
     }
@@ -163,6 +224,8 @@ mod tests {
     fn what_is_not_said_has_the_documented_defaults() {
         let wish = check(&PullRequest::default()).expect("good");
         assert_eq!((wish.records, wish.bytes, wish.wait), (100, 1 << 20, Duration::ZERO));
+        let most = check(&PullRequest { max_bytes: 8 << 20, ..PullRequest::default() }).expect("good");
+        assert_eq!(most.bytes, ANSWER_BYTES_MAX);
     }
 
     #[test]

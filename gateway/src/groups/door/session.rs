@@ -1,10 +1,17 @@
 //! One open stream of a consumer: from the dispatcher to the client and back, over as many dispatchers as it takes.
 //!
 //! The client's credit is kept here, so a stream that finds another dispatcher goes on with what is left of it. What was sent to
-//! a dispatcher that has gone and was not answered is answered UNAVAILABLE: nobody knows. Every 10 s, and whenever something of
-//! the tenant changes, the stream is checked anew; its end is an error that says why.
+//! a dispatcher that has gone and was not answered is answered UNAVAILABLE: nobody knows. Before every delivery, every 10 s, when
+//! the credential expires, and whenever something of the tenant changes, the stream is checked anew; its end is an error that
+//! says why.
+//!
+//! Records are asked for one event at a time, when the client's transport comes for it and the tenant's limits allow it, so no
+//! lease runs while a record waits here. What the transport does not take is in transit: its lease does not run out, until the
+//! stream is given up and the records are handed back.
 
+mod pacing;
 mod timing;
+mod transit;
 mod unsettled;
 
 use std::collections::VecDeque;
@@ -26,10 +33,11 @@ use crate::groups::door::dispatching::{Asking, NoAnswer};
 use crate::groups::door::outlet::{Outlet, Said};
 use crate::groups::door::settle::Read;
 use crate::groups::door::standing::Standing;
-use crate::groups::model::{AttachCommand, AttachEvent, AttachWish, Attachment, Leased, Owner, Settle};
+use crate::groups::model::{AttachCommand, AttachEvent, AttachWish, Attachment, Owner, Settle};
 use crate::ports::BoxFuture;
 
 use self::timing::Told;
+use self::transit::Transit;
 use self::unsettled::Unsettled;
 
 /// How often a stream is checked, if nothing tells to.
@@ -42,8 +50,6 @@ const ATTACH_PAUSE: Duration = Duration::from_millis(500);
 const LAST_WORD: Duration = Duration::from_millis(1_500);
 /// What a stream of a gateway that drains may still take for answers.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// Bytes in flight are over the tenant's limit: look again after this.
-const MEMORY_PAUSE: Duration = Duration::from_millis(100);
 /// Messages that wait for the client, beyond which it is not listened to.
 const WAITING_MAX: usize = 32;
 
@@ -76,8 +82,16 @@ pub(super) struct Session {
     left: Credit,
     commands: VecDeque<AttachCommand>,
     waiting: VecDeque<Said>,
-    /// Records that the tenant's limits hold back, and until when at least.
-    parked: Option<(Vec<Leased>, Instant)>,
+    /// Names it, whatever dispatcher it is attached to.
+    name: u64,
+    attached: bool,
+    /// The dispatcher may send an event.
+    room_given: bool,
+    /// The tenant's limits hold records back until then at least.
+    held_until: Option<Instant>,
+    /// Records that the client's transport has not taken yet.
+    transit: Option<Transit>,
+    expires_at: Option<Instant>,
     unsettled: Unsettled,
     told: Told,
     input_ended: bool,
@@ -98,6 +112,7 @@ impl Drop for Open {
 
 /// What happened.
 enum Step {
+    Sent,
     Event(Option<AttachEvent>),
     Asked(Option<Result<Ask, Error>>),
     Attached(Result<Attachment, NoAnswer>),
@@ -147,7 +162,7 @@ impl Link {
 
 impl Session {
     pub(super) fn new(door: Arc<Shared>, standing: Standing, opening: Opening, place: Place) -> Self {
-        let now = Instant::now();
+        let (now, expires_at) = (Instant::now(), standing.expires_at());
         door.metrics.streams.inc();
         Self {
             _open: Open(Arc::clone(&door), place),
@@ -157,7 +172,12 @@ impl Session {
             opening,
             commands: VecDeque::new(),
             waiting: VecDeque::new(),
-            parked: None,
+            name: random_name(),
+            attached: false,
+            room_given: false,
+            held_until: None,
+            transit: None,
+            expires_at,
             unsettled: Unsettled::default(),
             told: Told::new(now),
             input_ended: false,
@@ -168,8 +188,10 @@ impl Session {
     }
 
     /// Runs until either side ends it.
-    pub(super) async fn run(mut self, input: Input, out: Outlet) {
-        let end = self.work(input, &out).await;
+    pub(super) async fn run(mut self, input: Input, mut out: Outlet) {
+        let mut link = Link { attaching: Some(self.attach(Duration::ZERO)), ..Link::default() };
+        let end = self.work(input, &mut out, &mut link).await;
+        self.give_up(&mut link, &out);
         let code = end.as_ref().map_or("OK", |error| error.kind.as_str());
         self.door.metrics.ended(code);
         tracing::debug!(group = %self.standing.group().name, code, "stream ended");
@@ -177,22 +199,23 @@ impl Session {
     }
 
     /// The stream's life; gives its end.
-    async fn work(&mut self, mut input: Input, out: &Outlet) -> Option<Error> {
+    async fn work(&mut self, mut input: Input, out: &mut Outlet, link: &mut Link) -> Option<Error> {
         let mut changes = self.standing.changes();
         let mut owners = self.door.dispatching.owners.changes();
         let closing = self.door.closing.clone();
-        let mut link = Link { attaching: Some(self.attach(Duration::ZERO)), ..Link::default() };
+        let mut asked = out.progress.asked();
         loop {
             if let Some(end) = self.over() {
                 return end;
             }
+            self.look_at_transport(out);
             let listens = !self.input_ended && self.waiting.len() < WAITING_MAX && self.unsettled.has_room();
-            let takes = self.waiting.is_empty() && self.parked.is_none();
+            let takes = self.waiting.is_empty() && self.transit.is_none();
             let step = tokio::select! {
                 permit = out.messages.reserve(), if !self.waiting.is_empty() => match (permit, self.waiting.pop_front()) {
                     (Ok(permit), Some(said)) => {
                         permit.send(said);
-                        continue;
+                        Step::Sent
                     }
                     _ => Step::Gone,
                 },
@@ -215,15 +238,21 @@ impl Session {
                 () = changed(&mut changes) => Step::Changed,
                 () = owners_changed(&mut owners) => Step::OwnersChanged,
                 () = tokio::time::sleep_until(self.next_look().into()) => Step::Timer,
+                () = asked_for_more(&mut asked) => continue,
                 () = out.messages.closed() => Step::Gone,
             };
             match step {
-                Step::Event(Some(event)) => self.happened(event),
-                Step::Event(None) => self.detach(&mut link),
+                Step::Sent => self.sent(out.sent()),
+                Step::Event(Some(event)) => {
+                    if let Err(error) = self.happened(event) {
+                        return Some(error);
+                    }
+                }
+                Step::Event(None) => self.detach(link),
                 // The dispatcher is leaving: its last events say so.
                 Step::CommandsEnded => link.commands = None,
                 Step::Attached(attached) => {
-                    if let Err(error) = self.attached(attached, &mut link) {
+                    if let Err(error) = self.attached(attached, link) {
                         return Some(error);
                     }
                 }
@@ -236,16 +265,18 @@ impl Session {
                         return Some(error);
                     }
                 }
-                Step::OwnersChanged => self.watch_owner(&link),
+                Step::OwnersChanged => self.watch_owner(link),
                 Step::Timer => {
                     let now = Instant::now();
-                    if self.look_again_at <= now {
+                    if self.look_again_at <= now || self.expires_at.is_some_and(|at| at <= now) {
                         if let Err(error) = self.look_again() {
                             return Some(error);
                         }
                         changes = self.standing.changes();
                     }
-                    self.on_time(now, &mut link);
+                    if let Err(error) = self.on_time(now, link) {
+                        return Some(error);
+                    }
                 }
                 Step::Gone => return None,
             }
@@ -254,7 +285,7 @@ impl Session {
 
     /// Whether the stream is over, and how.
     fn over(&self) -> Option<Option<Error>> {
-        let quiet = self.waiting.is_empty() && self.unsettled.is_empty();
+        let quiet = self.waiting.is_empty() && self.unsettled.is_empty() && self.transit.is_none();
         if let Some(leave_at) = self.leave_at
             && (quiet || leave_at <= Instant::now())
         {
@@ -262,7 +293,7 @@ impl Session {
         }
         // A client that has said its last word and has no credit can get nothing any more.
         let starved = self.input_ended && !self.opening.returns_credit && self.left.records == 0;
-        (starved && quiet && self.parked.is_none()).then_some(None)
+        (starved && quiet).then_some(None)
     }
 
     /// Begins to look for the dispatcher.
@@ -270,11 +301,15 @@ impl Session {
         let door = Arc::clone(&self.door);
         let caller = Arc::clone(self.standing.context());
         let call = door.group_call(self.standing.call(), Arc::clone(self.standing.group()));
+        // What comes back by itself is a constant: the dispatcher knows what is out.
+        let credit = if self.opening.returns_credit { self.opening.credit } else { self.left };
         let wish = AttachWish {
-            credit_records: self.left.records,
-            credit_bytes: self.left.bytes,
+            credit_records: credit.records,
+            credit_bytes: credit.bytes,
             batch_records: self.opening.batch_records,
             returns_credit: self.opening.returns_credit,
+            stream: self.name,
+            paced: true,
         };
         Box::pin(async move {
             tokio::time::sleep(pause).await;
@@ -288,6 +323,7 @@ impl Session {
         match attached {
             Ok(attachment) => {
                 self.told.attached(true);
+                self.attached = true;
                 // Credit that came meanwhile; what was there before went with the wish.
                 link.commands = Some(attachment.commands);
                 link.events = Some(attachment.events);
@@ -309,7 +345,8 @@ impl Session {
 
     /// As [`Session::attach`]: the credit goes with the wish, not beside it.
     fn reattach(&mut self, pause: Duration) -> BoxFuture<'static, Result<Attachment, NoAnswer>> {
-        self.commands.retain(|command| !matches!(command, AttachCommand::Credit { .. }));
+        self.commands.retain(|command| !matches!(command, AttachCommand::Credit { .. } | AttachCommand::Room { .. }));
+        self.room_given = false;
         self.attach(pause)
     }
 
@@ -317,6 +354,7 @@ impl Session {
     fn detach(&mut self, link: &mut Link) {
         self.door.metrics.reattached.inc();
         self.told.attached(false);
+        self.attached = false;
         self.lost_at = None;
         for (sequence, read) in self.unsettled.take_sent() {
             self.answer(sequence, &read.results(&[]));
@@ -324,9 +362,9 @@ impl Session {
         *link = Link { attaching: Some(self.reattach(Duration::ZERO)), ..Link::default() };
     }
 
-    fn happened(&mut self, event: AttachEvent) {
+    fn happened(&mut self, event: AttachEvent) -> Result<(), Error> {
         match event {
-            AttachEvent::Records(records) => self.records(records),
+            AttachEvent::Records(records) => return self.records(records),
             AttachEvent::Settled { sequence, outcomes } => {
                 if let Some((sequence, read)) = self.unsettled.take(sequence) {
                     self.answer(sequence, &read.results(&outcomes));
@@ -334,26 +372,7 @@ impl Session {
             }
             AttachEvent::State(state) => self.told.dispatcher(state),
         }
-    }
-
-    /// Hands records on, or keeps them while the tenant is over its limits.
-    fn records(&mut self, records: Vec<Leased>) {
-        let call = self.standing.call();
-        let pause = match (call.limiter.check_egress(), call.limiter.in_flight(0)) {
-            (Err(error), _) => error.retry_after.unwrap_or(MEMORY_PAUSE),
-            (_, Err(_)) => MEMORY_PAUSE,
-            (Ok(()), Ok(_)) => {
-                self.told.throttled(false);
-                let delivered = self.door.deliver(call, self.standing.group(), self.opening.encoding, records);
-                self.left.take(delivered.records.len(), delivered.bytes);
-                if !delivered.records.is_empty() {
-                    self.waiting.push_back(Said::Records(delivered.records));
-                }
-                return;
-            }
-        };
-        self.told.throttled(true);
-        self.parked = Some((records, Instant::now() + pause));
+        Ok(())
     }
 
     fn asked(&mut self, ask: Ask) {
@@ -387,7 +406,9 @@ impl Session {
 
     fn look_again(&mut self) -> Result<(), Error> {
         self.look_again_at = Instant::now() + LOOK_AGAIN;
-        self.standing.look_again()
+        self.standing.look_again()?;
+        self.expires_at = self.standing.expires_at();
+        Ok(())
     }
 
     /// A dispatcher that has lost the group mostly says so itself; one that was stopped does not.
@@ -399,25 +420,25 @@ impl Session {
         };
     }
 
-    fn on_time(&mut self, now: Instant, link: &mut Link) {
+    fn on_time(&mut self, now: Instant, link: &mut Link) -> Result<(), Error> {
         if self.lost_at.is_some_and(|at| at <= now) {
             self.detach(link);
         }
         for (sequence, read) in self.unsettled.take_late(now) {
             self.answer(sequence, &read.results(&[]));
         }
-        if let Some((records, _)) = self.parked.take_if(|(_, until)| *until <= now) {
-            self.records(records);
-        }
+        self.held_until.take_if(|until| *until <= now);
         if let Some(state) = self.told.due(now) {
             self.notice(state, false);
         }
+        self.mind_transit(now)
     }
 
     fn next_look(&self) -> Instant {
-        let parked = self.parked.as_ref().map(|(_, until)| *until);
+        let transit = self.transit.as_ref().map(Transit::next);
         let notice = self.told.due_at().filter(|_| self.waiting.is_empty());
-        let times = [parked, notice, self.unsettled.late_at(), self.lost_at, self.leave_at];
+        let settled = self.unsettled.late_at();
+        let times = [self.held_until, transit, notice, settled, self.lost_at, self.leave_at, self.expires_at];
         times.into_iter().flatten().fold(self.look_again_at, Instant::min)
     }
 
@@ -430,6 +451,12 @@ impl Session {
     fn notice(&mut self, state: DeliveryState, reconnect: bool) {
         self.waiting.push_back(Said::Notice(Notice { state: state.into(), reconnect }));
     }
+}
+
+/// Not 0, which is no name.
+fn random_name() -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    RandomState::new().hash_one(std::time::SystemTime::now()).max(1)
 }
 
 fn shutting_down() -> Error {
@@ -449,6 +476,13 @@ async fn changed(changes: &mut Option<watch::Receiver<u64>>) {
             }
         }
         None => std::future::pending().await,
+    }
+}
+
+/// Ends when the transport has come for another message.
+async fn asked_for_more(asked: &mut watch::Receiver<u64>) {
+    if asked.changed().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -20,6 +20,7 @@ use sluice_types::error::Error;
 use crate::data::encode::answer_json;
 use crate::groups::door::outlet::{Outgoing, Said};
 use crate::groups::door::streams::subscribe_response;
+use crate::groups::door::transport::watched;
 use crate::ports::Body;
 
 /// Between two comments.
@@ -29,14 +30,16 @@ const RETRY_MS: u64 = 1_000;
 
 /// The answer with this stream as its body.
 pub(super) fn response(outgoing: Outgoing, request_id: &str) -> http::Response<Body> {
+    let progress = outgoing.progress();
     let frames = events(outgoing, request_id.to_owned()).map(|event| Ok::<_, Status>(Frame::data(event)));
     let mut response = http::Response::new(Body::new(StreamBody::new(frames)));
+    response.extensions_mut().insert(progress);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
     // Or a proxy would collect events.
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    response
+    watched(response)
 }
 
 fn events(outgoing: Outgoing, request_id: String) -> impl Stream<Item = Bytes> + Send {

@@ -1,11 +1,12 @@
 //! Whether a stream may go on: its credential, its tenant, its grants, its group, looked up again while it lives.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 
-use sluice_types::OpContext;
 use sluice_types::error::Error;
+use sluice_types::{Credential, OpContext};
 
 use crate::groups::model::ResolvedGroup;
 use crate::ports::DataCall;
@@ -41,6 +42,15 @@ impl Standing {
     /// Tells when something of the tenant changes; `None`: the tenant is gone.
     pub(super) fn changes(&self) -> Option<watch::Receiver<u64>> {
         self.call.view().tenant(self.context().tenant.uid()).map(|tenant| tenant.changes())
+    }
+
+    /// When the credential expires, if it does.
+    pub(super) fn expires_at(&self) -> Option<Instant> {
+        let Credential::ApiKey(key) = self.context().principal.credential else { return None };
+        let expire_time_ms = u64::try_from(self.call.view().key(key)?.expire_time_ms).ok().filter(|ms| *ms > 0)?;
+        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(expire_time_ms);
+        // The wall clock may be moved meanwhile: the regular look finds it.
+        Instant::now().checked_add(at.duration_since(SystemTime::now()).unwrap_or_default())
     }
 
     /// Looks everything up again. The error is the stream's end.

@@ -25,6 +25,7 @@ use crate::groups::door::outlet::{Outgoing, Outlet, Said, outlet};
 use crate::groups::door::session::{Ask, Input, Opening, Session};
 use crate::groups::door::settle::{extend, refuse};
 use crate::groups::door::standing::Standing;
+use crate::groups::door::transport::Progress;
 use crate::groups::door::{Shared, fields};
 use crate::groups::model::Settle;
 use crate::layers::audit::Denial;
@@ -52,13 +53,14 @@ impl Shared {
         self: &Arc<Self>,
         call: Arc<DataCall>,
         requests: Streaming<ConsumeRequest>,
-    ) -> Result<Answers<ConsumeResponse>, Error> {
+    ) -> Result<(Answers<ConsumeResponse>, Progress), Error> {
         let place = self.admission.enter(call.context.tenant.uid())?;
         let (out, outgoing) = outlet();
+        let progress = outgoing.progress();
         let id = Arc::clone(&call.context.request_id);
         let (door, work) = (Arc::clone(self), Arc::clone(self).consuming(call, requests, out, place));
         door.tasks.spawn("consume", work.in_current_span());
-        Ok(grpc(outgoing, id, |said| {
+        let answers = grpc(outgoing, id, |said| {
             let message = match said {
                 Said::Records(records) => {
                     consume_response::Message::Records(ReceivedRecords { records: messages(records) })
@@ -67,7 +69,8 @@ impl Shared {
                 Said::Notice(notice) => consume_response::Message::Notice(notice),
             };
             ConsumeResponse { message: Some(message) }
-        }))
+        });
+        Ok((answers, progress))
     }
 
     async fn consuming(

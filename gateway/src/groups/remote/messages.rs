@@ -10,9 +10,9 @@ use sluice_wire::{Record, TimestampType};
 use crate::groups::model::{LeaseKey, Leased, Settle};
 
 /// Bytes of records in one message of a stream, save a single larger record.
-pub(super) const MESSAGE_BYTES: usize = 1 << 20;
+pub(crate) const MESSAGE_BYTES: usize = 1 << 20;
 /// What a record weighs beside its payload.
-const RECORD_OVERHEAD: usize = 64;
+pub(crate) const RECORD_OVERHEAD: usize = 64;
 
 /// A message that is not what it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -91,6 +91,8 @@ pub(crate) fn settlement_to_wire(settle: &Settle, leases: &[LeaseKey]) -> wire::
         Settle::Acknowledge => (wire::settlement::Kind::Acknowledge, None, String::new()),
         Settle::Refuse { delay, reason } => (wire::settlement::Kind::Refuse, *delay, reason.to_string()),
         Settle::Extend { time } => (wire::settlement::Kind::Extend, *time, String::new()),
+        Settle::Restart => (wire::settlement::Kind::Restart, None, String::new()),
+        Settle::HandBack => (wire::settlement::Kind::HandBack, None, String::new()),
     };
     let id = |lease: &LeaseKey| wire::LeaseId {
         topic_uid: lease.topic.to_string(),
@@ -114,6 +116,8 @@ pub(crate) fn settlement_from_wire(settlement: wire::Settlement) -> Result<(Sett
         wire::settlement::Kind::Acknowledge => Settle::Acknowledge,
         wire::settlement::Kind::Refuse => Settle::Refuse { delay: time, reason: settlement.reason.as_str().into() },
         wire::settlement::Kind::Extend => Settle::Extend { time },
+        wire::settlement::Kind::Restart => Settle::Restart,
+        wire::settlement::Kind::HandBack => Settle::HandBack,
         wire::settlement::Kind::Unspecified => return Err(Malformed("settlement")),
     };
     let lease = |id: &wire::LeaseId| {
@@ -179,6 +183,8 @@ mod tests {
             Settle::Refuse { delay: Some(Duration::ZERO), reason: "no".into() },
             Settle::Refuse { delay: None, reason: "".into() },
             Settle::Extend { time: Some(Duration::from_secs(9)) },
+            Settle::Restart,
+            Settle::HandBack,
         ] {
             let sent_as = format!("{settle:?}");
             let (back, leases) = settlement_from_wire(settlement_to_wire(&settle, &[sent.key])).expect("good");

@@ -79,6 +79,10 @@ pub(super) async fn carry(
 fn request(command: AttachCommand) -> wire::AttachRequest {
     let (message, sequence) = match command {
         AttachCommand::Credit { records, bytes } => (attach_request::Message::Credit(credit(records, bytes)), 0),
+        AttachCommand::Room { bytes } => {
+            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+            (attach_request::Message::Room(wire::AttachRoom { bytes }), 0)
+        }
         AttachCommand::Settle { sequence, settle, leases } => {
             (attach_request::Message::Settlement(settlement_to_wire(&settle, &leases)), sequence)
         }

@@ -58,6 +58,9 @@ fn command(request: wire::AttachRequest) -> Result<Option<AttachCommand>, crate:
             records: u64::try_from(credit.records).unwrap_or(0),
             bytes: u64::try_from(credit.bytes).unwrap_or(0),
         }),
+        Some(attach_request::Message::Room(room)) => {
+            Some(AttachCommand::Room { bytes: u64::try_from(room.bytes).unwrap_or(0) })
+        }
         Some(attach_request::Message::Settlement(settlement)) => {
             let (settle, leases) = settlement_from_wire(settlement)?;
             Some(AttachCommand::Settle { sequence: request.sequence, settle, leases })

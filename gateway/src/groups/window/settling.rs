@@ -16,12 +16,15 @@ impl Window {
         Some(lease)
     }
 
-    /// Takes a lease back whose record never left: the attempt does not count. The attempt's number comes again.
-    pub fn unlease(&mut self, offset: i64, attempt: u32) {
-        if self.is_out(offset, attempt) {
+    /// Takes a lease back whose record never left: the attempt does not count. The attempt's number comes again. False if it is
+    /// not the current one.
+    pub fn unlease(&mut self, offset: i64, attempt: u32) -> bool {
+        let current = self.is_out(offset, attempt);
+        if current {
             self.slots.undelivered(offset);
             self.make_ready(offset);
         }
+        current
     }
 
     /// The record is done.

@@ -254,12 +254,18 @@ impl Node {
     }
 
     pub(crate) fn call(&self) -> GroupCall {
-        GroupCall {
-            group: self.resolved(),
-            account: "ci".into(),
-            door: Arc::clone(&self.id),
-            deadline: Instant::now() + PATIENCE,
-        }
+        self.call_for(self.resolved())
+    }
+
+    /// A call for the group of another tenant that it follows.
+    pub(crate) fn call_of(&self, tenant: &Tenant) -> GroupCall {
+        let entry = self.view.tenant(tenant.uid).expect("tenant");
+        let group = entry.names().group_of(tenant.group).expect("group");
+        self.call_for(group)
+    }
+
+    fn call_for(&self, group: Arc<ResolvedGroup>) -> GroupCall {
+        GroupCall { group, account: "ci".into(), door: Arc::clone(&self.id), deadline: Instant::now() + PATIENCE }
     }
 
     pub(crate) async fn take(&self, records: usize, wait: Duration) -> Result<Taken, DispatchError> {

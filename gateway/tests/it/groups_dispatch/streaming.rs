@@ -11,7 +11,8 @@ use sluice_wire::OutRecord;
 use super::node::{Node, PATIENCE, Tenant, keys, values};
 
 async fn attach(node: &Node, credit_records: u64, returns_credit: bool) -> Attachment {
-    let wish = AttachWish { credit_records, credit_bytes: 64 << 20, batch_records: 500, returns_credit };
+    let credit_bytes = 64 << 20;
+    let wish = AttachWish { credit_records, credit_bytes, batch_records: 500, returns_credit, stream: 0, paced: false };
     node.dispatchers.attach(&node.call(), wish).await.expect("attached")
 }
 
@@ -81,6 +82,75 @@ async fn credit_comes_back_by_itself_and_a_stop_ends_the_stream() {
     while let Some(event) = stream.events.recv().await {
         assert!(!matches!(event, AttachEvent::Records(_)), "nothing after the stop");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_did_not_leave_counts_as_no_attempt_and_a_lease_runs_from_when_it_did() {
+    let tenant = Tenant::new().await;
+    let topic = tenant.topic("orders", 1).await;
+    tenant.group(&["orders"], |group| group.ack_deadline_ms = 1_000);
+    tenant.produce(&topic, 0, &["a", "a"], 0).await;
+    let node = tenant.node("a").await.alone();
+    let first = node.collect(1).await;
+    assert_eq!(node.settle(Settle::HandBack, &keys(&first)).await, [SettleOutcome::Ok]);
+    assert_eq!(node.settle(Settle::HandBack, &keys(&first)).await, [SettleOutcome::StaleLease], "once");
+    let again = node.collect(1).await;
+    assert_eq!((values(&again), again[0].key.attempt), (vec![0], 1));
+
+    // Two and a half leases.
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(node.settle(Settle::Restart, &keys(&again)).await, [SettleOutcome::Ok]);
+    }
+    // What a client has extended is not cut.
+    let extend = Settle::Extend { time: Some(Duration::from_secs(60)) };
+    assert_eq!(node.settle(extend, &keys(&again)).await, [SettleOutcome::Ok]);
+    assert_eq!(node.settle(Settle::Restart, &keys(&again)).await, [SettleOutcome::StaleLease]);
+    node.ack(&again).await;
+    let next = node.collect(1).await;
+    assert_eq!((values(&next), next[0].key.attempt), (vec![1], 1));
+    node.ack(&next).await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paced_stream_is_sent_one_event_for_each_room_and_leases_nothing_before() {
+    let tenant = Tenant::new().await;
+    let topic = tenant.topic("orders", 1).await;
+    tenant.group(&["orders"], |group| group.key_ordered = false);
+    tenant.produce(&topic, 0, &["a"; 6], 0).await;
+    let node = tenant.node("a").await.alone();
+    let wish = AttachWish {
+        credit_records: 4,
+        credit_bytes: 1 << 20,
+        batch_records: 2,
+        returns_credit: true,
+        stream: 9,
+        paced: true,
+    };
+    let mut stream = node.dispatchers.attach(&node.call(), wish).await.expect("attached");
+    let room = || AttachCommand::Room { bytes: 1 << 20 };
+    stream.commands.send(room()).await.expect("taken");
+    let first = records(&mut stream).await;
+    assert_eq!(values(&first), [0, 1]);
+    let (_, status) = node.status().await;
+    assert_eq!(status.consumers[0].outstanding_records, 2, "no more, though there is credit");
+    stream.commands.send(room()).await.expect("taken");
+    assert_eq!(values(&records(&mut stream).await), [2, 3]);
+    drop(stream);
+    super::until("it is detached", async || node.status().await.1.consumers.is_empty()).await;
+    node.ack(&first).await;
+
+    // Attached again: of its credit of four, two are out.
+    let wish = AttachWish { batch_records: 10, ..wish };
+    let mut stream = node.dispatchers.attach(&node.call(), wish).await.expect("attached");
+    stream.commands.send(room()).await.expect("taken");
+    assert_eq!(values(&records(&mut stream).await), [4, 5]);
+    let (_, status) = node.status().await;
+    let consumer = &status.consumers[0];
+    assert_eq!((consumer.outstanding_records, consumer.credit_records), (4, 0));
+    drop(stream);
+    node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

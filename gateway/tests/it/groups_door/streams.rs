@@ -17,14 +17,14 @@ use crate::world::PATIENCE;
 
 use super::{GROUP, Shop};
 
-struct Stream {
+pub(super) struct Stream {
     requests: mpsc::Sender<ConsumeRequest>,
     responses: Streaming<ConsumeResponse>,
 }
 
 impl Stream {
     /// The first message is sent only once the answer's head is here, as some clients do.
-    async fn open(shop: &Shop, gateway: usize, records: i32) -> Self {
+    pub(super) async fn open(shop: &Shop, gateway: usize, records: i32) -> Self {
         let (requests, queue) = mpsc::channel(8);
         let answer = shop.client(gateway).await.consume(shop.signed(ReceiverStream::new(queue))).await;
         let stream = Self { requests, responses: answer.expect("a stream").into_inner() };
@@ -39,12 +39,12 @@ impl Stream {
         self.requests.send(request).await.expect("the stream is open");
     }
 
-    async fn next(&mut self) -> Result<consume_response::Message, tonic::Status> {
+    pub(super) async fn next(&mut self) -> Result<consume_response::Message, tonic::Status> {
         let next = tokio::time::timeout(PATIENCE, self.responses.message()).await.expect("a message in time")?;
         Ok(next.expect("the stream goes on").message.expect("a message"))
     }
 
-    async fn records(&mut self, count: usize) -> Vec<ReceivedRecord> {
+    pub(super) async fn records(&mut self, count: usize) -> Vec<ReceivedRecord> {
         let mut records = Vec::new();
         while records.len() < count {
             if let consume_response::Message::Records(more) = self.next().await.expect("the stream goes on") {
@@ -54,7 +54,7 @@ impl Stream {
         records
     }
 
-    async fn ack(&mut self, records: &[ReceivedRecord], sequence: i64) -> Vec<SettleOutcome> {
+    pub(super) async fn ack(&mut self, records: &[ReceivedRecord], sequence: i64) -> Vec<SettleOutcome> {
         let ack_ids = records.iter().map(|record| record.ack_id.clone()).collect();
         self.say(consume_request::Message::Ack(ConsumeAck { ack_ids }), sequence).await;
         loop {
@@ -66,7 +66,7 @@ impl Stream {
     }
 
     /// How it ends.
-    async fn end(&mut self) -> tonic::Status {
+    pub(super) async fn end(&mut self) -> tonic::Status {
         loop {
             match self.next().await {
                 Ok(_) => {}
