@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_types::record::logical_bytes;
-use sluice_wire::{Decoded, Error, FetchRequest, Fetched, Isolation, Record, TopicId, decode};
+use sluice_wire::{DecodeLimits, Decoded, Error, FetchRequest, Fetched, Isolation, Record, TopicId, decode_with};
 
 use crate::groups::dispatch::budget::{Account, Charge};
 use crate::groups::dispatch::cache::{RECORD_OVERHEAD, own};
@@ -104,7 +104,8 @@ async fn read_charged<C>(
     if charged.is_none() {
         return Ok(None);
     }
-    let mut decoded = decode(&fetched.batches, offset, &fetched.aborted)?;
+    let limits = DecodeLimits::held_bytes(wanted.held_bytes);
+    let mut decoded = decode_with(&fetched.batches, offset, &fetched.aborted, limits)?;
     if decoded.truncated && decoded.next_offset == offset {
         // Nothing is charged while it is on its way.
         drop(charged.take());
@@ -113,7 +114,7 @@ async fn read_charged<C>(
         if charged.is_none() {
             return Ok(None);
         }
-        decoded = decode(&fetched.batches, offset, &fetched.aborted)?;
+        decoded = decode_with(&fetched.batches, offset, &fetched.aborted, limits)?;
     }
     let read = taken(&shared, &place, &fetched, decoded, wanted.held_bytes);
     Ok(charged.map(|charged| (read, charged)))
@@ -123,9 +124,11 @@ async fn read_charged<C>(
 fn taken(shared: &Shared, place: &Place, fetched: &Fetched, mut decoded: Decoded, held_bytes: usize) -> Read {
     let sizes: Vec<usize> = decoded.records.iter().map(size).collect();
     let count = sizes.len();
-    // What was inflated is larger than what came.
-    let mut bytes = fetched.batches.len().max(sizes.iter().sum());
-    let mut fetched_bytes = fetched.batches.len();
+    // What was inflated is larger than what came, and may be less than a whole batch.
+    let beside = count * size_of::<Record>();
+    let mut bytes = decoded.held_bytes.saturating_sub(beside).max(sizes.iter().sum());
+    // Of what the decoder left, only that it is some.
+    let mut fetched_bytes = if decoded.stopped { fetched.batches.len() / 2 } else { fetched.batches.len() };
     if bytes + count * RECORD_OVERHEAD > held_bytes {
         let mut sum = 0;
         let fits = sizes.iter().take_while(|size| {
@@ -162,7 +165,7 @@ fn taken(shared: &Shared, place: &Place, fetched: &Fetched, mut decoded: Decoded
         },
         bytes,
         fetched_bytes,
-        is_cut: decoded.records.len() < count,
+        is_cut: decoded.stopped || decoded.records.len() < count,
         records: decoded.records,
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use sluice_gateway::groups::dispatch::Timing;
 use sluice_gateway::groups::model::{AttachCommand, AttachWish, Attachment, Dispatch as _, Settle, TakeWish};
+use sluice_kafka::{Batch, ProduceSink as _, RecordOutcome, SinkRecord};
 use sluice_wire::OutRecord;
 
 use super::node::{Node, PATIENCE, Tenant, Topic, keys};
@@ -40,6 +41,35 @@ async fn partitions_with_backlogs_take_turns() {
         assert!(taken <= 30_000, "of {taken} records none is from another partition than {seen:?}");
         node.settle(Settle::Acknowledge, &keys(&records)).await;
     }
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_that_inflate_come_one_share_after_the_other() {
+    const RECORDS: usize = 141;
+    let tenant = Tenant::new().await;
+    let topic = tenant.topic("orders", 1).await;
+    tenant.group(&["orders"], |group| group.key_ordered = false);
+    // Kafka holds some KiB of each; all of them together fit one read, and inflate beyond what one may.
+    let value = bytes::Bytes::from(vec![0; (1 << 20) - 100]);
+    let sink = tenant.sink();
+    for _ in 0..RECORDS / 3 {
+        let timestamp_ms = sluice_devstack::now_ms();
+        let record =
+            || SinkRecord { partition: 0, key: None, value: Some(value.clone()), headers: Vec::new(), timestamp_ms };
+        let batch = Batch { records: vec![record(), record(), record()], on_resolved: None };
+        let outcomes = sink.submit(&topic.physical(), batch, Instant::now() + PATIENCE).await;
+        assert!(outcomes.iter().all(|outcome| matches!(outcome, RecordOutcome::Persisted { .. })), "{outcomes:?}");
+    }
+    let node = tenant.node("a").await.alone();
+    let mut offsets = Vec::new();
+    while offsets.len() < RECORDS {
+        let taken = node.take(10, Duration::from_secs(5)).await.expect("an answer");
+        assert!(!taken.records.is_empty(), "{:?} after {} records", taken.state, offsets.len());
+        offsets.extend(taken.records.iter().map(|leased| leased.key.offset));
+        node.ack(&taken.records).await;
+    }
+    assert_eq!(offsets, (0..RECORDS as i64).collect::<Vec<_>>());
     node.stop().await;
 }
 

@@ -138,19 +138,13 @@ impl Tenant {
         let wire = self.kafka.client(GATEWAY).expect("client");
         let tasks = TaskSet::new("test", CancellationToken::new());
         let metrics = Metrics::new();
-        let mut config = SinkConfig::new(&self.kafka.bootstrap);
-        config.sasl = Some(Sasl {
-            ca_pem: std::fs::read_to_string(&self.kafka.ca_file).expect("CA"),
-            username: GATEWAY.into(),
-            password: self.kafka.password(GATEWAY).expect("password").to_owned().into(),
-        });
         let view = Arc::new(View::default());
         let owners = MemberOwners::new(Arc::clone(&gateway_id), Arc::clone(&boot_id));
         let parts = DispatchParts {
             gateway_id: Arc::clone(&gateway_id),
             boot_id: Arc::clone(&boot_id),
             reader: Reader::new(wire.clone()),
-            sink: Arc::new(KafkaSink::start(config, SinkMetrics::default()).expect("sink")),
+            sink: self.sink(),
             meter: Meter::start(format!("{id}/{boot_id}"), wire.clone(), &tasks, &metrics),
             view: Arc::clone(&view),
             owners: Arc::clone(&owners),
@@ -163,6 +157,17 @@ impl Tenant {
             Node { id: gateway_id, boot_id, dispatchers, owners, view, metrics, tenant: self.uid, group: self.group };
         node.follow(self);
         node
+    }
+
+    /// As gateways append: compressed.
+    pub(crate) fn sink(&self) -> Arc<KafkaSink> {
+        let mut config = SinkConfig::new(&self.kafka.bootstrap);
+        config.sasl = Some(Sasl {
+            ca_pem: std::fs::read_to_string(&self.kafka.ca_file).expect("CA"),
+            username: GATEWAY.into(),
+            password: self.kafka.password(GATEWAY).expect("password").to_owned().into(),
+        });
+        Arc::new(KafkaSink::start(config, SinkMetrics::default()).expect("sink"))
     }
 
     /// Everything of the redrive and dead-letter headers and the value.
