@@ -11,9 +11,11 @@ mod http_calls;
 mod json;
 mod listing;
 mod produce;
-mod records;
+pub(crate) mod records;
+mod second_path;
 
 pub(crate) use http_calls::{JSON, PROTOBUF, accepts_protobuf, respond};
+pub use second_path::WirePath;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,6 +42,8 @@ const MARGIN: Duration = Duration::from_millis(100);
 const READY_WITHIN: Duration = Duration::from_millis(1_500);
 const READY_PAUSE: Duration = Duration::from_millis(20);
 /// Kept of the time to shut down for the last usage window.
+/// The component that says whether the producers are of use; the gateway is ready only if they are.
+const PRODUCERS: &str = "producers";
 const LAST_WINDOW: Duration = Duration::from_secs(2);
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
 
@@ -65,8 +69,11 @@ impl Data {
         });
         let metrics = SinkMetrics::default();
         parts.metrics.register("produce", |registry| metrics.register(registry));
-        let sink: Arc<dyn ProduceSink> = Arc::new(KafkaSink::start(config, metrics)?);
+        let sink: Arc<dyn ProduceSink> =
+            Arc::new(KafkaSink::start(config, metrics, Arc::new(WirePath::new(parts.wire.clone())))?);
         let source = format!("{}/{}", parts.gateway_id, parts.boot_id);
+        // Such a gateway is of no use for producing although others are.
+        parts.health.require(PRODUCERS);
         let meter = Meter::start(source, parts.wire.clone(), &parts.tasks, &parts.metrics);
         let watch = watch_health(Arc::clone(&sink), parts.health, parts.tasks.shutdown());
         parts.tasks.spawn("produce-health", watch);
@@ -87,6 +94,11 @@ async fn watch_health(sink: Arc<dyn ProduceSink>, health: Health, shutdown: toki
             true => ComponentStatus::ok("brokers answer"),
             false => ComponentStatus::failing("no broker answers; records wait until their callers' deadlines"),
         };
+        let status = match sink.is_useless() {
+            false => ComponentStatus::ok("none is without progress while the cluster serves"),
+            true => ComponentStatus::failing("one makes no progress although the cluster serves; it is being replaced"),
+        };
+        health.set_component(PRODUCERS, status);
         health.set_component("produce", status);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rdkafka_sys::rd_kafka_resp_err_t as Code;
 
 use crate::native::{Events, Native, NativeTopic};
@@ -19,14 +19,18 @@ const LAST_REPORTS_WITHIN: Duration = Duration::from_secs(2);
 /// A producer.
 pub(crate) struct Instance {
     native: Arc<Native>,
+    bootstrap: String,
     topics: RwLock<HashMap<Arc<str>, Arc<NativeTopic>>>,
     state: Arc<State>,
 }
 
 #[derive(Default)]
 struct State {
+    /// Failed for good, or given up.
     fatal: AtomicBool,
     stopped: AtomicBool,
+    /// Since when no broker answers its probes.
+    silent_since: Mutex<Option<Instant>>,
 }
 
 impl Instance {
@@ -34,7 +38,12 @@ impl Instance {
         let state = Arc::new(State::default());
         let watch = Watch { shared: Arc::downgrade(shared), state: Arc::clone(&state) };
         let native = Native::new(&shared.config.properties(), Arc::new(watch)).map_err(SinkError::Configuration)?;
-        let this = Self { native: Arc::clone(&native), topics: RwLock::default(), state: Arc::clone(&state) };
+        let this = Self {
+            native: Arc::clone(&native),
+            bootstrap: shared.config.bootstrap.join(","),
+            topics: RwLock::default(),
+            state: Arc::clone(&state),
+        };
         std::thread::Builder::new()
             .name("kafka-poll".into())
             .spawn(move || poll(&native, &state))
@@ -64,7 +73,25 @@ impl Instance {
     pub(crate) fn probe(&self, wait: Duration) -> bool {
         // With a topic the question is a small one, however many topics this producer knows.
         let topic = self.topics.read().values().next().cloned();
-        self.native.probe(topic.as_deref(), wait)
+        let answered = self.native.probe(topic.as_deref(), wait);
+        let mut silent_since = self.state.silent_since.lock();
+        *silent_since = if answered { None } else { silent_since.or_else(|| Some(Instant::now())) };
+        answered
+    }
+
+    /// Whether no broker has answered its probes for so long.
+    pub(crate) fn is_silent_for(&self, time: Duration) -> bool {
+        self.state.silent_since.lock().is_some_and(|since| since.elapsed() >= time)
+    }
+
+    /// Tells it the brokers to start from once more.
+    pub(crate) fn remind(&self) {
+        self.native.add_brokers(&self.bootstrap);
+    }
+
+    /// It shall be replaced.
+    pub(crate) fn give_up(&self) {
+        self.state.fatal.store(true, Ordering::SeqCst);
     }
 
     #[cfg(test)]

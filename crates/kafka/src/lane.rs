@@ -31,6 +31,8 @@ pub(crate) struct Lane {
     producer: usize,
     /// Bytes handed over and not reported.
     handed_bytes: AtomicU64,
+    /// When the last of them was written, or when they were handed over if none was; in the sink's milliseconds.
+    progress_ms: AtomicU64,
     waiting: AtomicUsize,
     queue: Mutex<Queue>,
 }
@@ -70,6 +72,7 @@ impl Lane {
             partition,
             producer,
             handed_bytes: AtomicU64::new(0),
+            progress_ms: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             queue: Mutex::default(),
         }
@@ -98,7 +101,7 @@ impl Lane {
     pub(crate) fn reported(self: &Arc<Self>, bytes: u64, outcome: RecordOutcome) {
         let before = self.handed_bytes.fetch_sub(bytes, Ordering::SeqCst);
         match outcome {
-            RecordOutcome::Persisted { .. } => self.shared.progressed(),
+            RecordOutcome::Persisted { .. } => self.progress_ms.store(self.shared.progressed(), Ordering::Relaxed),
             RecordOutcome::NotPersisted(failure) | RecordOutcome::PossiblyPersisted(failure) => {
                 self.shared.reported_failure();
                 if failure == Failure::UnknownTopic {
@@ -122,6 +125,12 @@ impl Lane {
             queue.withdrawn = 0;
             self.waiting.store(queue.chunks.len(), Ordering::SeqCst);
         }
+    }
+
+    /// Whether something has been on its way by this producer for so long without one success.
+    pub(crate) fn is_stuck(&self, producer: usize, after_ms: u64) -> bool {
+        let idle = || self.shared.now_ms().saturating_sub(self.progress_ms.load(Ordering::Relaxed));
+        self.producer == producer && self.handed_bytes.load(Ordering::SeqCst) > 0 && idle() >= after_ms
     }
 
     /// Refuses everything that waits here.
@@ -195,7 +204,9 @@ impl Lane {
     fn produce(&self, chunk: &Chunk, index: usize, topic: &NativeTopic) -> bool {
         let bytes = chunk.batch.records[index].held_bytes();
         // Before the record goes: its report may come at once.
-        self.handed_bytes.fetch_add(bytes, Ordering::SeqCst);
+        if self.handed_bytes.fetch_add(bytes, Ordering::SeqCst) == 0 {
+            self.progress_ms.store(self.shared.now_ms(), Ordering::Relaxed);
+        }
         self.shared.handing_over();
         let Err(code) = topic.produce(&chunk.batch, index) else { return true };
         self.handed_bytes.fetch_sub(bytes, Ordering::SeqCst);

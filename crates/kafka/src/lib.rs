@@ -8,6 +8,7 @@
 //! - records wait in *our* queue, not in librdkafka's, while their partition makes no progress or no broker answers, so that
 //!   they can be withdrawn when their caller's deadline comes (see `lane`);
 //! - per partition, records enter the log in the order of submission (those that enter at all);
+//! - a producer that failed, or makes no progress although the cluster serves, is replaced (see `watch`);
 //! - everything held is bounded in bytes, by cluster and by partition.
 
 mod batch;
@@ -20,9 +21,11 @@ mod native;
 mod outcome;
 mod shared;
 mod sink;
+mod watch;
 
 pub use batch::{Batch, OnResolved, SinkRecord};
 pub use config::{Compression, Sasl, SinkConfig, SinkLimits};
 pub use metrics::SinkMetrics;
 pub use outcome::{Failure, RecordOutcome};
 pub use sink::{Appended, KafkaSink, ProduceSink, SinkError};
+pub use watch::SecondPath;

@@ -51,7 +51,11 @@ impl SinkMetrics {
     pub fn register(&self, registry: &mut Registry) {
         registry.register("held_bytes", "Bytes of records not yet decided", self.held_bytes.clone());
         registry.register("open", "1 while brokers answer and records are handed over", self.open.clone());
-        registry.register("rebuilds", "Producers replaced after a fatal error", self.rebuilds.clone());
+        registry.register(
+            "rebuilds",
+            "Producers replaced: failed for good, or without progress although the cluster serves",
+            self.rebuilds.clone(),
+        );
         registry.register("records", "Records decided", self.records.clone());
         registry.register("batch_seconds", "From submission to the answer", self.batch_seconds.clone());
     }

@@ -155,6 +155,13 @@ impl Native {
         unsafe { sys::rd_kafka_purge(self.ptr(), flags) };
     }
 
+    /// Tells it brokers, `host:port` with commas between. Those that it knows stay as they are.
+    pub(crate) fn add_brokers(&self, brokers: &str) {
+        let Ok(brokers) = CString::new(brokers) else { return };
+        // SAFETY: the client lives as long as `self`; the list is a C string, copied during the call.
+        unsafe { sys::rd_kafka_brokers_add(self.ptr(), brokers.as_ptr()) };
+    }
+
     /// What a fatal idempotence error does.
     #[cfg(test)]
     pub(crate) fn fail(&self) {

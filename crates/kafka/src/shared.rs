@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -29,6 +29,8 @@ pub(crate) struct Shared {
     /// All brokers went down: look now.
     pub(crate) suspect: AtomicBool,
     pub(crate) closing: AtomicBool,
+    /// See `watch`.
+    useless: AtomicBool,
     /// Records handed over and not reported.
     outstanding: AtomicU64,
     progress_ms: AtomicU64,
@@ -48,6 +50,7 @@ impl Shared {
             open: AtomicBool::new(false),
             suspect: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            useless: AtomicBool::new(false),
             outstanding: AtomicU64::new(0),
             progress_ms: AtomicU64::new(0),
             held: AtomicU64::new(0),
@@ -157,9 +160,10 @@ impl Shared {
         }
     }
 
-    pub(crate) fn progressed(&self) {
-        self.alive();
+    /// A record was written; when.
+    pub(crate) fn progressed(&self) -> u64 {
         self.outstanding.fetch_sub(1, Ordering::Relaxed);
+        self.alive()
     }
 
     /// A failure is no sign of a living broker.
@@ -168,8 +172,29 @@ impl Shared {
     }
 
     /// A broker answered something else.
-    pub(crate) fn alive(&self) {
-        self.progress_ms.store(self.now_ms(), Ordering::Relaxed);
+    pub(crate) fn alive(&self) -> u64 {
+        let now_ms = self.now_ms();
+        self.progress_ms.store(now_ms, Ordering::Relaxed);
+        now_ms
+    }
+
+    /// A lane of this producer on which something has been on its way for so long without one success.
+    pub(crate) fn stuck_lane(&self, producer: usize, after: Duration) -> Option<Arc<Lane>> {
+        if self.outstanding.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+        let lanes = self.lanes.read();
+        lanes.values().flatten().find(|lane| lane.is_stuck(producer, after_ms)).cloned()
+    }
+
+    /// A producer is of no use although the cluster serves.
+    pub(crate) fn is_useless(&self) -> bool {
+        self.useless.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_useless(&self, useless: bool) {
+        self.useless.store(useless, Ordering::SeqCst);
     }
 
     /// Something has been outstanding for too long without any report.

@@ -1,5 +1,6 @@
 //! The boundary: [`ProduceSink`], and [`KafkaSink`], which keeps it.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
@@ -16,6 +17,7 @@ use crate::instance::Instance;
 use crate::metrics::SinkMetrics;
 use crate::outcome::{Failure, RecordOutcome};
 use crate::shared::Shared;
+use crate::watch::{SecondPath, watch};
 
 /// Jobs that may wait for the control thread.
 const JOBS_MAX: usize = 16_384;
@@ -44,6 +46,9 @@ pub trait ProduceSink: Send + Sync + 'static {
     /// Whether brokers answer.
     fn is_available(&self) -> bool;
 
+    /// Whether a producer is of no use although the cluster serves, and being replaced.
+    fn is_useless(&self) -> bool;
+
     /// Waits until everything submitted is decided. False: not so by `deadline`.
     fn flush(&self, deadline: Instant) -> BoxFuture<'static, bool>;
 }
@@ -62,11 +67,14 @@ pub enum SinkError {
 /// A sink on shared librdkafka producers. Dropping it gives up what is outstanding; call [`ProduceSink::flush`] before.
 pub struct KafkaSink {
     shared: Arc<Shared>,
+    /// Its end is the watch thread's.
+    _watched: mpsc::Sender<Infallible>,
 }
 
 impl KafkaSink {
-    /// Starts producers and threads; does not wait for a broker.
-    pub fn start(config: SinkConfig, metrics: SinkMetrics) -> Result<Self, SinkError> {
+    /// Starts producers and threads; does not wait for a broker. The second path tells whether a producer without progress is
+    /// to blame.
+    pub fn start(config: SinkConfig, metrics: SinkMetrics, second: Arc<dyn SecondPath>) -> Result<Self, SinkError> {
         let (jobs, queue) = mpsc::sync_channel(JOBS_MAX);
         let producers = config.producers.max(1);
         let shared = Arc::new(Shared::new(config, metrics, jobs));
@@ -77,7 +85,12 @@ impl KafkaSink {
             .name("kafka-control".into())
             .spawn(move || control.run())
             .map_err(SinkError::Thread)?;
-        Ok(Self { shared })
+        let ((watched, ended), watched_shared) = (mpsc::channel(), Arc::clone(&shared));
+        std::thread::Builder::new()
+            .name("kafka-watch".into())
+            .spawn(move || watch(&watched_shared, &*second, &ended))
+            .map_err(SinkError::Thread)?;
+        Ok(Self { shared, _watched: watched })
     }
 
     fn enqueue(
@@ -171,6 +184,10 @@ impl ProduceSink for KafkaSink {
 
     fn is_available(&self) -> bool {
         self.shared.is_open()
+    }
+
+    fn is_useless(&self) -> bool {
+        self.shared.is_useless()
     }
 
     fn flush(&self, deadline: Instant) -> BoxFuture<'static, bool> {

@@ -13,7 +13,7 @@ use cluster::{Cluster, in_secs, keyed};
 
 async fn shared() -> Result<(Cluster, KafkaSink)> {
     let cluster = Cluster::of(sluice_devstack::shared().await?.kafka()?)?;
-    let sink = KafkaSink::start(cluster.sink_config(), SinkMetrics::default())?;
+    let sink = KafkaSink::start(cluster.sink_config(), SinkMetrics::default(), cluster.second_path())?;
     Ok((cluster, sink))
 }
 
@@ -138,7 +138,7 @@ async fn more_than_the_sink_may_hold_is_refused_at_once() -> Result<()> {
     let cluster = Cluster::of(sluice_devstack::shared().await?.kafka()?)?;
     let mut config = cluster.sink_config();
     config.limits.bytes_max = 100_000;
-    let sink = KafkaSink::start(config, SinkMetrics::default())?;
+    let sink = KafkaSink::start(config, SinkMetrics::default(), cluster.second_path())?;
     let topic = cluster.create_topic(1).await?;
     let batch = Batch { records: vec![keyed(0, "k", &"x".repeat(200_000))], on_resolved: None };
     let outcomes = sink.submit(&topic, batch, in_secs(5)).await;
@@ -170,7 +170,7 @@ async fn connects_and_ends() -> Result<()> {
     let cluster = Cluster::of(sluice_devstack::shared().await?.kafka()?)?;
     // Many, so that some are in the middle of something.
     let config = SinkConfig { producers: 16, ..cluster.sink_config() };
-    let _sink = KafkaSink::start(config, SinkMetrics::default())?;
+    let _sink = KafkaSink::start(config, SinkMetrics::default(), cluster.second_path())?;
     tokio::time::sleep(Duration::from_millis(after)).await;
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! What needs a hand inside: a producer that failed for good, and the end of a sink.
 
+use std::sync::atomic::AtomicBool;
+
 use bytes::Bytes;
 use sluice_devstack::ADMIN;
 use sluice_wire::NewTopic;
@@ -23,7 +25,8 @@ async fn sink_and_topic() -> (KafkaSink, String) {
         format!("sink-unit-{}-{:?}", std::process::id(), started).replace(|c: char| !c.is_ascii_alphanumeric(), "-");
     let topic = NewTopic { name: name.clone(), partitions: 4, replication: -1, configs: Default::default() };
     kafka.client(ADMIN).expect("client").create_topic(&topic, WITHIN).await.expect("topic");
-    let sink = KafkaSink::start(config, SinkMetrics::default()).expect("sink");
+    let sink = KafkaSink::start(config, SinkMetrics::default(), Arc::new(|_: Option<(&str, i32)>, _: Duration| true))
+        .expect("sink");
     assert!(sink.ensure_topic(&name, 4, started + WITHIN).await);
     (sink, name)
 }
@@ -51,6 +54,33 @@ async fn producers_that_failed_for_good_are_replaced() {
     }
     assert!(sink.shared.instances().iter().all(|instance| !instance.is_fatal()));
     assert!(sink.flush(Instant::now() + WITHIN).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_producer_that_no_broker_answers_is_replaced_only_while_the_cluster_serves() {
+    let serves = Arc::new(AtomicBool::new(false));
+    let path = Arc::clone(&serves);
+    let second = Arc::new(move |_: Option<(&str, i32)>, _: Duration| path.load(Ordering::SeqCst));
+    // Nobody listens there.
+    let sink = KafkaSink::start(SinkConfig::new(["127.0.0.1:1"]), SinkMetrics::default(), second).expect("sink");
+    let first = sink.shared.instance(0).expect("an instance");
+    let until = Instant::now() + WITHIN;
+    while !first.is_silent_for(Duration::from_secs(2)) {
+        assert!(Instant::now() < until, "never silent");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(!sink.is_useless() && !first.is_fatal(), "the cluster is away, too");
+    serves.store(true, Ordering::SeqCst);
+    let until = Instant::now() + WITHIN;
+    while !sink.is_useless() || Arc::ptr_eq(&first, &sink.shared.instance(0).expect("an instance")) {
+        assert!(Instant::now() < until, "not replaced");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    serves.store(false, Ordering::SeqCst);
+    while sink.is_useless() {
+        assert!(Instant::now() < until, "still blamed");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

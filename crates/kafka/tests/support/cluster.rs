@@ -1,14 +1,15 @@
 //! A real Kafka as the tests need it: topics with fresh names, and an independent reader.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use sluice_devstack::KafkaConnection;
-use sluice_kafka::{Sasl, SinkConfig, SinkRecord};
-use sluice_wire::{Client, FetchRequest, Isolation, NewTopic, Record, decode};
+use sluice_kafka::{Sasl, SecondPath, SinkConfig, SinkRecord};
+use sluice_wire::{Client, FetchRequest, Isolation, NewTopic, OffsetAt, Record, decode};
 
 const WITHIN: Duration = Duration::from_secs(10);
 const USER: &str = sluice_devstack::ADMIN;
@@ -45,6 +46,22 @@ impl Cluster {
             password: self.connection.password(USER).expect("the user exists").to_owned().into(),
         });
         config
+    }
+
+    /// The client of these tests as the second path.
+    pub(crate) fn second_path(&self) -> Arc<dyn SecondPath> {
+        let (client, runtime) = (self.client.clone(), tokio::runtime::Handle::current());
+        Arc::new(move |partition: Option<(&str, i32)>, within: Duration| {
+            runtime.block_on(async {
+                let (at, isolation) = (OffsetAt::Latest, Isolation::ReadUncommitted);
+                match partition {
+                    Some((topic, partition)) => {
+                        client.list_offset(topic, partition, at, isolation, within).await.is_ok()
+                    }
+                    None => client.metadata(&[], within).await.is_ok_and(|cluster| !cluster.brokers.is_empty()),
+                }
+            })
+        })
     }
 
     pub(crate) fn fresh_name(&self) -> String {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use sluice_devstack::{ADMIN, GATEWAY, KafkaConnection};
+use sluice_gateway::data::WirePath;
 use sluice_gateway::groups::dispatch::{DispatchParts, Dispatchers, Timing};
 use sluice_gateway::groups::model::{
     Dispatch as _, DispatchError, GroupCall, LeaseKey, Leased, ResolvedGroup, Settle, TakeWish, Taken,
@@ -167,7 +168,8 @@ impl Tenant {
             username: GATEWAY.into(),
             password: self.kafka.password(GATEWAY).expect("password").to_owned().into(),
         });
-        Arc::new(KafkaSink::start(config, SinkMetrics::default()).expect("sink"))
+        let wire = self.kafka.client(GATEWAY).expect("client");
+        Arc::new(KafkaSink::start(config, SinkMetrics::default(), Arc::new(WirePath::new(wire))).expect("sink"))
     }
 
     /// Everything of the redrive and dead-letter headers and the value.
