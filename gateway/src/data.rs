@@ -2,7 +2,7 @@
 //!
 //! One implementation serves gRPC and HTTP. A handler resolves the topic first (through [`DataCall::topic`], the only way to a
 //! physical name), then checks every field, then takes the tenant's limits, and only then speaks to Kafka; a refused call has
-//! written nothing. It stops waiting 100 ms before the caller does, so that the answer arrives in time.
+//! written nothing. It stops waiting a little before the answer must leave (`answer_by`), and says what it knows.
 
 pub(crate) mod encode;
 pub(crate) mod failure;
@@ -33,18 +33,17 @@ use sluice_types::error::Error;
 use sluice_types::physical::TopicName;
 use sluice_wire::{Client, Reader};
 
+use crate::layers::deadline::{MARGIN, kept};
 use crate::metering::Meter;
 use crate::ports::{Body, BoxFuture, DataCall, DataParts, DataPath, DataTools, HttpCall, TopicReadiness};
 
-/// We stop waiting so long before the caller does.
-const MARGIN: Duration = Duration::from_millis(100);
 /// Bound of one look whether a topic can be served.
 const READY_WITHIN: Duration = Duration::from_millis(1_500);
 const READY_PAUSE: Duration = Duration::from_millis(20);
 /// Kept of the time to shut down for the last usage window.
+const LAST_WINDOW: Duration = Duration::from_secs(2);
 /// The component that says whether the producers are of use; the gateway is ready only if they are.
 const PRODUCERS: &str = "producers";
-const LAST_WINDOW: Duration = Duration::from_secs(2);
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
 
 /// The data path of a gateway.
@@ -72,9 +71,9 @@ impl Data {
         let sink: Arc<dyn ProduceSink> =
             Arc::new(KafkaSink::start(config, metrics, Arc::new(WirePath::new(parts.wire.clone())))?);
         let source = format!("{}/{}", parts.gateway_id, parts.boot_id);
+        let meter = Meter::start(source, parts.wire.clone(), &parts.tasks, &parts.metrics);
         // Such a gateway is of no use for producing although others are.
         parts.health.require(PRODUCERS);
-        let meter = Meter::start(source, parts.wire.clone(), &parts.tasks, &parts.metrics);
         let watch = watch_health(Arc::clone(&sink), parts.health, parts.tasks.shutdown());
         parts.tasks.spawn("produce-health", watch);
         Ok(Arc::new(Self {
@@ -94,24 +93,31 @@ async fn watch_health(sink: Arc<dyn ProduceSink>, health: Health, shutdown: toki
             true => ComponentStatus::ok("brokers answer"),
             false => ComponentStatus::failing("no broker answers; records wait until their callers' deadlines"),
         };
+        health.set_component("produce", status);
         let status = match sink.is_useless() {
             false => ComponentStatus::ok("none is without progress while the cluster serves"),
             true => ComponentStatus::failing("one makes no progress although the cluster serves; it is being replaced"),
         };
         health.set_component(PRODUCERS, status);
-        health.set_component("produce", status);
     }
 }
 
-/// When a call must be answered.
+/// Until when a handler may wait for others and still say itself what became of it.
 pub(crate) fn answer_by(call: &DataCall) -> Instant {
     let deadline = call.context.deadline;
-    deadline.checked_sub(MARGIN).unwrap_or(deadline)
+    deadline - kept(time_left(deadline), MARGIN)
 }
 
 /// Time left until then.
 pub(crate) fn time_left(until: Instant) -> Duration {
     until.saturating_duration_since(Instant::now())
+}
+
+impl Data {
+    /// See [`failure::in_time`].
+    fn in_time(&self, error: Error, until: Instant) -> Error {
+        failure::in_time(error, until, self.sink.is_available())
+    }
 }
 
 /// Runs a handler for gRPC.

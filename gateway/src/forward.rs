@@ -27,11 +27,10 @@ use sluice_types::{ErrorKind, GroupId, KeyUid, NamespaceId, OpContext, Reason};
 
 use crate::auth::{KeySource, LookupFailure};
 use crate::groups::door::MakeGroups;
+use crate::layers::deadline::{MARGIN, kept};
 use crate::layers::identify::REVISION;
 use crate::ports::BoxFuture;
 
-/// What is kept of the caller's time for the way back.
-const MARGIN: Duration = Duration::from_millis(50);
 /// Less is not worth a call.
 const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 
@@ -86,7 +85,8 @@ impl ForwardContext for ToService {
         if let Some(traceparent) = &context.traceparent {
             put("traceparent", traceparent)?;
         }
-        let timeout = context.remaining().saturating_sub(MARGIN).max(TIMEOUT_MIN);
+        let left = context.remaining();
+        let timeout = (left - kept(left, MARGIN)).max(TIMEOUT_MIN);
         Ok(Prepared { service: self.channel.clone(), metadata, timeout })
     }
 

@@ -154,7 +154,7 @@ impl DataCall {
         match self.view.topic_lookup(&self.context.tenant, &namespace, &topic) {
             TopicLookup::Active(topic) => Ok(topic),
             TopicLookup::Pending => Err(Error::unavailable(
-                Reason::ResourceState,
+                Reason::ResourcePending,
                 format!("{name} is being created; wait for its operation, or try again"),
             )
             .with_retry_after(std::time::Duration::from_millis(500))),

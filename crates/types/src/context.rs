@@ -63,7 +63,7 @@ pub struct OpContext {
     pub tenant: TenantScope,
     /// Who calls.
     pub principal: Arc<Principal>,
-    /// When the caller stops waiting.
+    /// When the answer leaves at the latest, to be there while the caller waits.
     pub deadline: Instant,
     /// `x-request-id`.
     pub request_id: Arc<str>,

@@ -157,6 +157,8 @@ reasons! {
     ResourceNotEmpty = "RESOURCE_NOT_EMPTY",
     /// The resource is not in a state that allows this.
     ResourceState = "RESOURCE_STATE",
+    /// The resource is being made.
+    ResourcePending = "RESOURCE_PENDING",
     /// A rate limit.
     RateLimited = "RATE_LIMITED",
     /// Too many failed authentications from this address.

@@ -1,6 +1,6 @@
 //! What failed in Kafka, as callers meet it. Physical names and brokers stay in the cause, which only our log sees.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sluice_kafka::Failure;
 use sluice_proto::Any;
@@ -21,6 +21,20 @@ pub(crate) fn cluster_unavailable(source: impl Into<sluice_types::error::Source>
     Error::unavailable(Reason::ClusterUnavailable, "the streaming cluster does not answer at the moment; try again")
         .with_source(source)
         .with_retry_after(RETRY_AFTER)
+}
+
+/// Whose fault a failure was that came when the caller's own time was over: nobody's, unless the cluster is known not to answer.
+pub(crate) fn in_time(error: Error, until: Instant, cluster_answers: bool) -> Error {
+    let is_over = error.reason == Reason::ClusterUnavailable && Instant::now() >= until;
+    if !is_over || !cluster_answers {
+        return error;
+    }
+    let late = Error::new(
+        ErrorKind::DeadlineExceeded,
+        Reason::DeadlineExceeded,
+        "the call's time was over before the streaming cluster answered; give the call more time, or try again",
+    );
+    Error { source: error.source, ..late }
 }
 
 /// A failed read. `name` is the tenant's name of the topic.
@@ -55,7 +69,12 @@ pub(crate) fn log(error: &Error) {
 /// Why a record was certainly not stored.
 pub(crate) fn not_persisted(failure: Failure, name: &str) -> Error {
     match failure {
-        Failure::Deadline | Failure::Unavailable => Error::unavailable(
+        Failure::Deadline => Error::new(
+            ErrorKind::DeadlineExceeded,
+            Reason::NotSent,
+            "the call's time was over before the record was sent; it was not stored; send it again, with more time",
+        ),
+        Failure::Unavailable => Error::unavailable(
             Reason::NotSent,
             "the streaming cluster did not take the record in time; it was not stored; send it again",
         ),

@@ -58,7 +58,10 @@ impl Data {
         let wish = check(&request, &topic)?;
         call.limiter.check_egress()?;
         let until = answer_by(call);
-        let fetch = Fetch { data: self, call, topic: &topic, wish: &wish, until };
+        let fetch = async {
+            let fetch = Fetch { data: self, call, topic: &topic, wish: &wish, until };
+            fetch.run().await.map_err(|error| self.in_time(error, until))
+        };
         // What waits is given up when its caller may not go on; what came is given to who still may have it.
         let still = |call: &DataCall| match call.topic("topic", &request.topic)?.topic_uid == topic.topic_uid {
             true => Ok(()),
@@ -67,11 +70,11 @@ impl Data {
         };
         let (answer, bytes) = match wish.wait.is_zero() {
             true => {
-                let fetched = fetch.run().await?;
+                let fetched = fetch.await?;
                 call.holds(still)?;
                 fetched
             }
-            false => call.while_holds(still, fetch.run()).await?,
+            false => call.while_holds(still, fetch).await?,
         };
         let records = answer.records.len() as u64;
         call.limiter.charge_egress(bytes);

@@ -73,7 +73,7 @@ impl Data {
         let mut offsets = Vec::with_capacity(partitions.len());
         for partition in partitions {
             let listed = found.remove(&partition).unwrap_or(Err(sluice_wire::Error::DeadlineExceeded));
-            let listed = listed.map_err(|error| failure::reading(error, &topic.name))?;
+            let listed = listed.map_err(|error| self.in_time(failure::reading(error, &topic.name), answer_by(call)))?;
             offsets.push(PartitionOffset { partition, offset: listed.offset.unwrap_or(0) });
         }
         Ok(ListOffsetsResponse { offsets })
@@ -87,15 +87,15 @@ impl Data {
         at: OffsetAt,
         isolation: Isolation,
     ) -> Result<Listed, Error> {
-        let timeout = time_left(answer_by(call));
-        let listed = self.wire.list_offsets(topic.physical.as_str(), partitions, at, isolation, timeout).await;
-        let listed = listed.map_err(|error| failure::reading(error, &topic.name))?;
+        let until = answer_by(call);
+        let listed = self.wire.list_offsets(topic.physical.as_str(), partitions, at, isolation, time_left(until)).await;
+        let failed = |error| self.in_time(failure::reading(error, &topic.name), until);
+        let listed = listed.map_err(failed)?;
         // One partition without leader is that partition's matter; none that answers is the cluster's.
         if listed.values().any(Result::is_ok) {
             return Ok(listed);
         }
-        let error = listed.into_values().find_map(Result::err).unwrap_or(sluice_wire::Error::DeadlineExceeded);
-        Err(failure::reading(error, &topic.name))
+        Err(failed(listed.into_values().find_map(Result::err).unwrap_or(sluice_wire::Error::DeadlineExceeded)))
     }
 }
 

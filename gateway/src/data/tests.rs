@@ -1,5 +1,6 @@
 //! The data path on a real Kafka: a tenant with a topic, to publish to and read from.
 
+mod deadlines;
 mod frozen;
 mod metering;
 mod over_http;

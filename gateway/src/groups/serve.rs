@@ -24,6 +24,7 @@ use sluice_types::{ErrorKind, OpContext, Reason, Revision};
 
 use crate::groups::model::{AttachWish, Dispatch, DispatchError, GroupCall, TakeWish};
 use crate::groups::remote::messages::{Malformed, leased_to_wire, outcomes_to_wire, settlement_from_wire};
+use crate::layers::deadline::kept;
 use crate::view::View;
 use crate::view::applied::Applied;
 
@@ -80,7 +81,7 @@ impl Served {
             group: resolved.ok_or_else(|| Error::not_found(&group.group_uid))?,
             account: caller.principal.account_id.as_str().into(),
             door: group.gateway_id.into(),
-            deadline: caller.deadline.checked_sub(MARGIN).unwrap_or(caller.deadline),
+            deadline: caller.deadline - kept(caller.remaining(), MARGIN),
         })
     }
 

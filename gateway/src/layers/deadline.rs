@@ -1,9 +1,10 @@
 //! Layer 6: when the caller stops waiting.
 //!
 //! From `grpc-timeout`, or `x-request-timeout-ms` over HTTP; 30 s if none is sent, never more than 60 s. Everything below
-//! waits within it. Handlers stop 100 ms earlier and say what they know; whatever is still running [`MARGIN`] before the
-//! deadline is dropped and answered DEADLINE_EXCEEDED, so that an answer arrives while the caller still waits for it. Of an
-//! answer that is a stream only the beginning is bounded: the layer has done its work when the answer's head leaves.
+//! waits within it. Whatever is still running [`MARGIN`] before the caller stops waiting is dropped and answered
+//! DEADLINE_EXCEEDED, so that an answer arrives while the caller still waits for it. Handlers stop a little earlier (see
+//! [`kept`]) and say what they know. A short timeout keeps a share of itself for the way back, so that some of it is left for the
+//! work. Of an answer that is a stream only the beginning is bounded: the layer has done its work when the answer's head leaves.
 
 use std::time::{Duration, Instant};
 
@@ -28,15 +29,21 @@ pub const MARGIN: Duration = Duration::from_millis(50);
 /// The layer.
 pub struct Deadlines;
 
-/// When the caller stops waiting; in the request's extensions.
+/// When the answer leaves at the latest; in the request's extensions.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadline(pub Instant);
 
 impl Deadline {
     /// How long a layer may wait and still say itself what it waited for.
     pub fn patience(&self) -> Duration {
-        self.0.saturating_duration_since(Instant::now()).saturating_sub(2 * MARGIN)
+        let left = self.0.saturating_duration_since(Instant::now());
+        left - kept(left, MARGIN)
     }
+}
+
+/// What is kept of the time that is left, to say in time what became of the work: so much, or a fifth if little is left.
+pub(crate) fn kept(left: Duration, most: Duration) -> Duration {
+    most.min(left / 5)
 }
 
 impl Middleware for Deadlines {
@@ -45,9 +52,9 @@ impl Middleware for Deadlines {
     async fn handle<S: Inner>(&self, mut request: Request, next: Next<'_, S>) -> Answer {
         let call = call_of(&request)?;
         let timeout = timeout(call.protocol, request.headers())?.unwrap_or(DEFAULT).min(MAX);
-        let deadline = call.started + timeout;
+        let deadline = answer_by(call.started, timeout);
         request.extensions_mut().insert(Deadline(deadline));
-        match tokio::time::timeout_at(answer_by(call.started, timeout).into(), next.run(request)).await {
+        match tokio::time::timeout_at(deadline.into(), next.run(request)).await {
             Ok(answer) => answer,
             Err(_) => Err(Error::new(
                 ErrorKind::DeadlineExceeded,
@@ -58,7 +65,7 @@ impl Middleware for Deadlines {
     }
 }
 
-/// When this layer answers in the place of those below.
+/// When the answer leaves: this layer's own, if there is no other.
 fn answer_by(started: Instant, timeout: Duration) -> Instant {
     started + (timeout - MARGIN.min(timeout / 10))
 }
@@ -105,6 +112,15 @@ mod tests {
         let started = Instant::now();
         assert_eq!(answer_by(started, Duration::from_millis(700)), started + Duration::from_millis(650));
         assert_eq!(answer_by(started, Duration::from_millis(10)), started + Duration::from_millis(9));
+    }
+
+    #[test]
+    fn a_short_deadline_leaves_most_of_itself_for_the_work() {
+        assert_eq!(kept(Duration::from_secs(30), MARGIN), MARGIN);
+        assert_eq!(kept(Duration::from_millis(45), MARGIN), Duration::from_millis(9));
+        assert_eq!(kept(Duration::ZERO, MARGIN), Duration::ZERO);
+        let patience = Deadline(Instant::now() + Duration::from_millis(50)).patience();
+        assert!(patience > Duration::from_millis(20), "{patience:?}");
     }
 
     #[test]

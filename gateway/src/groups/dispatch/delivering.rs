@@ -14,6 +14,7 @@ use crate::groups::dispatch::consumers::{Holder, Outstanding, Waiting};
 use crate::groups::dispatch::group::{Done, Group, Stage, too_many_consumers};
 use crate::groups::dispatch::part::Room;
 use crate::groups::model::{AttachEvent, Leased, TakeWish, Taken};
+use crate::layers::deadline::kept;
 
 /// Nothing is handed out if the group has not confirmed us for so long: below the shortest session, 6 s.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(5);
@@ -39,7 +40,7 @@ impl Group {
             return drop(reply.send(Err(too_many_consumers())));
         }
         self.consumers.pulled(&caller, now);
-        let in_time = deadline.checked_sub(MARGIN).unwrap_or(deadline);
+        let in_time = deadline - kept(deadline.saturating_duration_since(now), MARGIN);
         let patience = if matches!(self.stage, Stage::Running) { FIRST_LOOK } else { TAKING };
         let until = (now + wish.wait).min(in_time);
         let latest = until.max(now + patience).min(in_time);

@@ -13,6 +13,7 @@ use crate::groups::dispatch::group::{Group, Stage};
 use crate::groups::dispatch::part::{Part, PartKey};
 use crate::groups::model::{DispatchError, LeaseKey, Settle};
 use crate::groups::window::{Acked, Refused};
+use crate::layers::deadline::kept;
 
 /// Settlements that wait for commits.
 const PENDING_MAX: usize = 4_096;
@@ -217,7 +218,7 @@ impl Group {
             let outcomes = outcomes.into_iter().map(|outcome| unless_ok(outcome, SettleOutcome::Unavailable)).collect();
             return drop(reply.send(Ok(outcomes)));
         }
-        let until = deadline.checked_sub(MARGIN).unwrap_or(deadline);
+        let until = deadline - kept(deadline.saturating_duration_since(now), MARGIN);
         self.pending.push_back(Pending { needs, until, answer: Answer::Settled { leases, outcomes, reply } });
         self.commits.soon(now);
     }

@@ -17,7 +17,7 @@ use sluice_types::error::Error;
 use sluice_types::limits::{PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX};
 use sluice_types::{ErrorKind, Reason};
 
-use crate::data::answer_by;
+use crate::data::{answer_by, failure};
 use crate::groups::door::standing::CONSUME;
 use crate::groups::door::{Shared, fields};
 use crate::groups::model::ResolvedGroup;
@@ -47,7 +47,9 @@ impl Shared {
         let from = pages.read(&request.page_token)?;
         call.limiter.check_egress()?;
         let held = call.limiter.in_flight(PAGE_BYTES)?;
-        let mut letters = Letters::open(&self.tools, &group, &topic, from, answer_by(call)).await?;
+        let until = answer_by(call);
+        let late = |error| failure::in_time(error, until, self.tools.sink.is_available());
+        let mut letters = Letters::open(&self.tools, &group, &topic, from, until).await.map_err(late)?;
         let mut page = Vec::new();
         let mut bytes = 0;
         let mut of_partition = (0, 0, 0);
@@ -55,7 +57,7 @@ impl Shared {
             if page.len() >= most || bytes >= PAGE_BYTES {
                 break Some(letters.place());
             }
-            match letters.next().await? {
+            match letters.next().await.map_err(late)? {
                 Ready::Letter(letter) => {
                     let (shown, size) = letter.show(encoding);
                     bytes += size;

@@ -59,7 +59,7 @@ impl Shared {
             }
             if !matches!(tokio::time::timeout_at(until.into(), changes.changed()).await, Ok(Ok(()))) {
                 return Err(Error::unavailable(
-                    Reason::ResourceState,
+                    Reason::ResourcePending,
                     format!("{name} was just made and is not known here yet; try again"),
                 )
                 .with_retry_after(Duration::from_millis(500)));

@@ -70,7 +70,7 @@ impl Shared {
                 failure::log(&error);
                 Ok(RedriveDeadLettersResponse { redriven: redrive.redriven, remaining: true })
             }
-            Err(error) => Err(error),
+            Err(error) => Err(failure::in_time(error, until, self.tools.sink.is_available())),
         }
     }
 }
