@@ -98,14 +98,32 @@ impl TenantLimiter {
         self.ingress.refund(rate_of(self.limits().ingress_bytes_per_second), bytes);
     }
 
-    /// Whether a produce call of about `bytes` would be refused now; takes nothing. For refusing before a body is read.
-    pub fn check_ingress(&self, bytes: u64) -> Result<(), Error> {
-        check(&self.ingress, "ingress_bytes_per_second", self.limits().ingress_bytes_per_second, bytes, self.now())
+    /// Whether a produce call would be refused now however few bytes it has; takes nothing. For refusing before a body of
+    /// `length` is read. A body tells nothing of the logical bytes in it but that they are hardly more (JSON and base64 are
+    /// longer), so it decides only when to come back.
+    pub fn check_ingress(&self, length: u64) -> Result<(), Error> {
+        let rate = rate_of(self.limits().ingress_bytes_per_second);
+        match self.ingress.request(rate, 0, self.now()) {
+            Decision::Accepted { .. } => Ok(()),
+            Decision::Refused { retry_after } => {
+                let room = duration_for(length.min(rate.burst_units), rate);
+                Err(refused("ingress_bytes_per_second", rate, retry_after.saturating_add(room)))
+            }
+        }
     }
 
     /// Whether the tenant may read more now.
     pub fn check_egress(&self) -> Result<(), Error> {
-        check(&self.egress, "egress_bytes_per_second", self.limits().egress_bytes_per_second, 1, self.now())
+        let rate = rate_of(self.limits().egress_bytes_per_second);
+        let byte = duration_for(1, rate);
+        // A request of nothing takes nothing and tells what is left.
+        match self.egress.request(rate, 0, self.now()) {
+            Decision::Accepted { remaining } if remaining > 0 => Ok(()),
+            Decision::Accepted { .. } => Err(refused("egress_bytes_per_second", rate, byte)),
+            Decision::Refused { retry_after } => {
+                Err(refused("egress_bytes_per_second", rate, retry_after.saturating_add(byte)))
+            }
+        }
     }
 
     /// Books logical bytes that were handed out; later calls pay for them.
@@ -251,19 +269,6 @@ fn take_one(gcra: &Gcra, name: &'static str, rate: Rate, now: u64) -> (RateState
     }
 }
 
-fn check(gcra: &Gcra, name: &'static str, units_per_second: u64, units: u64, now: u64) -> Result<(), Error> {
-    let rate = rate_of(units_per_second);
-    // A request of nothing takes nothing and tells what is left.
-    let wanted = units.min(rate.burst_units);
-    match gcra.request(rate, 0, now) {
-        Decision::Accepted { remaining } if remaining >= wanted => Ok(()),
-        Decision::Accepted { remaining } => Err(refused(name, rate, duration_for(wanted - remaining, rate))),
-        Decision::Refused { retry_after } => {
-            Err(refused(name, rate, retry_after.saturating_add(duration_for(wanted, rate))))
-        }
-    }
-}
-
 fn duration_for(units: u64, rate: Rate) -> Duration {
     let nanos = (u128::from(units) * 1_000_000_000).div_ceil(u128::from(rate.units_per_second));
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
@@ -308,15 +313,19 @@ mod tests {
     }
 
     #[test]
-    fn an_early_check_takes_nothing_and_asks_for_no_more_than_the_burst() {
+    fn an_early_check_refuses_only_what_debt_refuses() {
         let limiter = limiter(1000, 1000);
+        limiter.take_ingress(200).expect("most of the burst");
         for _ in 0..10 {
-            limiter.check_ingress(100_000).expect("nothing is owed");
+            limiter.check_ingress(100_000).expect("what is left may do for a long body with little in it");
         }
-        limiter.take_ingress(250).expect("the burst");
-        assert!(limiter.check_ingress(100).is_err());
+        limiter.take_ingress(50).expect("the early checks took nothing");
         limiter.refund_ingress(250);
-        limiter.check_ingress(100).expect("given back");
+        limiter.take_ingress(1000).expect("larger than the burst: into debt");
+        let error = limiter.check_ingress(100).expect_err("in debt");
+        let wait = error.retry_after.expect("a time");
+        // Until the debt is within the burst, and as long again as the body may need.
+        assert!(wait > Duration::from_millis(800) && wait <= Duration::from_millis(850), "{wait:?}");
     }
 
     #[test]

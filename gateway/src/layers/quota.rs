@@ -1,6 +1,6 @@
 //! Layer 10: the tenant's limits, before the body is read.
 //!
-//! Takes one request, of the data or of the admin rate; refuses a produce call whose declared length the tenant's bytes-per-second could not take now (it takes
+//! Takes one request, of the data or of the admin rate; refuses a produce call while the tenant owes more bytes than its burst, whatever the call brings (it takes
 //! nothing: the exact bytes are taken by the handler, which knows them); and holds the body's bytes against the tenant's and
 //! the process's bytes in flight until the answer is there, as declared, or as they come where nothing is declared.
 
