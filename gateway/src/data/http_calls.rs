@@ -3,7 +3,8 @@
 //! Produce takes, by content type:
 //! - `application/json` (or none): the request message in JSON; JSON payloads keep their digits (see [`json`]);
 //! - `application/x-protobuf`: the request message; the answer comes so, too;
-//! - `application/x-www-form-urlencoded` and `multipart/…` are refused: they are what tools send unasked;
+//! - `application/x-www-form-urlencoded` and `multipart/…` are refused: they are what tools send unasked; so are formats of other
+//!   APIs and of many records in one body, and a batch in JSON that says that it is text or another JSON (see [`content`]);
 //! - anything else: one record whose value is the body as it is. Its key is `?key=`, its partition `?partition=`, its time
 //!   `?timestamp=` (RFC 3339), and each header `x-record-header-{name}` one of its headers. Header names arrive in lower case.
 //!
@@ -11,6 +12,8 @@
 //!
 //! Fetch is the request message as query parameters; beside the canonical forms it takes `offset=earliest`, `offset=latest`,
 //! `wait_ms=`, and enum values without their prefix (`encoding=JSON`). `accept: application/x-protobuf` gets the message.
+
+mod content;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -24,6 +27,7 @@ use sluice_proto::{Audience, RouteMatch, TranscodeError, decode_request, match_r
 use sluice_types::error::Error;
 use sluice_types::{ErrorKind, Reason};
 
+use crate::data::http_calls::content::Kind;
 use crate::data::{Data, json};
 use crate::ports::{Body, HttpCall};
 use crate::routes::query;
@@ -35,7 +39,7 @@ const RECORD_HEADER_PREFIX: &str = "x-record-header-";
 
 impl Data {
     pub(super) async fn produce_over_http(&self, call: HttpCall) -> Result<http::Response<Body>, Error> {
-        let kind = content_type(&call.parts.headers)?;
+        let kind = content::kind(&call.parts.headers)?;
         // Whether the caller may know the topic comes before what is wrong with its request.
         call.call.topic("topic", &call.topic)?;
         let protobuf = kind == Kind::Protobuf || accepts_protobuf(&call.parts.headers);
@@ -43,6 +47,10 @@ impl Data {
             Kind::Json => from_json(&call)?,
             Kind::Protobuf => from_protobuf(&call)?,
             Kind::Raw => raw(&call)?,
+            Kind::RawText => {
+                content::refuse_batch(&call.body)?;
+                raw(&call)?
+            }
         };
         let response = self.produce_records(&call.call, request).await?;
         let persisted = |result: &sluice_proto::stream::v1::RecordResult| result.outcome() == Outcome::Persisted;
@@ -61,33 +69,6 @@ impl Data {
             false => Ok(respond(StatusCode::OK, found.into_json()?, JSON)),
         }
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Json,
-    Protobuf,
-    Raw,
-}
-
-fn content_type(headers: &HeaderMap) -> Result<Kind, Error> {
-    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(Kind::Json) };
-    let text = value.to_str().map_err(|_| Error::invalid("content-type", "must be ASCII"))?;
-    let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    match essence.as_str() {
-        "" | JSON => Ok(Kind::Json),
-        PROTOBUF | "application/protobuf" => Ok(Kind::Protobuf),
-        "application/x-www-form-urlencoded" => Err(form(&essence)),
-        multipart if multipart.starts_with("multipart/") => Err(form(multipart)),
-        _ => Ok(Kind::Raw),
-    }
-}
-
-fn form(essence: &str) -> Error {
-    let what = format!(
-        "{essence} is a form; send {JSON} for a batch, or application/octet-stream or another type for one raw record"
-    );
-    Error::invalid("content-type", what)
 }
 
 /// Whether the answer shall be a message.
@@ -224,30 +205,6 @@ pub(crate) fn respond(status: StatusCode, body: Vec<u8>, kind: &'static str) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn headers(value: Option<&str>) -> HeaderMap {
-        let value = value.map(|value| (header::CONTENT_TYPE, value.parse().expect("header")));
-        value.into_iter().collect()
-    }
-
-    #[test]
-    fn the_content_type_decides_what_a_body_is() {
-        let kinds = [
-            (None, Kind::Json),
-            (Some("application/json; charset=utf-8"), Kind::Json),
-            (Some("Application/X-Protobuf"), Kind::Protobuf),
-            (Some("text/plain"), Kind::Raw),
-            (Some("application/octet-stream"), Kind::Raw),
-        ];
-        for (value, kind) in kinds {
-            assert_eq!(content_type(&headers(value)).expect("known"), kind, "{value:?}");
-        }
-        for form in ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x"] {
-            let error = content_type(&headers(Some(form))).expect_err(form);
-            assert_eq!(error.field.as_deref(), Some("content-type"));
-            assert!(error.message.contains(JSON), "{}", error.message);
-        }
-    }
 
     #[test]
     fn short_forms_mean_what_their_long_ones_mean() {

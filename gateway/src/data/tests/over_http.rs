@@ -45,6 +45,11 @@ async fn http_faults_name_their_field_and_write_nothing() {
         (r#"{"records":[{}],"topic":"namespaces/other/topics/x"}"#, "", "topic"),
         (r#"{"records":[{}]}"#, "?key=x", "key"),
     ];
+    for kind in ["application/vnd.kafka.json.v2+json", "application/vnd.api+json", "text/json", "text/plain"] {
+        let batch = world.request("POST", "", &[("content-type", kind)], r#"{"records":[{"value":{"a":1}}]}"#);
+        let error = world.data.http_produce(batch).await.expect_err(kind);
+        assert_eq!((error.kind, error.field.as_deref()), (ErrorKind::InvalidArgument, Some("content-type")), "{kind}");
+    }
     for (text, query, field) in cases {
         let error = world.data.http_produce(world.request("POST", query, &json, text)).await.expect_err(text);
         assert_eq!((error.kind, error.field.as_deref()), (ErrorKind::InvalidArgument, Some(field)), "{text}");
