@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use sluice_proto::stream::v1::record::{KeyKind, ValueKind};
 use sluice_proto::stream::v1::{Header, PayloadEncoding, Record, header};
-use sluice_proto::wkt::Timestamp;
+use sluice_proto::wkt::{Timestamp, Value};
 use sluice_types::record::{client_headers, logical_bytes};
 
 use crate::data::json;
@@ -107,6 +107,8 @@ fn decode(bytes: Bytes, encoding: PayloadEncoding) -> Payload {
         Ok(text) => Payload::Text(text.to_owned()),
         Err(_) => Payload::Bytes(bytes),
     }
+        // A field that is null in JSON is one that is absent, as a tombstone's is.
+        Ok(text) if text.trim_ascii() == "null" => Payload::Text(text.to_owned()),
 }
 
 fn answer_header(name: &[u8], value: Option<Bytes>, encoding: PayloadEncoding) -> Header {
@@ -146,9 +148,9 @@ impl Payload {
     }
 }
 
-/// As a value, if it is one in protobuf, too, and not much larger.
+/// As a value, if it is one in protobuf, too: no number that a double changes, and not much larger.
 fn as_value(text: &str) -> Option<sluice_proto::wkt::Value> {
-    let value: sluice_proto::wkt::Value = serde_json::from_str(text).ok()?;
+    let value: Value = json::survives_doubles(text).then(|| serde_json::from_str(text).ok()).flatten()?;
     (text.len() * JSON_GROWTH_MAX <= JSON_MESSAGE_BYTES_MAX || value.encoded_len() <= JSON_MESSAGE_BYTES_MAX)
         .then_some(value)
 }
@@ -170,7 +172,7 @@ impl Shown {
         payloads.chain(headers).sum::<usize>() + OVERHEAD_BYTES_MAX
     }
 
-    /// As a message. Its JSON has doubles for numbers: payloads with integers that no double holds come as text, as do those
+    /// As a message. Its JSON has doubles for numbers: payloads with a number that a double changes come as text, as do those
     /// that would be much larger as a message.
     pub(crate) fn into_message(self) -> Record {
         Record {
@@ -320,7 +322,12 @@ mod tests {
         let text = |text: &str| Some(ValueKind::ValueText(text.into()));
         assert!(matches!(kind(b"{\"a\":1}", PayloadEncoding::Json), Some(ValueKind::ValueJson(_))));
         assert_eq!(kind(b"not json", PayloadEncoding::Json), text("not json"));
-        assert_eq!(kind(b"9007199254740993", PayloadEncoding::Json), text("9007199254740993"));
+        for changed in
+            [&b"9007199254740993"[..], b"1e5", b"0.1000", b"{\"a\":[1234567890.123456789]}", b"007", b" null "]
+        {
+            let as_text = text(std::str::from_utf8(changed).expect("text"));
+            assert_eq!(kind(changed, PayloadEncoding::Json), as_text);
+        }
         assert_eq!(kind(b"\xff", PayloadEncoding::Json), Some(ValueKind::Value(Bytes::from_static(b"\xff"))));
         assert_eq!(kind(b"{\"a\":1}", PayloadEncoding::Text), text("{\"a\":1}"));
         assert_eq!(kind(b"x", PayloadEncoding::Unspecified), Some(ValueKind::Value(Bytes::from_static(b"x"))));
@@ -329,7 +336,8 @@ mod tests {
     #[test]
     fn json_comes_back_over_http_digit_for_digit() {
         let rest = FetchResponse { next_offset: 4, ..Default::default() };
-        let values: [&[u8]; 4] = [b"12345678901234567890", b"{\"a\":0.1000,\"b\":1E+2}", b"1e400", b"[\"\\ud800\"]"];
+        let values: [&[u8]; 5] =
+            [b"12345678901234567890", b"{\"a\":0.1000,\"b\":1E+2}", b"1e400", b"[\"\\ud800\"]", b"null"];
         let read = (0..).zip(values).map(|(offset, value)| read(offset, value)).collect();
         let encoded = encode(read, 0, PayloadEncoding::Json, ALL);
         let text = String::from_utf8(answer_json(encoded.records, &rest).expect("JSON")).expect("text");
@@ -353,3 +361,4 @@ mod tests {
         assert_eq!(cut(ALL), (3, None));
     }
 }
+        assert_eq!(answer["records"][4]["valueText"], "null", "a tombstone has no value at all");

@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 
 use sluice_proto::stream::v1::ProduceRecord;
 use sluice_proto::stream::v1::produce_record::{KeyKind, ValueKind};
+use sluice_proto::wkt::Value;
 use sluice_types::error::Error;
 
 /// Arrays and objects within each other. Parsers stop at 128, and an answer adds a few.
@@ -155,6 +156,44 @@ pub(super) fn check(text: &str) -> Result<(), String> {
             None => what.rsplit_once(" at line ").map_or(what.as_str(), |(what, _)| what).to_owned(),
         }
     })
+}
+
+/// Whether a message, which has doubles for numbers, gives every number of a JSON text back as it is written there.
+pub(super) fn survives_doubles(text: &str) -> bool {
+    let mut rest = text.as_bytes();
+    let is_number = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E');
+    while let Some(first) = rest.first() {
+        let length = match first {
+            b'"' => string_length(rest),
+            b'-' | b'0'..=b'9' => {
+                let length = rest.iter().position(|byte| !is_number(byte)).unwrap_or(rest.len());
+                if !is_double(&rest[..length]) {
+                    return false;
+                }
+                length
+            }
+            _ => 1,
+        };
+        rest = &rest[length..];
+    }
+    true
+}
+
+/// Of the string that a text begins with, with its quotes.
+fn string_length(text: &[u8]) -> usize {
+    let mut escaped = false;
+    let end = text.iter().skip(1).position(|byte| {
+        let ends = !escaped && *byte == b'"';
+        escaped = !escaped && *byte == b'\\';
+        ends
+    });
+    end.map_or(text.len(), |end| end + 2)
+}
+
+/// Whether a number is written as the double that is nearest to it.
+fn is_double(number: &[u8]) -> bool {
+    let value = serde_json::from_slice::<Value>(number).and_then(|value| serde_json::to_vec(&value));
+    value.is_ok_and(|written| written == number)
 }
 
 /// Without the white space between tokens.
@@ -306,6 +345,16 @@ mod tests {
         }
         assert!(check(&("[".repeat(100) + &"]".repeat(100))).is_ok());
         assert!(check("1 2").is_err() && check("").is_err());
+    }
+
+    #[test]
+    fn numbers_that_a_double_prints_otherwise_are_found() {
+        for kept in ["0", "-5", "0.1", "9007199254740992", r#"{"a":[0.5,"1.0 \" 1e5"],"b":-1}"#, "true"] {
+            assert!(survives_doubles(kept), "{kept}");
+        }
+        for lost in ["1e5", "1.0", "-0", "0.1000", "9007199254740993", "1234567890.123456789", r#"{"a \" b":[1E+2]}"#] {
+            assert!(!survives_doubles(lost), "{lost}");
+        }
     }
 
     #[test]

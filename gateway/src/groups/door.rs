@@ -11,6 +11,8 @@ mod dead_letters;
 mod delivery;
 pub mod dispatching;
 mod fields;
+#[cfg(test)]
+mod forms;
 mod http;
 mod metrics;
 mod outlet;

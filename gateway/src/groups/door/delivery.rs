@@ -196,17 +196,24 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// A record with this JSON as its value.
-    pub(in crate::groups::door) fn received(ack_id: &str, value: &'static str) -> Received {
-        let record = Record {
+    pub(in crate::groups::door) fn record(value: Option<&'static [u8]>) -> Record {
+        Record {
             offset: 7,
             timestamp_ms: 1_000,
             timestamp_type: TimestampType::CreateTime,
             key: None,
-            value: Some(Bytes::from_static(value.as_bytes())),
+            value: value.map(Bytes::from_static),
             headers: Vec::new(),
-        };
-        let mut encoded = encode(vec![record], 2, PayloadEncoding::Json, ALL);
+        }
+    }
+
+    /// A record with this JSON as its value.
+    pub(in crate::groups::door) fn received(ack_id: &str, value: &'static str) -> Received {
+        encoded(ack_id, record(Some(value.as_bytes())), PayloadEncoding::Json)
+    }
+
+    pub(in crate::groups::door) fn encoded(ack_id: &str, record: Record, encoding: PayloadEncoding) -> Received {
+        let mut encoded = encode(vec![record], 2, encoding, ALL);
         let envelope = ReceivedRecord { ack_id: ack_id.into(), attempt: 1, ..ReceivedRecord::default() };
         Received { envelope, record: encoded.records.pop().expect("one") }
     }

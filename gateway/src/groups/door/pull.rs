@@ -197,12 +197,16 @@ fn check(request: &PullRequest) -> Result<Wish, Error> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use sluice_proto::wkt;
 
     use crate::groups::door::delivery::tests::received;
 
     use super::*;
+
+    pub(in crate::groups::door) fn flowing(records: Vec<Received>) -> Pulled {
+        Pulled { records, state: DeliveryState::Flowing }
+    }
 
     #[test]
     fn an_answer_in_json_is_the_message_with_every_digit() {
