@@ -112,6 +112,10 @@ pub struct ResolvedTopic {
     pub partitions: i32,
     /// Whether it is compacted: it takes no record without key.
     pub compacted: bool,
+    /// How old a record may be that it takes, ms; `None`: as old as it likes.
+    pub record_age_ms_max: Option<i64>,
+    /// Whether it keeps the time of appending: a producer's time goes into a header.
+    pub log_append_time: bool,
     /// The tenants' name: `namespaces/{namespace}/topics/{topic}`.
     pub name: String,
 }

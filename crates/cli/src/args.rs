@@ -189,6 +189,15 @@ pub(crate) enum Namespaces {
     Delete { namespace: String },
 }
 
+/// From which time on a topic keeps its records.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KeepBy {
+    /// The time that the producer gave
+    CreateTime,
+    /// The time at which they were appended
+    LogAppendTime,
+}
+
 #[derive(Subcommand)]
 pub(crate) enum Topics {
     /// Create a topic
@@ -205,6 +214,9 @@ pub(crate) enum Topics {
         /// Keep the last record of each key instead
         #[arg(long)]
         compact: bool,
+        /// From which time on records are kept; log-append-time takes records of any age, for old data [default: create-time]
+        #[arg(long, value_enum, value_name = "TIME")]
+        keep_by: Option<KeepBy>,
         /// Refuse deletion
         #[arg(long)]
         deletion_protection: bool,

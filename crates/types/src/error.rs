@@ -129,6 +129,8 @@ reasons! {
     MalformedBody = "MALFORMED_BODY",
     /// The body, a batch or a record is over its size limit.
     TooLarge = "TOO_LARGE",
+    /// The record is older than its topic keeps records.
+    TimestampTooOld = "TIMESTAMP_TOO_OLD",
     /// No such route or method.
     RouteNotFound = "ROUTE_NOT_FOUND",
     /// No credential was sent.
@@ -155,10 +157,10 @@ reasons! {
     DeletionProtected = "DELETION_PROTECTED",
     /// The resource still has children.
     ResourceNotEmpty = "RESOURCE_NOT_EMPTY",
-    /// The resource is not in a state that allows this.
-    ResourceState = "RESOURCE_STATE",
     /// The resource is being made.
     ResourcePending = "RESOURCE_PENDING",
+    /// The resource is not in a state that allows this.
+    ResourceState = "RESOURCE_STATE",
     /// A rate limit.
     RateLimited = "RATE_LIMITED",
     /// Too many failed authentications from this address.

@@ -8,6 +8,8 @@
 pub const RESERVED_HEADER_PREFIX: &str = "sluice-";
 /// Present when `traceparent` was added by the gateway.
 pub const TRACE_ADDED_HEADER: &str = "sluice-tp";
+/// The time that the producer gave, ms since 1970 as text, where the record's own is that of appending.
+pub const TIME_HEADER: &str = "sluice-time";
 /// W3C trace context.
 pub const TRACEPARENT_HEADER: &str = "traceparent";
 
@@ -25,6 +27,13 @@ pub fn logical_bytes<'a>(
 ) -> u64 {
     let headers: usize = headers.into_iter().map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len)).sum();
     (key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + headers) as u64
+}
+
+/// The time that the record's producer gave, if it is kept in a header. Of two the last one is ours: clients cannot write such
+/// headers, but other tools might.
+pub fn producers_time_ms<N: AsRef<[u8]>, V: AsRef<[u8]>>(headers: &[(N, Option<V>)]) -> Option<i64> {
+    let (_, value) = headers.iter().rfind(|(name, _)| name.as_ref() == TIME_HEADER.as_bytes())?;
+    std::str::from_utf8(value.as_ref()?.as_ref()).ok()?.parse().ok()
 }
 
 /// Keeps the client's headers of a record read from Kafka, in order.
@@ -55,5 +64,12 @@ mod tests {
         assert_eq!(client_headers(vec![("traceparent", 1)]), vec![("traceparent", 1)]);
         assert!(is_reserved_header(b"Sluice-X"));
         assert!(!is_reserved_header(b"sluic"));
+    }
+
+    #[test]
+    fn a_producers_time_is_read_or_nothing_is() {
+        let read = |value: &'static str| producers_time_ms(&[("a", Some("1")), (TIME_HEADER, Some(value))]);
+        assert_eq!((read("-5"), read("1764490000000")), (Some(-5), Some(1_764_490_000_000)));
+        assert_eq!((read(""), read("soon"), producers_time_ms(&[("a", Some("1"))])), (None, None, None));
     }
 }

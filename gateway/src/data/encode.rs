@@ -9,7 +9,7 @@ use serde::Serialize;
 use sluice_proto::stream::v1::record::{KeyKind, ValueKind};
 use sluice_proto::stream::v1::{Header, PayloadEncoding, Record, header};
 use sluice_proto::wkt::{Timestamp, Value};
-use sluice_types::record::{client_headers, logical_bytes};
+use sluice_types::record::{client_headers, logical_bytes, producers_time_ms};
 
 use crate::data::json;
 
@@ -41,6 +41,8 @@ pub(crate) struct Shown {
     partition: i32,
     offset: i64,
     timestamp_ms: i64,
+    /// When it was appended, if that is another time.
+    append_ms: Option<i64>,
     key: Option<Payload>,
     value: Option<Payload>,
     headers: Vec<Header>,
@@ -71,10 +73,12 @@ pub(crate) fn encode(
             break;
         }
         encoded.bytes += size;
+        let producers_ms = producers_time_ms(&record.headers);
         encoded.records.push(Shown {
             partition,
             offset,
-            timestamp_ms: record.timestamp_ms,
+            timestamp_ms: producers_ms.unwrap_or(record.timestamp_ms),
+            append_ms: producers_ms.map(|_| record.timestamp_ms),
             key: record.key.map(|key| decode(key, encoding)),
             value: record.value.map(|value| decode(value, encoding)),
             headers: headers.into_iter().map(|(name, value)| answer_header(&name, value, encoding)).collect(),
@@ -103,12 +107,12 @@ fn decode(bytes: Bytes, encoding: PayloadEncoding) -> Payload {
         return Payload::Bytes(bytes);
     }
     match std::str::from_utf8(&bytes) {
+        // A field that is null in JSON is one that is absent, as a tombstone's is.
+        Ok(text) if text.trim_ascii() == "null" => Payload::Text(text.to_owned()),
         Ok(text) if encoding == PayloadEncoding::Json && json::check(text).is_ok() => Payload::Json(text.to_owned()),
         Ok(text) => Payload::Text(text.to_owned()),
         Err(_) => Payload::Bytes(bytes),
     }
-        // A field that is null in JSON is one that is absent, as a tombstone's is.
-        Ok(text) if text.trim_ascii() == "null" => Payload::Text(text.to_owned()),
 }
 
 fn answer_header(name: &[u8], value: Option<Bytes>, encoding: PayloadEncoding) -> Header {
@@ -179,6 +183,7 @@ impl Shown {
             partition: self.partition,
             offset: self.offset,
             timestamp: Some(Timestamp::from_millis(self.timestamp_ms)),
+            append_time: self.append_ms.map(Timestamp::from_millis),
             key_kind: self.key.map(|key| match key {
                 Payload::Bytes(bytes) => KeyKind::Key(bytes),
                 Payload::Text(text) => KeyKind::KeyText(text),
@@ -198,6 +203,10 @@ impl Shown {
             headers: self.headers,
         }
     }
+}
+
+fn as_value(text: &str) -> Option<Value> {
+    json::survives_doubles(text).then(|| serde_json::from_str(text).ok()).flatten()
 }
 
 impl IntoJson for Shown {
@@ -315,6 +324,19 @@ mod tests {
     }
 
     #[test]
+    fn a_producers_time_comes_back_beside_the_time_of_appending() {
+        let mut record = read(0, b"abc");
+        record.headers.push(header(b"sluice-time", b"-2"));
+        let mut encoded = encode(vec![record], 0, PayloadEncoding::Bytes, ALL);
+        let record = encoded.records.remove(0).into_message();
+        assert_eq!(record.timestamp, Some(Timestamp::from_millis(-2)));
+        assert_eq!((record.append_time, record.headers.len()), (Some(Timestamp::from_millis(5)), 1));
+        assert_eq!(encoded.bytes, 5, "as without it");
+        let plain = encode(vec![read(0, b"abc")], 0, PayloadEncoding::Bytes, ALL).records.remove(0).into_message();
+        assert_eq!((plain.timestamp, plain.append_time), (Some(Timestamp::from_millis(5)), None));
+    }
+
+    #[test]
     fn payloads_come_as_asked_or_in_the_next_best_form() {
         let kind = |value: &'static [u8], encoding| {
             encode(vec![read(0, value)], 0, encoding, ALL).records.remove(0).into_message().value_kind
@@ -346,6 +368,7 @@ mod tests {
         let answer: serde_json::Value = serde_json::from_str(&text).expect("readable as a whole");
         assert_eq!((&answer["records"][2]["valueText"], &answer["nextOffset"]), (&"1e400".into(), &"4".into()));
         assert_eq!(answer["records"][3]["valueText"], "[\"\\ud800\"]");
+        assert_eq!(answer["records"][4]["valueText"], "null", "a tombstone has no value at all");
     }
 
     #[test]
@@ -361,4 +384,3 @@ mod tests {
         assert_eq!(cut(ALL), (3, None));
     }
 }
-        assert_eq!(answer["records"][4]["valueText"], "null", "a tombstone has no value at all");

@@ -14,7 +14,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Kafka's code for records that a compacted topic cannot take: those without a key. We keep them from it, if we know of the
 /// compaction; everything else that it would refuse with this code is refused by us before.
-pub(crate) const INVALID_RECORD: i32 = 87;
+const INVALID_RECORD: i32 = 87;
 
 /// The cluster did not answer in time.
 pub(crate) fn cluster_unavailable(source: impl Into<sluice_types::error::Source>) -> Error {
@@ -66,6 +66,16 @@ pub(crate) fn log(error: &Error) {
     }
 }
 
+/// A record without key, for a compacted topic.
+pub(crate) fn keyless() -> Error {
+    Error::new(
+        ErrorKind::FailedPrecondition,
+        Reason::ResourceState,
+        "the topic is compacted and the record has no key; it was not stored; give it a key, or write to a topic that is not \
+         compacted",
+    )
+}
+
 /// Why a record was certainly not stored.
 pub(crate) fn not_persisted(failure: Failure, name: &str) -> Error {
     match failure {
@@ -76,7 +86,7 @@ pub(crate) fn not_persisted(failure: Failure, name: &str) -> Error {
         ),
         Failure::Unavailable => Error::unavailable(
             Reason::NotSent,
-            "the streaming cluster did not take the record in time; it was not stored; send it again",
+            "the streaming cluster could not take the record; it was not stored; send it again",
         ),
         Failure::Overloaded => Error::unavailable(
             Reason::Overloaded,
@@ -92,19 +102,13 @@ pub(crate) fn not_persisted(failure: Failure, name: &str) -> Error {
             Reason::TooLarge,
             "the record is larger than the topic allows; it was not stored; make it smaller",
         ),
-        Failure::Refused(code) => {
-            let what = match code {
-                INVALID_RECORD => {
-                    "the topic is compacted and the record has no key; it was not stored; give it a key, or write to a topic \
-                     that is not compacted"
-                }
-                _ => {
-                    "the topic's settings do not allow this record; it was not stored; change the record or the settings"
-                }
-            };
-            Error::new(ErrorKind::FailedPrecondition, Reason::ResourceState, what)
-                .with_source(format!("kafka code {code}"))
-        }
+        Failure::Refused(INVALID_RECORD) => keyless(),
+        Failure::Refused(code) => Error::new(
+            ErrorKind::FailedPrecondition,
+            Reason::ResourceState,
+            "the topic's settings do not allow this record; it was not stored; change the record or the settings",
+        )
+        .with_source(format!("kafka code {code}")),
     }
 }
 
@@ -121,5 +125,14 @@ pub(crate) fn possibly_persisted() -> Error {
 pub(crate) fn to_status(error: &Error) -> rpc::Status {
     let metadata = error.metadata.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
     let info = rpc::ErrorInfo { reason: error.reason.as_str().to_owned(), domain: DOMAIN.to_owned(), metadata };
-    rpc::Status { code: error.kind.grpc_code(), message: error.message.clone(), details: vec![Any::pack(&info)] }
+    let mut details = vec![Any::pack(&info)];
+    if let Some(field) = &error.field {
+        let violation = rpc::bad_request::FieldViolation {
+            field: field.clone(),
+            description: error.message.clone(),
+            ..Default::default()
+        };
+        details.push(Any::pack(&rpc::BadRequest { field_violations: vec![violation] }));
+    }
+    rpc::Status { code: error.kind.grpc_code(), message: error.message.clone(), details }
 }

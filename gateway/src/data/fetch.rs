@@ -262,6 +262,8 @@ mod tests {
             topic_uid,
             partitions: 2,
             compacted: false,
+            record_age_ms_max: None,
+            log_append_time: false,
             name: "namespaces/a/topics/b".into(),
         }
     }

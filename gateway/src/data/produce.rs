@@ -8,8 +8,9 @@ use sluice_proto::google::rpc;
 use sluice_proto::stream::v1::{Outcome, ProduceRequest, ProduceResponse, RecordResult};
 use sluice_proto::wkt::Timestamp;
 use sluice_types::error::Error;
+use sluice_types::record::producers_time_ms;
 
-use crate::data::records::{Rules, Unfit, check};
+use crate::data::records::{Rules, check};
 use crate::data::{Data, answer_by, failure};
 use crate::metering::Meter;
 use crate::ports::{DataCall, ResolvedTopic};
@@ -25,25 +26,45 @@ impl Data {
         let rules = Rules {
             partitions: topic.partitions,
             keyless: i32::try_from(turn % topic.partitions.max(1).unsigned_abs()).unwrap_or(0),
+            compacted: topic.compacted,
+            age_ms_max: topic.record_age_ms_max,
+            log_append_time: topic.log_append_time,
             traceparent: call.context.traceparent.as_deref(),
         };
-        let mut checked = check(request.records, &rules)?;
+        let checked = check(request.records, &rules)?;
+        if checked.records.is_empty() {
+            return Ok(ProduceResponse { results: checked.unfit.put_back(Vec::new()) });
+        }
         call.limiter.take_ingress(checked.bytes)?;
 
-        let partitions: Vec<i32> = checked.records.iter().map(|record| record.partition).collect();
-        let unfit = if topic.compacted { checked.take_keyless() } else { Unfit::default() };
+        let places: Vec<Place> = checked.records.iter().map(|record| Place::of(record, &topic)).collect();
         let sizes: Arc<[u32]> = checked.sizes.into();
         let on_resolved = Some(count(self.meter.clone(), Arc::clone(&topic), Arc::clone(&sizes)));
         let batch = Batch { records: checked.records, on_resolved };
         let outcomes = self.sink.submit(topic.physical.as_str(), batch, answer_by(call)).await;
 
-        call.limiter.refund_ingress(unsent_bytes(&outcomes, &sizes) + unfit.bytes);
-        let outcomes = unfit.put_back(outcomes);
+        call.limiter.refund_ingress(unsent_bytes(&outcomes, &sizes));
         let gone = |outcome: &RecordOutcome| *outcome == RecordOutcome::NotPersisted(Failure::UnknownTopic);
         if outcomes.iter().all(gone) {
             return Err(Error::not_found(&topic.name));
         }
-        Ok(ProduceResponse { results: results(&outcomes, &partitions, &topic.name) })
+        let results = results(&outcomes, &places, &topic.name);
+        Ok(ProduceResponse { results: checked.unfit.put_back(results) })
+    }
+}
+
+/// What an answer says of a record besides its outcome.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    partition: i32,
+    /// The producer's time, if Kafka keeps another one.
+    time_ms: Option<i64>,
+}
+
+impl Place {
+    fn of(record: &SinkRecord, topic: &ResolvedTopic) -> Self {
+        let time_ms = topic.log_append_time.then(|| producers_time_ms(&record.headers)).flatten();
+        Self { partition: record.partition, time_ms }
     }
 }
 
@@ -64,7 +85,7 @@ fn unsent_bytes(outcomes: &[RecordOutcome], sizes: &[u32]) -> u64 {
     unsent.map(|(_, size)| u64::from(*size)).sum()
 }
 
-fn results(outcomes: &[RecordOutcome], partitions: &[i32], name: &str) -> Vec<RecordResult> {
+fn results(outcomes: &[RecordOutcome], places: &[Place], name: &str) -> Vec<RecordResult> {
     // Failures mostly repeat: the last one's status is made once.
     let mut last: Option<(Failure, rpc::Status)> = None;
     let mut status_of = |failure: Failure| match &last {
@@ -75,13 +96,13 @@ fn results(outcomes: &[RecordOutcome], partitions: &[i32], name: &str) -> Vec<Re
             status
         }
     };
-    let one = |(outcome, partition): (&RecordOutcome, &i32)| {
-        let result = RecordResult { partition: *partition, ..Default::default() };
+    let one = |(outcome, place): (&RecordOutcome, &Place)| {
+        let result = RecordResult { partition: place.partition, ..Default::default() };
         match outcome {
             RecordOutcome::Persisted { offset, timestamp_ms } => RecordResult {
                 outcome: Outcome::Persisted.into(),
                 offset: *offset,
-                timestamp: Some(Timestamp::from_millis(*timestamp_ms)).filter(|_| *timestamp_ms > 0),
+                timestamp: place.time_ms.or(Some(*timestamp_ms).filter(|ms| *ms > 0)).map(Timestamp::from_millis),
                 ..result
             },
             RecordOutcome::NotPersisted(failure) => RecordResult {
@@ -98,7 +119,7 @@ fn results(outcomes: &[RecordOutcome], partitions: &[i32], name: &str) -> Vec<Re
             },
         }
     };
-    outcomes.iter().zip(partitions).map(one).collect()
+    outcomes.iter().zip(places).map(one).collect()
 }
 
 #[cfg(test)]
@@ -114,7 +135,8 @@ mod tests {
             RecordOutcome::NotPersisted(Failure::TooLarge),
             RecordOutcome::PossiblyPersisted(Failure::Deadline),
         ];
-        let results = results(&outcomes, &[0, 1, 2, 3, 4], "namespaces/a/topics/b");
+        let places: Vec<Place> = (0..5).map(|partition| Place { partition, time_ms: None }).collect();
+        let results = results(&outcomes, &places, "namespaces/a/topics/b");
         assert_eq!((results[0].offset, results[0].retriable), (Some(7), false));
         assert_eq!((results[1].outcome(), results[1].offset), (Outcome::Persisted, None));
         assert_eq!(results[1].timestamp, None);

@@ -1,26 +1,25 @@
 //! From a request's records to what Kafka gets: every field checked, every fault named with its limit and remedy, and the
 //! logical size of each record, which is what limits and bills count.
 
+mod times;
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-use sluice_kafka::{Failure, RecordOutcome, SinkRecord};
+use sluice_kafka::SinkRecord;
 use sluice_proto::stream::v1::produce_record::{KeyKind, ValueKind};
-use sluice_proto::stream::v1::{Header, ProduceRecord, header};
-use sluice_proto::wkt::{Timestamp, Value};
+use sluice_proto::stream::v1::{Header, Outcome, ProduceRecord, RecordResult, header};
+use sluice_proto::wkt::Value;
 use sluice_types::error::Error;
 use sluice_types::limits::{
     BATCH_BYTES_MAX, BATCH_RECORDS_MAX, HEADER_NAME_BYTES_MAX, RECORD_BYTES_MAX, RECORD_HEADERS_MAX,
 };
 use sluice_types::partitioner::partition_of;
-use sluice_types::record::{TRACE_ADDED_HEADER, TRACEPARENT_HEADER, is_reserved_header, logical_bytes};
+use sluice_types::record::{TIME_HEADER, TRACE_ADDED_HEADER, TRACEPARENT_HEADER, is_reserved_header, logical_bytes};
 use sluice_types::{ErrorKind, Reason};
 
 use crate::data::failure;
-
-/// How far in the future a record's time may lie: Kafka refuses whole batches for one beyond an hour.
-const FUTURE_MS_MAX: i64 = 3_600_000;
 
 /// What a batch is checked against.
 pub(crate) struct Rules<'a> {
@@ -28,11 +27,17 @@ pub(crate) struct Rules<'a> {
     pub(crate) partitions: i32,
     /// Where records without key and partition go.
     pub(crate) keyless: i32,
+    /// The topic is compacted: it has no place for records without key.
+    pub(crate) compacted: bool,
+    /// How old a record may be, ms; `None`: as old as it likes.
+    pub(crate) age_ms_max: Option<i64>,
+    /// The topic keeps the time of appending; the producer's goes into a header.
+    pub(crate) log_append_time: bool,
     /// The call's trace context, for records without one.
     pub(crate) traceparent: Option<&'a str>,
 }
 
-/// A batch that may be sent.
+/// A batch that may be sent, without the records that the topic cannot take.
 #[derive(Debug)]
 pub(crate) struct Checked {
     pub(crate) records: Vec<SinkRecord>,
@@ -40,45 +45,24 @@ pub(crate) struct Checked {
     pub(crate) sizes: Vec<u32>,
     /// Their sum.
     pub(crate) bytes: u64,
+    pub(crate) unfit: Unfit,
 }
 
-/// Records of a batch that their topic cannot take. Kafka would refuse all that came to it together with them.
+/// Records of a batch that their topic cannot take, each with its place and its result. Kafka would refuse all that came to it
+/// together with them, or delete them as soon as they were stored.
 #[derive(Debug, Default)]
-pub(crate) struct Unfit {
-    /// Their places in the batch, ascending.
-    places: Vec<usize>,
-    /// Their logical bytes.
-    pub(crate) bytes: u64,
-}
-
-impl Checked {
-    /// Takes the records without key out.
-    pub(crate) fn take_keyless(&mut self) -> Unfit {
-        let keyless = |(at, record): (usize, &SinkRecord)| record.key.is_none().then_some(at);
-        let places: Vec<usize> = self.records.iter().enumerate().filter_map(keyless).collect();
-        if places.is_empty() {
-            return Unfit::default();
-        }
-        let before = self.sizes.iter().map(|size| u64::from(*size)).sum::<u64>();
-        let mut keyed = self.records.iter().map(|record| record.key.is_some()).collect::<Vec<_>>().into_iter();
-        self.sizes.retain(|_| keyed.next().unwrap_or(true));
-        self.records.retain(|record| record.key.is_some());
-        self.bytes = self.sizes.iter().map(|size| u64::from(*size)).sum();
-        Unfit { places, bytes: before - self.bytes }
-    }
-}
+pub(crate) struct Unfit(Vec<(usize, RecordResult)>);
 
 impl Unfit {
-    /// The outcomes of the whole batch, from those of the rest.
-    pub(crate) fn put_back(&self, rest: Vec<RecordOutcome>) -> Vec<RecordOutcome> {
-        if self.places.is_empty() {
+    /// The results of the whole batch, from those of the rest.
+    pub(crate) fn put_back(self, rest: Vec<RecordResult>) -> Vec<RecordResult> {
+        if self.0.is_empty() {
             return rest;
         }
-        let mut rest = rest.into_iter();
-        let mut places = self.places.iter().copied().peekable();
-        let total = rest.len() + self.places.len();
-        let one = |at| match places.next_if_eq(&at) {
-            Some(_) => Some(RecordOutcome::NotPersisted(Failure::Refused(failure::INVALID_RECORD))),
+        let total = rest.len() + self.0.len();
+        let (mut rest, mut unfit) = (rest.into_iter(), self.0.into_iter().peekable());
+        let one = |at| match unfit.next_if(|(place, _)| *place == at) {
+            Some((_, result)) => Some(result),
             None => rest.next(),
         };
         (0..total).filter_map(one).collect()
@@ -95,23 +79,45 @@ pub(crate) fn check(records: Vec<ProduceRecord>, rules: &Rules<'_>) -> Result<Ch
         return Err(Error::invalid("records", what));
     }
     let now_ms = now_ms();
-    let mut checked =
-        Checked { records: Vec::with_capacity(records.len()), sizes: Vec::with_capacity(records.len()), bytes: 0 };
+    let count = records.len();
+    let (mut fit, mut sizes) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    let (mut bytes, mut all_bytes, mut unfit) = (0, 0, Unfit::default());
     for (at, record) in records.into_iter().enumerate() {
-        let (record, size) = one(at, record, rules, now_ms)?;
-        checked.bytes += size as u64;
-        if checked.bytes > BATCH_BYTES_MAX as u64 {
+        let (record, size, misfit) = one(at, record, rules, now_ms)?;
+        all_bytes += u64::from(size);
+        if all_bytes > BATCH_BYTES_MAX as u64 {
             let what =
                 format!("hold more than {BATCH_BYTES_MAX} bytes of keys, values and headers; send several calls");
             return Err(too_large("records", what));
         }
-        checked.records.push(record);
-        checked.sizes.push(size);
+        match misfit {
+            Some(error) => unfit.0.push((at, not_taken(record.partition, &error))),
+            None => {
+                bytes += u64::from(size);
+                fit.push(record);
+                sizes.push(size);
+            }
+        }
     }
-    Ok(checked)
+    Ok(Checked { records: fit, sizes, bytes, unfit })
 }
 
-fn one(at: usize, record: ProduceRecord, rules: &Rules<'_>, now_ms: i64) -> Result<(SinkRecord, u32), Error> {
+fn not_taken(partition: i32, error: &Error) -> RecordResult {
+    RecordResult {
+        outcome: Outcome::NotPersisted.into(),
+        partition,
+        error: Some(failure::to_status(error)),
+        ..RecordResult::default()
+    }
+}
+
+/// The record, its logical bytes, and why the topic cannot take it, if so.
+fn one(
+    at: usize,
+    record: ProduceRecord,
+    rules: &Rules<'_>,
+    now_ms: i64,
+) -> Result<(SinkRecord, u32, Option<Error>), Error> {
     let field = |name: &str| format!("records[{at}].{name}");
     let key = record.key_kind.map(|key| key_bytes(key, at)).transpose()?;
     let value = record.value_kind.map(|value| value_bytes(value, at)).transpose()?;
@@ -119,7 +125,7 @@ fn one(at: usize, record: ProduceRecord, rules: &Rules<'_>, now_ms: i64) -> Resu
         let what = format!("has {} headers, more than {RECORD_HEADERS_MAX}; send fewer", record.headers.len());
         return Err(Error::invalid(field("headers"), what));
     }
-    let mut headers = Vec::with_capacity(record.headers.len() + 2);
+    let mut headers = Vec::with_capacity(record.headers.len() + 3);
     for (number, header) in record.headers.into_iter().enumerate() {
         headers.push(
             header_bytes(header).map_err(|what| Error::invalid(field(&format!("headers[{number}].name")), what))?,
@@ -143,13 +149,24 @@ fn one(at: usize, record: ProduceRecord, rules: &Rules<'_>, now_ms: i64) -> Resu
         }
         None => key.as_deref().map_or(rules.keyless, |key| partition_of(key, rules.partitions)),
     };
-    let timestamp_ms = match record.timestamp {
-        Some(timestamp) => time_ms(timestamp, now_ms).map_err(|what| Error::invalid(field("timestamp"), what))?,
-        None => now_ms,
+    let time = record.timestamp.map(|time| times::check(time, rules, now_ms)).transpose();
+    let time = time.map_err(|what| Error::invalid(field("timestamp"), what))?;
+    let misfit = match time.and_then(|time| times::misfit(time, rules, now_ms)) {
+        Some(what) => Some(times::too_old(field("timestamp"), &what)),
+        None => (rules.compacted && key.is_none()).then(failure::keyless),
     };
+    let timestamp_ms = time.filter(|_| !rules.log_append_time).unwrap_or(now_ms);
+    if let Some(time) = time.filter(|_| rules.log_append_time) {
+        headers.push(time_header(time));
+    }
     add_trace(&mut headers, rules.traceparent);
     let size = u32::try_from(size).unwrap_or(u32::MAX);
-    Ok((SinkRecord { partition, key, value, headers, timestamp_ms }, size))
+    Ok((SinkRecord { partition, key, value, headers, timestamp_ms }, size, misfit))
+}
+
+/// The producer's time of a record that Kafka keeps with another.
+pub(crate) fn time_header(time_ms: i64) -> (Bytes, Option<Bytes>) {
+    (Bytes::from_static(TIME_HEADER.as_bytes()), Some(Bytes::from(time_ms.to_string())))
 }
 
 fn key_bytes(key: KeyKind, at: usize) -> Result<Bytes, Error> {
@@ -189,18 +206,6 @@ fn header_bytes(header: Header) -> Result<(Bytes, Option<Bytes>), String> {
         header::Value::Text(text) => text.into(),
     });
     Ok((name.into(), value))
-}
-
-/// Kafka's times are milliseconds; 0 would mean "now" to the producer.
-fn time_ms(timestamp: Timestamp, now_ms: i64) -> Result<i64, String> {
-    let millis = timestamp.as_millis();
-    if !timestamp.is_valid() || millis < 1 {
-        return Err("must be after 1970-01-01T00:00:00Z".to_owned());
-    }
-    if millis > now_ms.saturating_add(FUTURE_MS_MAX) {
-        return Err("must be at most an hour in the future; correct the clock, or leave it out".to_owned());
-    }
-    Ok(millis)
 }
 
 /// Behind the client's headers, with the mark that it is ours.

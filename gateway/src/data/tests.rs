@@ -6,10 +6,12 @@ mod metering;
 mod over_http;
 mod publishing;
 mod reading;
+mod timing;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 
+use base64::Engine as _;
 use bytes::Bytes;
 use prost::Message;
 use tokio_util::sync::CancellationToken;
@@ -82,23 +84,27 @@ impl World {
         Self::on(kafka, partitions).await
     }
 
-    /// With a topic that takes no record without key.
-    async fn compacted() -> Self {
+    /// With a topic of one partition that is like this.
+    async fn of(like: control::TopicState) -> Self {
         let kafka = sluice_devstack::shared().await.expect("stack").kafka().expect("kafka");
-        Self::with(kafka, 1, true).await
+        Self::with(kafka, control::TopicState { partitions: 1, ..like }).await
     }
 
     async fn on(kafka: &KafkaConnection, partitions: i32) -> Self {
-        Self::with(kafka, partitions, false).await
+        Self::with(kafka, control::TopicState { partitions, ..Default::default() }).await
     }
 
-    async fn with(kafka: &KafkaConnection, partitions: i32, compacted: bool) -> Self {
+    async fn with(kafka: &KafkaConnection, like: control::TopicState) -> Self {
         let admin = kafka.client(ADMIN).expect("client");
         usage_topic(&admin).await;
         let (tenant, namespace, topic) = (TenantUid::random(), NamespaceUid::random(), TopicUid::random());
         let physical = TopicName::new(namespace, topic);
-        let policy = if compacted { "compact" } else { "delete" };
-        let configs = BTreeMap::from([("cleanup.policy".to_owned(), policy.to_owned())]);
+        let partitions = like.partitions;
+        let configs = [
+            ("cleanup.policy", if like.compacted { "compact" } else { "delete" }),
+            ("message.timestamp.type", if like.log_append_time { "LogAppendTime" } else { "CreateTime" }),
+        ];
+        let configs = configs.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let new = NewTopic { name: physical.as_str().to_owned(), partitions, replication: -1, configs };
         admin.create_topic(&new, WITHIN).await.expect("topic");
         let files = tempfile::tempdir().expect("directory");
@@ -115,7 +121,7 @@ impl World {
         })
         .await
         .expect("data path");
-        let view = view_of(tenant, namespace, topic, partitions, compacted);
+        let view = view_of(tenant, namespace, topic, like);
         let (account, key) = (AccountUid::random(), KeyUid::random());
         assert!(data.ready(&physical, partitions).await);
         let source = format!("gw-test/{boot}");
@@ -252,7 +258,7 @@ impl Drop for World {
     }
 }
 
-fn view_of(tenant: TenantUid, namespace: NamespaceUid, topic: TopicUid, partitions: i32, compacted: bool) -> Arc<View> {
+fn view_of(tenant: TenantUid, namespace: NamespaceUid, topic: TopicUid, like: control::TopicState) -> Arc<View> {
     let view = View::default();
     let states = [
         Resource::Tenant(control::TenantState {
@@ -272,9 +278,7 @@ fn view_of(tenant: TenantUid, namespace: NamespaceUid, topic: TopicUid, partitio
             namespace_uid: namespace.to_string(),
             namespace_id: "prod".into(),
             life: Life::Active.into(),
-            partitions,
-            compacted,
-            ..Default::default()
+            ..like
         }),
     ];
     for (resource, order) in states.into_iter().zip(1..) {

@@ -325,6 +325,8 @@ impl Index {
                     topic_uid: uid,
                     partitions: topic.partitions,
                     compacted: topic.compacted,
+                    record_age_ms_max: Some(topic.record_age_ms_max).filter(|age| *age > 0),
+                    log_append_time: topic.log_append_time,
                     name: format!("namespaces/{}/topics/{id}", topic.namespace_id),
                 });
                 tenant.names_mut().put_topic(namespace, id, uid, record.outbox_id, Some(Arc::clone(&resolved)));

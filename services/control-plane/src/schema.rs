@@ -42,6 +42,11 @@ pub static MIGRATIONS: Migrations = Migrations {
             name: "comparison",
             sql: include_str!("../../../migrations/control/0020_comparison.sql"),
         },
+        Migration {
+            version: 30,
+            name: "timestamp_policy",
+            sql: include_str!("../../../migrations/control/0030_timestamp_policy.sql"),
+        },
     ],
 };
 

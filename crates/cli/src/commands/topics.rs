@@ -12,7 +12,7 @@ use sluice_proto::wkt::FieldMask;
 
 use super::operations::{note_conditions, settle};
 use super::{full_name, last_part, pages};
-use crate::args::{Global, Output, Topics};
+use crate::args::{Global, KeepBy, Output, Topics};
 use crate::connect::{Session, request_id};
 use crate::{output, when};
 
@@ -22,7 +22,7 @@ pub(crate) async fn run(global: &Global, command: Topics) -> Result<()> {
     let session = Session::tenant(global)?;
     let mut client = TopicServiceClient::new(session.channel.clone());
     match command {
-        Topics::Create { topic, partitions, retention, compact, deletion_protection } => {
+        Topics::Create { topic, partitions, retention, compact, keep_by, deletion_protection } => {
             let (parent, topic_id) = topic.split_once("/topics/").context("name the topic as namespace/topic")?;
             let request = CreateTopicRequest {
                 parent: parent.into(),
@@ -31,6 +31,10 @@ pub(crate) async fn run(global: &Global, command: Topics) -> Result<()> {
                     partition_count: partitions,
                     retention: retention.map(Into::into),
                     cleanup_policy: if compact { topic::CleanupPolicy::Compact.into() } else { 0 },
+                    timestamp_policy: keep_by.map_or(0, |keep_by| match keep_by {
+                        KeepBy::CreateTime => topic::TimestampPolicy::CreateTime.into(),
+                        KeepBy::LogAppendTime => topic::TimestampPolicy::LogAppendTime.into(),
+                    }),
                     deletion_protection,
                     ..Default::default()
                 }),

@@ -2,11 +2,20 @@
 
 use proptest::prelude::*;
 
-use sluice_types::record::client_headers;
+use sluice_proto::wkt::Timestamp;
+use sluice_types::record::{client_headers, producers_time_ms};
 
+use super::times::FUTURE_MS_MAX;
 use super::*;
 
-const RULES: Rules<'static> = Rules { partitions: 3, keyless: 2, traceparent: None };
+const RULES: Rules<'static> = Rules {
+    partitions: 3,
+    keyless: 2,
+    compacted: false,
+    age_ms_max: Some(86_400_000),
+    log_append_time: false,
+    traceparent: None,
+};
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 fn value(bytes: impl Into<Bytes>) -> ProduceRecord {
@@ -87,6 +96,33 @@ fn a_trace_is_added_only_where_the_record_has_none() {
     assert_eq!(names(0), vec![&b"a"[..], b"traceparent", b"sluice-tp"]);
     assert_eq!(names(1), vec![&b"traceparent"[..]]);
     assert_eq!(checked.sizes, vec![3, 13]);
+}
+
+fn at(time_ms: i64) -> ProduceRecord {
+    ProduceRecord { timestamp: Some(Timestamp::from_millis(time_ms)), ..value("x") }
+}
+
+#[test]
+fn a_record_that_retention_would_take_at_once_is_refused_alone() {
+    let now = now_ms();
+    let checked = check(vec![at(1), at(now), at(now - 2 * 86_400_000), value("x")], &RULES).expect("good");
+    assert_eq!((checked.records.len(), checked.sizes.len(), checked.bytes), (2, 2, 2));
+    let results = checked.unfit.put_back(vec![RecordResult { offset: Some(7), ..Default::default() }; 2]);
+    let told: Vec<_> = results.iter().map(|result| (result.offset, result.outcome())).collect();
+    let (stored, refused) = ((Some(7), Outcome::Unspecified), (None, Outcome::NotPersisted));
+    assert_eq!(told, [refused, stored, refused, stored]);
+    let error = results[2].error.as_ref().expect("an error");
+    assert!(error.message.starts_with("records[2].timestamp: is ") && error.message.contains("1 d"), "{error:?}");
+    assert!(!results[2].retriable);
+}
+
+#[test]
+fn by_append_time_the_producers_time_goes_beside() {
+    let rules = Rules { age_ms_max: None, log_append_time: true, ..RULES };
+    let checked = check(vec![at(-5), value("x")], &rules).expect("good");
+    let times: Vec<_> = checked.records.iter().map(|record| producers_time_ms(&record.headers)).collect();
+    assert_eq!((times, &checked.sizes[..]), (vec![Some(-5), None], &[1, 1][..]));
+    assert!(checked.records.iter().all(|record| record.timestamp_ms >= now_ms() - 60_000));
 }
 
 proptest! {

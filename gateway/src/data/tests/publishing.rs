@@ -37,7 +37,7 @@ async fn a_topic_deleted_under_a_writer_is_not_found() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_without_key_does_not_take_its_neighbours_along() {
-    let world = World::compacted().await;
+    let world = World::of(control::TopicState { compacted: true, ..Default::default() }).await;
     let keyless = || ProduceRecord { key_kind: None, ..keyed("", "lost") };
     let answer = world.produce(vec![keyless(), keyed("a", "1"), keyless(), keyed("b", "2"), keyed("", "3")]).await;
     let told: Vec<_> =
@@ -57,4 +57,70 @@ async fn a_record_without_key_does_not_take_its_neighbours_along() {
         .sum();
     let log = world.read(world.physical.as_str(), 0).await;
     assert_eq!((log.len(), counted), (3, 2 + 2 + 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_of_the_largest_size_passes_every_way_in_and_out_and_one_byte_more_none() {
+    const MAX: usize = 1 << 20;
+    let world = World::new(1).await;
+    let bytes = |size: usize| Bytes::from(vec![0xa5; size]);
+    let record = |size| ProduceRecord { value_kind: Some(ValueKind::Value(bytes(size))), ..Default::default() };
+    let base64 = |size| base64::engine::general_purpose::STANDARD.encode(bytes(size));
+    let ways = |size: usize| {
+        let message = ProduceRequest { topic: String::new(), records: vec![record(size)] }.encode_to_vec();
+        let json = format!(r#"{{"records":[{{"value":"{}"}}]}}"#, base64(size));
+        [
+            ("application/octet-stream", bytes(size)),
+            ("application/json", json.into()),
+            ("application/x-protobuf", message.into()),
+        ]
+    };
+    let mut sizes = Vec::new();
+    for size in [MAX - 1, MAX] {
+        let grpc = world.produce(vec![record(size)]).await;
+        assert_eq!(grpc.results[0].outcome(), Outcome::Persisted);
+        sizes.push(size);
+        for (kind, body) in ways(size) {
+            let answer = world.data.http_produce(world.request("POST", "", &[("content-type", kind)], body)).await;
+            assert_eq!(answer.expect(kind).status(), 200, "{kind}");
+            sizes.push(size);
+        }
+    }
+    let over = ProduceRequest { topic: NAME.into(), records: vec![record(MAX + 1)] };
+    let grpc = world.data.produce_records(&world.call(), over).await.expect_err("too large");
+    let mut refused = vec![grpc];
+    for (kind, body) in ways(MAX + 1) {
+        let answer = world.data.http_produce(world.request("POST", "", &[("content-type", kind)], body)).await;
+        refused.push(answer.expect_err(kind));
+    }
+    for error in refused {
+        assert_eq!((error.reason, error.field.as_deref()), (Reason::TooLarge, Some("records[0]")));
+        assert!(error.message.contains("1048577") && error.message.contains("1048576"), "{}", error.message);
+    }
+    let mut offset = 0;
+    let mut read = Vec::new();
+    while read.len() < sizes.len() {
+        let request = FetchRequest { start: Some(Start::Offset(offset)), ..Default::default() };
+        let answer = world.fetch(request).await.expect("read");
+        assert!(!answer.records.is_empty(), "the first record always comes whole");
+        offset = answer.next_offset;
+        read.extend(answer.records.into_iter().map(|record| match record.value_kind {
+            Some(record::ValueKind::Value(bytes)) => bytes.len(),
+            other => panic!("{other:?}"),
+        }));
+    }
+    assert_eq!(read, sizes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_of_one_name_come_back_as_often_and_as_they_were_sent() {
+    use sluice_proto::stream::v1::{Header, header::Value};
+    let world = World::new(1).await;
+    let header = |value| Header { name: "h".into(), value };
+    let (empty, binary) = (Value::Bytes(Bytes::new()), Value::Bytes(Bytes::from_static(b"\xff\x00")));
+    let once = [header(None), header(Some(empty)), header(Some(binary))];
+    let sent = [once.clone(), once].concat();
+    world.produce(vec![ProduceRecord { headers: sent.clone(), ..keyed("k", "v") }]).await;
+    let read = world.fetch(FetchRequest::default()).await.expect("read").records;
+    assert_eq!(read[0].headers, sent);
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use sluice_kafka::{Batch, OnResolved, RecordOutcome, SinkRecord};
 use sluice_proto::wkt::Timestamp;
 use sluice_types::partitioner::partition_of;
-use sluice_types::record::{client_headers, logical_bytes};
+use sluice_types::record::{client_headers, logical_bytes, producers_time_ms};
 use sluice_wire::{Error, Record};
 
 use crate::groups::dispatch::group::{Done, Group};
@@ -234,6 +234,7 @@ async fn find(
 /// The client's record with what happened to it, and its logical bytes.
 fn letter(record: Record, corpse: &Corpse, group: &str, topic: &ResolvedTopic, now_ms: i64) -> (SinkRecord, u64) {
     let Record { key, value, headers, timestamp_ms, .. } = record;
+    let timestamp_ms = producers_time_ms(&headers).unwrap_or(timestamp_ms);
     let mut headers = client_headers(headers);
     let of_headers = headers.iter().map(|(name, value)| (&name[..], value.as_deref()));
     let size = logical_bytes(key.as_deref(), value.as_deref(), of_headers);

@@ -150,6 +150,7 @@ fn ready(row: &mut TopicRow, report: &ReportTopicRequest, now_us: i64) -> Result
     row.observed_generation = row.observed_generation.max(report.observed_generation.min(row.generation));
     if row.observed_generation == row.generation {
         row.state = TopicState::Active;
+        row.observed_retention_ms = row.effective_retention_ms;
         row.attempts = 0;
         set_ready(row, true, "TopicReady", "The topic is in service.", now_us);
     } else if row.state == TopicState::Creating && row.observed_generation > 0 {
@@ -212,6 +213,25 @@ mod tests {
         assert!(step.publish && step.end == Some(End::Succeeded { generation: 1 }));
         let again = apply(&step.row, &report(Observed::Ready, 1), 9).expect("again");
         assert!(!again.changed && !again.publish);
+    }
+
+    #[test]
+    fn old_records_are_taken_once_kafka_keeps_them_and_refused_as_soon_as_it_need_not() {
+        use crate::domain::topic::record_age_ms_max;
+        let made = apply(&row(TopicState::Creating), &report(Observed::Ready, 1), 5).expect("ready").row;
+        let before = record_age_ms_max(&made).expect("bounded");
+        let changed = |retention| TopicRow {
+            generation: 2,
+            state: TopicState::Updating,
+            effective_retention_ms: retention,
+            ..made.clone()
+        };
+        assert_eq!(record_age_ms_max(&changed(before + 1)), Some(before), "not yet");
+        assert_eq!(record_age_ms_max(&changed(before - 1)), Some(before - 1), "at once");
+        let late = apply(&changed(before + 1), &report(Observed::Ready, 1), 5).expect("late").row;
+        assert_eq!(record_age_ms_max(&late), Some(before), "a late report says nothing of it");
+        let raised = apply(&changed(before + 1), &report(Observed::Ready, 2), 5).expect("ready").row;
+        assert_eq!(record_age_ms_max(&raised), Some(before + 1));
     }
 
     #[test]

@@ -71,6 +71,7 @@ pub(crate) fn topic(row: &TopicRow) -> api::Topic {
         conditions: row.conditions.0.iter().map(condition).collect(),
         generation: row.generation,
         observed_generation: row.observed_generation,
+        timestamp_policy: row.timestamp_policy,
     }
 }
 

@@ -12,7 +12,7 @@ use sluice_proto::internal::control::v1::{
 use sluice_types::{TenantUid, Uid};
 
 use crate::domain::group::{self, Beginning};
-use crate::domain::topic::is_compacted;
+use crate::domain::topic::{is_compacted, keeps_append_time, record_age_ms_max};
 use crate::store::account::{Account, AccountState};
 use crate::store::group::{GroupRow, GroupState};
 use crate::store::key::{KeyRow, KeyState};
@@ -147,6 +147,8 @@ pub(crate) fn topic(tenant: TenantUid, row: &TopicRow) -> Entry {
         final_end_offsets: row.final_end_offsets.clone(),
         namespace_id: row.namespace_id.clone(),
         compacted: is_compacted(row),
+        record_age_ms_max: record_age_ms_max(row).unwrap_or(0),
+        log_append_time: keeps_append_time(row),
     };
     // A topic that is being deleted must not get its tombstone before it is deleted.
     let gone = row.state == TopicState::Deleted;

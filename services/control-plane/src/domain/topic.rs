@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sluice_proto::admin::v1::Topic;
-use sluice_proto::admin::v1::topic::CleanupPolicy;
+use sluice_proto::admin::v1::topic::{CleanupPolicy, TimestampPolicy};
 use sluice_types::{Error, ErrorKind, NamespaceUid, Reason, TopicId, TopicUid};
 
 use crate::domain::fields;
@@ -33,6 +33,12 @@ pub(crate) fn validate(topic: &Topic) -> Result<(), Error> {
     if CleanupPolicy::try_from(topic.cleanup_policy).is_err() {
         return Err(Error::invalid("topic.cleanup_policy", "must be CLEANUP_POLICY_DELETE or CLEANUP_POLICY_COMPACT"));
     }
+    if TimestampPolicy::try_from(topic.timestamp_policy).is_err() {
+        return Err(Error::invalid(
+            "topic.timestamp_policy",
+            "must be TIMESTAMP_POLICY_CREATE_TIME or TIMESTAMP_POLICY_LOG_APPEND_TIME",
+        ));
+    }
     Ok(())
 }
 
@@ -56,12 +62,14 @@ pub(crate) fn create(
         partition_count: topic.partition_count,
         retention_ms,
         cleanup_policy: topic.cleanup_policy,
+        timestamp_policy: topic.timestamp_policy,
         effective_partitions: topic.partition_count.unwrap_or(defaults.partitions),
         effective_retention_ms: retention_ms.unwrap_or(defaults.retention_ms),
         generation: 1,
         state: TopicState::Creating,
         observed_generation: 0,
         observed_partitions: 0,
+        observed_retention_ms: 0,
         kafka_topic_id: None,
         create_attempted: false,
         final_end_offsets: Vec::new(),
@@ -96,6 +104,9 @@ pub(crate) fn update(old: &TopicRow, topic: &Topic, paths: &[&str], defaults: De
     let compacts = |policy: i32| policy == CleanupPolicy::Compact as i32;
     if topic.cleanup_policy != 0 && compacts(topic.cleanup_policy) != compacts(old.cleanup_policy) {
         return Err(Error::invalid("topic.cleanup_policy", "cannot be changed; create another topic"));
+    }
+    if topic.timestamp_policy != 0 && by_append_time(topic.timestamp_policy) != by_append_time(old.timestamp_policy) {
+        return Err(Error::invalid("topic.timestamp_policy", "cannot be changed; create another topic"));
     }
     let mut row = old.clone();
     for path in paths {
@@ -139,7 +150,7 @@ fn set_partitions(row: &mut TopicRow, sent: Option<i32>) -> Result<(), Error> {
     if count < there {
         return Err(Error::invalid(
             "topic.partition_count",
-            format!("is {count}, fewer than the {there} there are; partitions only go up"),
+            format!("is {count}, fewer than the {there} there are; partitions only go up: leave it out, or create another topic"),
         ));
     }
     row.partition_count = sent;
@@ -201,18 +212,42 @@ pub(crate) fn is_compacted(row: &TopicRow) -> bool {
     row.cleanup_policy == CleanupPolicy::Compact as i32
 }
 
+fn by_append_time(policy: i32) -> bool {
+    policy == TimestampPolicy::LogAppendTime as i32
+}
+
+/// Whether a record is kept from the time at which it was appended.
+pub(crate) fn keeps_append_time(row: &TopicRow) -> bool {
+    by_append_time(row.timestamp_policy)
+}
+
+/// How old a record may be when it is taken; `None`: as old as it likes, because its age removes nothing. A retention that
+/// was raised counts once Kafka has it.
+pub(crate) fn record_age_ms_max(row: &TopicRow) -> Option<i64> {
+    let seen = if row.observed_retention_ms > 0 { row.observed_retention_ms } else { i64::MAX };
+    (!is_compacted(row) && !keeps_append_time(row)).then_some(row.effective_retention_ms.min(seen))
+}
+
 /// What Kafka is to be told of a topic.
 pub(crate) fn configs(row: &TopicRow, max_message_bytes: u64) -> BTreeMap<String, String> {
-    /// Compaction must not outrun the counting of usage.
-    const COMPACTION_LAG_MS_MIN: i64 = 3 * 3_600 * 1_000;
+    /// So long a record stays that was acknowledged, however old it was then; the counting of usage needs it.
+    const KEPT_MS_MIN: i64 = 3 * 3_600 * 1_000;
+    /// A record may come from an hour ahead of a gateway's clock, which may be ahead of the broker's by as much. Beyond it
+    /// Kafka refuses a record together with all that were sent beside it.
+    const AHEAD_MS_MAX: i64 = 2 * 3_600 * 1_000;
     let compact = is_compacted(row);
+    // Kafka counts from the record's time; the oldest that is taken has all of the retention behind it.
+    let old = if record_age_ms_max(row).is_some() { KEPT_MS_MIN } else { 0 };
+    let timestamps = if keeps_append_time(row) { "LogAppendTime" } else { "CreateTime" };
     let mut configs = BTreeMap::from([
         ("cleanup.policy".to_owned(), if compact { "compact" } else { "delete" }.to_owned()),
         ("max.message.bytes".to_owned(), max_message_bytes.to_string()),
-        ("retention.ms".to_owned(), row.effective_retention_ms.to_string()),
+        ("message.timestamp.after.max.ms".to_owned(), AHEAD_MS_MAX.to_string()),
+        ("message.timestamp.type".to_owned(), timestamps.to_owned()),
+        ("retention.ms".to_owned(), row.effective_retention_ms.saturating_add(old).to_string()),
     ]);
     if compact {
-        configs.insert("min.compaction.lag.ms".to_owned(), COMPACTION_LAG_MS_MIN.to_string());
+        configs.insert("min.compaction.lag.ms".to_owned(), KEPT_MS_MIN.to_string());
     }
     configs
 }
@@ -287,5 +322,47 @@ pub(crate) mod tests {
         assert!(update(&old, &same, &[], DEFAULTS).is_ok());
         let unknown = Topic { cleanup_policy: 7, ..Topic::default() };
         assert_eq!(validate(&unknown).expect_err("unknown").field.as_deref(), Some("topic.cleanup_policy"));
+        let other = Topic { timestamp_policy: TimestampPolicy::LogAppendTime as i32, ..Topic::default() };
+        assert!(update(&old, &other, &[], DEFAULTS).is_err());
+        let same = Topic { timestamp_policy: TimestampPolicy::CreateTime as i32, ..Topic::default() };
+        assert!(update(&old, &same, &[], DEFAULTS).is_ok());
+        let unknown = Topic { timestamp_policy: 7, ..Topic::default() };
+        assert_eq!(validate(&unknown).expect_err("unknown").field.as_deref(), Some("topic.timestamp_policy"));
+    }
+
+    #[test]
+    fn a_count_of_partitions_that_cannot_be_says_what_can() {
+        let old = TopicRow { state: TopicState::Active, ..row(&Topic::default()) };
+        let ask = |count| {
+            let topic = Topic { partition_count: Some(count), ..Topic::default() };
+            validate(&topic).and_then(|()| update(&old, &topic, &["partition_count"], DEFAULTS).map(|_| ()))
+        };
+        for (count, parts) in [
+            (0, ["is 0", "1..1000, or absent"]),
+            (-1, ["is -1", "1..1000, or absent"]),
+            (1_001, ["is 1001", "1..1000, or absent"]),
+            (2, ["is 2, fewer than the 3", "create another topic"]),
+        ] {
+            let error = ask(count).expect_err("it cannot be");
+            assert_eq!(error.field.as_deref(), Some("topic.partition_count"));
+            assert!(parts.iter().all(|part| error.message.contains(part)), "{}", error.message);
+        }
+        assert!(ask(3).is_ok() && ask(1_000).is_ok());
+    }
+
+    #[test]
+    fn the_oldest_record_that_is_taken_stays_for_three_hours() {
+        const HOUR: i64 = 3_600_000;
+        let topic = Topic { retention: Some(sluice_proto::wkt::Duration::from_millis(3 * HOUR)), ..Topic::default() };
+        let by_append = Topic { timestamp_policy: TimestampPolicy::LogAppendTime as i32, ..topic.clone() };
+        let compacted = Topic { cleanup_policy: CleanupPolicy::Compact as i32, ..topic.clone() };
+        let told = |topic: &Topic| {
+            let row = row(topic);
+            let configs = configs(&row, 1);
+            (record_age_ms_max(&row), configs["retention.ms"].clone(), configs["message.timestamp.type"].clone())
+        };
+        assert_eq!(told(&topic), (Some(3 * HOUR), (6 * HOUR).to_string(), "CreateTime".into()));
+        assert_eq!(told(&by_append), (None, (3 * HOUR).to_string(), "LogAppendTime".into()));
+        assert_eq!(told(&compacted), (None, (3 * HOUR).to_string(), "CreateTime".into()));
     }
 }

@@ -20,12 +20,15 @@ pub(crate) struct TopicRow {
     pub(crate) partition_count: Option<i32>,
     pub(crate) retention_ms: Option<i64>,
     pub(crate) cleanup_policy: i32,
+    pub(crate) timestamp_policy: i32,
     pub(crate) effective_partitions: i32,
     pub(crate) effective_retention_ms: i64,
     pub(crate) generation: i64,
     pub(crate) state: TopicState,
     pub(crate) observed_generation: i64,
     pub(crate) observed_partitions: i32,
+    /// The retention that Kafka was last seen to have; 0: not seen.
+    pub(crate) observed_retention_ms: i64,
     pub(crate) kafka_topic_id: Option<String>,
     pub(crate) create_attempted: bool,
     pub(crate) final_end_offsets: Vec<i64>,
@@ -85,9 +88,9 @@ impl TopicRow {
 macro_rules! columns {
     () => {
         "uid, tenant_uid, namespace_uid, namespace_id, id, display_name, labels, deletion_protection, partition_count, \
-         retention_ms, cleanup_policy, effective_partitions, effective_retention_ms, generation, state, \
-         observed_generation, observed_partitions, kafka_topic_id, create_attempted, final_end_offsets, conditions, \
-         attempts, version, control.micros(create_time) AS create_us, control.micros(update_time) AS update_us"
+         retention_ms, cleanup_policy, timestamp_policy, effective_partitions, effective_retention_ms, generation, state, \
+         observed_generation, observed_partitions, observed_retention_ms, kafka_topic_id, create_attempted, \
+         final_end_offsets, conditions, attempts, version, control.micros(create_time) AS create_us, control.micros(update_time) AS update_us"
     };
 }
 pub(super) use columns;
@@ -166,9 +169,9 @@ pub(crate) async fn topic_insert(tx: &mut TenantTx, row: &TopicRow) -> Result<To
     let tenant = tx.tenant().as_i64();
     let sql = concat!(
         "INSERT INTO control.topic (uid, tenant_uid, namespace_uid, namespace_id, id, display_name, labels, \
-         deletion_protection, partition_count, retention_ms, cleanup_policy, effective_partitions, \
+         deletion_protection, partition_count, retention_ms, cleanup_policy, timestamp_policy, effective_partitions, \
          effective_retention_ms, generation, state, conditions) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) RETURNING ",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) RETURNING ",
         columns!()
     );
     let query = sqlx::query_as(sql)
@@ -183,6 +186,7 @@ pub(crate) async fn topic_insert(tx: &mut TenantTx, row: &TopicRow) -> Result<To
         .bind(row.partition_count)
         .bind(row.retention_ms)
         .bind(row.cleanup_policy)
+        .bind(row.timestamp_policy)
         .bind(row.effective_partitions)
         .bind(row.effective_retention_ms)
         .bind(row.generation)
@@ -199,7 +203,7 @@ pub(crate) async fn topic_update(tx: &mut TenantTx, row: &TopicRow, delay_ms: i6
          retention_ms = $8, effective_partitions = $9, effective_retention_ms = $10, generation = $11, state = $12, \
          observed_generation = $13, observed_partitions = $14, kafka_topic_id = $15, create_attempted = $16, \
          final_end_offsets = $17, conditions = $18, attempts = $19, \
-         attempt_time = now() + $20 * interval '1 millisecond', version = version + 1, update_time = now(), \
+         observed_retention_ms = $21, attempt_time = now() + $20 * interval '1 millisecond', version = version + 1, update_time = now(), \
          delete_time = CASE WHEN $12 IN ('DELETING', 'DELETED') THEN coalesce(delete_time, now()) END \
          WHERE uid = $1 AND tenant_uid = $2 AND version = $3 RETURNING ",
         columns!()
@@ -224,6 +228,7 @@ pub(crate) async fn topic_update(tx: &mut TenantTx, row: &TopicRow, delay_ms: i6
         .bind(&row.final_end_offsets)
         .bind(&row.conditions)
         .bind(row.attempts)
-        .bind(delay_ms);
+        .bind(delay_ms)
+        .bind(row.observed_retention_ms);
     Ok(query.fetch_one(tx.conn()).await?)
 }

@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 use sluice_wire::{ConfigChange, ConfigEntry};
 
 /// Configs that an intent may set; all others stay at the cluster's default.
-pub const ALLOWED: [&str; 9] = [
+pub const ALLOWED: [&str; 10] = [
     CLEANUP_POLICY,
     "compression.type",
     "delete.retention.ms",
     "max.message.bytes",
+    "message.timestamp.after.max.ms",
     "message.timestamp.type",
     MIN_COMPACTION_LAG_MS,
     "retention.bytes",

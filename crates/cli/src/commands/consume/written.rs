@@ -102,6 +102,7 @@ mod tests {
             key_kind: Some(record::KeyKind::Key("k".into())),
             value_kind: Some(record::ValueKind::Value("{\"n\":12345678901234567890}".into())),
             headers: Vec::new(),
+            append_time: None,
         };
         ReceivedRecord {
             ack_id: "A-b_c".into(),

@@ -12,6 +12,7 @@ use sluice_types::record::{is_reserved_header, logical_bytes};
 use sluice_wire::Record;
 
 use crate::data::encode::{Bounds, encode};
+use crate::data::records::time_header;
 use crate::ports::ResolvedTopic;
 
 /// For which group a record was published once more.
@@ -102,7 +103,10 @@ impl Letter {
             Some(key) => partition_of(key, topic.partitions),
             None => self.origin_partition.clamp(0, topic.partitions - 1),
         };
-        // Its own time may be beyond the topic's retention.
+        // Its own time may be beyond the topic's retention; only a topic that does not go by it keeps it.
+        if topic.log_append_time {
+            headers.push(time_header(self.record.timestamp_ms));
+        }
         (SinkRecord { partition, key, value, headers, timestamp_ms: now_ms() }, size)
     }
 }
