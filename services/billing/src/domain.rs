@@ -5,4 +5,5 @@ pub mod fold;
 pub mod page_token;
 pub mod query;
 pub mod report;
+pub mod source;
 pub mod window;

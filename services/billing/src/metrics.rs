@@ -24,16 +24,18 @@ pub struct Metrics {
     pub windows_added: Counter,
     /// Windows that had been added before.
     pub windows_repeated: Counter,
-    /// Windows held back behind a missing one.
-    pub windows_behind_gap: Counter,
     /// Records that are no sound windows.
     pub windows_rejected: Counter,
     /// Intervals that were counted before.
     pub intervals_repeated: Counter,
     /// Intervals counted in part, to be read from the log.
     pub intervals_overlapping: Counter,
-    /// Sources that stand still.
-    pub sources_stopped: Gauge,
+    /// Windows that are missing, and not declared lost.
+    pub windows_missing: Gauge,
+    /// Windows that were declared lost and did not come since.
+    pub windows_lost: Gauge,
+    /// Times that an internal log was another one, or shorter than what was read of it.
+    pub logs_replaced: Counter,
     /// Times that records of an internal log were gone before they were read.
     pub log_gaps: Counter,
     /// Times that the position had been moved by somebody else.
@@ -47,11 +49,12 @@ impl Metrics {
         registry.register("lag_records", "Records of an internal log not read yet", it.lag_records.clone());
         registry.register("windows_added", "Usage windows added", it.windows_added.clone());
         registry.register("windows_repeated", "Usage windows that were there already", it.windows_repeated.clone());
-        registry.register("windows_behind_gap", "Usage windows held back by a gap", it.windows_behind_gap.clone());
+        registry.register("windows_missing", "Usage windows that did not come yet", it.windows_missing.clone());
+        registry.register("windows_lost", "Usage windows declared lost", it.windows_lost.clone());
+        registry.register("logs_replaced", "Internal logs that were another one or shorter", it.logs_replaced.clone());
         registry.register("windows_rejected", "Usage windows that are not sound", it.windows_rejected.clone());
         registry.register("intervals_repeated", "Intervals that were covered", it.intervals_repeated.clone());
         registry.register("intervals_overlapping", "Intervals to be reread", it.intervals_overlapping.clone());
-        registry.register("sources_stopped", "Usage sources stopped at a gap", it.sources_stopped.clone());
         registry.register("log_gaps", "Internal log records gone before they were read", it.log_gaps.clone());
         registry.register("reloads", "Positions moved by somebody else", it.reloads.clone());
         it

@@ -1,34 +1,17 @@
 //! What a batch of windows adds to what is stored: one deterministic fold, decided in memory, written in one transaction.
 //!
 //! Promises: a window is folded at most once (numbers per source), an offset is billed at most once (coverage), and what
-//! is not folded is never lost in silence: a repeat is counted, a gap stops its source until the missing window comes, an
-//! overlap is queued for a reread. The same windows in the same order give the same rows, from any starting point.
+//! is not folded is never lost in silence: a repeat is counted, a window that is jumped over or refused is a hole of its
+//! source until it comes, an overlap is queued for a reread. The same windows in the same order give the same rows, from any
+//! starting point.
 
 use std::collections::BTreeMap;
 
 use super::coverage::{Coverage, Interval, Verdict};
+use super::source::Source;
 use super::window::{Owner, PartitionKey, Window};
 
-/// How far a source got.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Source {
-    /// The last window that was folded; 0: none.
-    pub last_window: i64,
-    /// When that window was closed, ms since the epoch.
-    pub last_seen_ms: i64,
-    /// It said that it ends.
-    pub ended: bool,
-    /// The highest window that came. Above `last_window`: the source stands still, because window `last_window + 1` is
-    /// missing, and all from there on must come again.
-    pub highest_window: i64,
-}
-
-impl Source {
-    /// Whether it stands still behind a missing window.
-    pub fn is_stopped(&self) -> bool {
-        self.highest_window > self.last_window
-    }
-}
+const HOUR_MS: i64 = 3_600_000;
 
 /// What is stored of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,12 +60,13 @@ pub struct Reread {
 /// What became of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Folded {
-    /// It was added.
-    Added,
+    /// It was added, and filled a hole or made so many windows missing.
+    Added {
+        /// Windows that were jumped over.
+        jumped: u64,
+    },
     /// It had been added before.
     Repeated,
-    /// A window before it is missing: not added.
-    Gap,
     /// It names a partition as somebody else's than before: not added.
     WrongOwner(PartitionKey),
 }
@@ -116,28 +100,24 @@ pub struct Counted {
 }
 
 impl Fold {
-    /// Folds one window.
-    pub fn apply(&mut self, window: &Window) -> Folded {
+    /// Folds one window that was appended to the usage log at this time, which decides the hour: gateways have clocks of
+    /// their own, the log has one.
+    pub fn apply(&mut self, window: &Window, appended_ms: i64) -> Folded {
+        let wrong_owner = self.wrong_owner(window);
         let source = self.sources.entry(window.source.clone()).or_default();
-        source.highest_window = source.highest_window.max(window.number);
-        if window.number <= source.last_window {
+        source.last_seen_ms = source.last_seen_ms.max(appended_ms);
+        source.ended |= window.last;
+        if source.has(window.number) {
             return Folded::Repeated;
         }
-        if window.number > source.last_window + 1 {
-            return Folded::Gap;
-        }
-        if let Some(key) = self.wrong_owner(window) {
+        if let Some(key) = wrong_owner {
+            source.refused(window.number);
             return Folded::WrongOwner(key);
         }
-        let source = self.sources.entry(window.source.clone()).or_default();
-        *source = Source {
-            last_window: window.number,
-            last_seen_ms: window.close_time_ms,
-            ended: window.last,
-            highest_window: source.highest_window,
-        };
-        self.add(window);
-        Folded::Added
+        let jumped = (window.number - source.highest_window - 1).max(0).unsigned_abs();
+        source.came(window.number);
+        self.add(window, appended_ms.div_euclid(HOUR_MS));
+        Folded::Added { jumped }
     }
 
     fn wrong_owner(&self, window: &Window) -> Option<PartitionKey> {
@@ -145,17 +125,17 @@ impl Fold {
         window.partitions().find(|(key, owner)| known(*key).is_some_and(|known| known != *owner)).map(|(key, _)| key)
     }
 
-    fn add(&mut self, window: &Window) {
+    fn add(&mut self, window: &Window, hour: i64) {
         for produced in &window.produced {
             let new = || Partition { owner: produced.owner, coverage: Coverage::default() };
             let partition = self.partitions.entry(produced.key).or_insert_with(new);
-            let hour = self.hours.entry(HourKey { key: produced.key, hour: window.hour() }).or_default();
+            let amounts = self.hours.entry(HourKey { key: produced.key, hour }).or_default();
             let counted = self.counted.entry(produced.key).or_default();
             for interval in &produced.intervals {
                 match partition.coverage.offer(*interval) {
                     Verdict::Added => {
-                        hour.ingress_bytes += interval.bytes();
-                        hour.ingress_records += interval.records();
+                        amounts.ingress_bytes += interval.bytes();
+                        amounts.ingress_records += interval.records();
                         counted.bytes += interval.bytes();
                         counted.records += interval.records();
                         counted.end = counted.end.max(interval.end());
@@ -173,9 +153,9 @@ impl Fold {
         for delivered in &window.delivered {
             let new = || Partition { owner: delivered.owner, coverage: Coverage::default() };
             self.partitions.entry(delivered.key).or_insert_with(new);
-            let hour = self.hours.entry(HourKey { key: delivered.key, hour: window.hour() }).or_default();
-            hour.egress_bytes += delivered.bytes;
-            hour.egress_records += delivered.records;
+            let amounts = self.hours.entry(HourKey { key: delivered.key, hour }).or_default();
+            amounts.egress_bytes += delivered.bytes;
+            amounts.egress_records += delivered.records;
         }
     }
 }
@@ -209,36 +189,53 @@ mod tests {
         fold.hours.values().copied().next().unwrap_or_default()
     }
 
+    const ADDED: Folded = Folded::Added { jumped: 0 };
+
+    fn apply(fold: &mut Fold, window: &Window) -> Folded {
+        fold.apply(window, HOUR_MS)
+    }
+
     #[test]
     fn a_repeated_window_adds_nothing() {
         let mut fold = Fold::default();
-        assert_eq!(fold.apply(&window(1, &[(0, 2)])), Folded::Added);
+        assert_eq!(apply(&mut fold, &window(1, &[(0, 2)])), ADDED);
         let once = hour(&fold);
-        assert_eq!(fold.apply(&window(1, &[(0, 2)])), Folded::Repeated);
+        assert_eq!(apply(&mut fold, &window(1, &[(0, 2)])), Folded::Repeated);
         assert_eq!(hour(&fold), once);
         assert_eq!(once, Amounts { ingress_bytes: 100, ingress_records: 2, egress_bytes: 5, egress_records: 1 });
     }
 
     #[test]
-    fn a_gap_stops_the_source_until_the_missing_window_comes() {
+    fn a_missing_window_holds_nothing_back_and_counts_when_it_comes() {
         let mut fold = Fold::default();
-        fold.apply(&window(1, &[]));
-        assert_eq!(fold.apply(&window(3, &[(5, 6)])), Folded::Gap);
-        assert_eq!(fold.apply(&window(4, &[(6, 7)])), Folded::Gap);
-        assert!(fold.sources["gw/boot"].is_stopped());
-        assert_eq!(hour(&fold).ingress_records, 0);
-        for (number, at) in [(2, 4), (3, 5), (4, 6)] {
-            assert_eq!(fold.apply(&window(number, &[(at, at + 1)])), Folded::Added);
+        apply(&mut fold, &window(1, &[]));
+        assert_eq!(apply(&mut fold, &window(4, &[(5, 6)])), Folded::Added { jumped: 2 });
+        assert_eq!(apply(&mut fold, &window(5, &[(6, 7)])), ADDED);
+        assert_eq!((hour(&fold).ingress_records, hour(&fold).egress_records), (2, 3));
+        assert_eq!(fold.sources["gw/boot"].missing(), 2);
+        for (number, at) in [(3, 4), (2, 3)] {
+            assert_eq!(apply(&mut fold, &window(number, &[(at, at + 1)])), ADDED);
+            assert_eq!(apply(&mut fold, &window(number, &[(at, at + 1)])), Folded::Repeated);
         }
-        assert!(!fold.sources["gw/boot"].is_stopped());
-        assert_eq!(hour(&fold).ingress_records, 3);
+        assert_eq!(fold.sources["gw/boot"].missing(), 0);
+        assert_eq!((hour(&fold).ingress_records, hour(&fold).egress_records), (4, 5));
+    }
+
+    #[test]
+    fn the_hour_is_that_of_the_log_whatever_the_gateways_clock_says() {
+        let mut fold = Fold::default();
+        let mut ahead = window(1, &[(0, 1)]);
+        ahead.close_time_ms = 99 * HOUR_MS;
+        fold.apply(&ahead, 5 * HOUR_MS + 1);
+        assert_eq!(fold.hours.keys().map(|key| key.hour).collect::<Vec<_>>(), [5]);
+        assert_eq!(fold.sources["gw/boot"].last_seen_ms, 5 * HOUR_MS + 1);
     }
 
     #[test]
     fn dropped_intervals_are_not_billed_and_overlaps_are_queued() {
         let mut fold = Fold::default();
-        fold.apply(&window(1, &[(0, 10)]));
-        fold.apply(&window(2, &[(2, 4), (8, 12), (20, 21)]));
+        apply(&mut fold, &window(1, &[(0, 10)]));
+        apply(&mut fold, &window(2, &[(2, 4), (8, 12), (20, 21)]));
         assert_eq!(hour(&fold).ingress_bytes, 200);
         assert_eq!(hour(&fold).ingress_records, 11);
         assert_eq!(fold.repeated_intervals, 1);
@@ -248,13 +245,15 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_never_changes_its_owner() {
+    fn a_partition_never_changes_its_owner_and_the_source_goes_on() {
         let mut fold = Fold::default();
-        fold.apply(&window(1, &[(0, 1)]));
+        apply(&mut fold, &window(1, &[(0, 1)]));
         let mut stolen = window(2, &[(1, 2)]);
         stolen.produced[0].owner = owner(9);
-        assert_eq!(fold.apply(&stolen), Folded::WrongOwner(KEY));
-        assert_eq!(fold.sources["gw/boot"].last_window, 1);
+        assert_eq!(apply(&mut fold, &stolen), Folded::WrongOwner(KEY));
+        assert_eq!((fold.sources["gw/boot"].highest_window, fold.sources["gw/boot"].missing()), (2, 1));
         assert_eq!(hour(&fold).ingress_records, 1);
+        assert_eq!(apply(&mut fold, &window(3, &[(2, 3)])), ADDED);
+        assert_eq!(hour(&fold).ingress_records, 2);
     }
 }

@@ -1,7 +1,7 @@
 //! A usage window as it may be trusted: decoded, with ids of the right types and every number in its bounds.
 //!
 //! Only gateways can write to the usage log, so a window that breaks a rule is a fault of ours. It is refused as a whole and
-//! kept on record; its source then stops at the gap, which is visible, instead of being billed by a guess.
+//! kept on record, and is a hole of its source, which is visible, instead of being billed by a guess.
 
 use prost::Message;
 use sluice_proto::internal::usage::v1 as pb;
@@ -61,7 +61,7 @@ pub struct Window {
     pub source: String,
     /// 1, 2, 3, … per source.
     pub number: i64,
-    /// When it was closed, ms since the epoch.
+    /// When it was closed by the gateway's clock, ms since the epoch; decides nothing.
     pub close_time_ms: i64,
     /// Written.
     pub produced: Vec<Produced>,
@@ -93,7 +93,7 @@ impl Window {
     pub fn decode(value: &[u8]) -> Result<Self, WindowError> {
         let window = pb::UsageWindow::decode(value)?;
         check(!window.source.is_empty() && window.source.len() <= SOURCE_BYTES_MAX, "source")?;
-        check(window.number >= 1, "number")?;
+        check((1..1 << 53).contains(&window.number), "number")?;
         check(window.close_time_ms >= 0, "close_time_ms")?;
         Ok(Self {
             source: window.source,
@@ -103,11 +103,6 @@ impl Window {
             delivered: window.delivered.into_iter().map(delivered).collect::<Result<_, _>>()?,
             last: window.last,
         })
-    }
-
-    /// The hour that it counts for, in hours since the epoch.
-    pub fn hour(&self) -> i64 {
-        self.close_time_ms / 3_600_000
     }
 
     /// The partitions it speaks of, with their owners.
@@ -178,16 +173,16 @@ mod tests {
     #[test]
     fn a_sound_window_is_read() {
         let window = decode(&good()).expect("sound");
-        assert_eq!(window.hour(), 2);
         assert_eq!(window.produced[0].key, PartitionKey { topic: TopicUid::from_i64(3), partition: 0 });
     }
 
     #[test]
     fn every_rule_is_checked() {
-        let broken: [fn(&mut pb::UsageWindow); 8] = [
+        let broken: [fn(&mut pb::UsageWindow); 9] = [
             |w| w.source.clear(),
             |w| w.source = "x".repeat(201),
             |w| w.number = 0,
+            |w| w.number = i64::MAX,
             |w| w.close_time_ms = -1,
             |w| w.produced[0].topic_uid = "nonsense".into(),
             |w| w.produced[0].partition = -1,

@@ -2,9 +2,9 @@
 //! effect and moves the position in one transaction.
 //!
 //! Exactly once, whatever dies: nothing is remembered here that is not reloaded when in doubt. A commit whose answer was
-//! lost is tried again from the same position and then either works or finds the position moved. A log that is another one
-//! now, or that was cut off, is read from its beginning: what was counted before is known by numbers and versions, and what
-//! nobody counted stays uncovered. Ends only for what nobody can mend by waiting: access is refused, records are damaged.
+//! lost is tried again from the same position and then either works or finds the position moved. A log that was made anew, or
+//! lost its end, is read from its beginning: what comes again is known, and what is missing is told. Ends only for what nobody
+//! can mend by waiting: access is refused, records are damaged.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use sluice_db::{Database, DbError};
 use sluice_runtime::{ComponentStatus, Health};
-use sluice_wire::{Client, Isolation, LogTail, OffsetAt, Record, TailBatch, TailOptions, TailState, TopicId};
+use sluice_wire::{Client, Isolation, LogTail, OffsetAt, Record, TailBatch, TailOptions, TailState};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::{LogLabels, Metrics};
@@ -118,10 +118,13 @@ impl<S: Sink> LogFeed<S> {
                     let system = self.database.system();
                     match log_position_load(system, &self.log, topic.topic_id).await {
                         Ok(position) if position.topic_id == topic.topic_id => return Ok(Some(position)),
-                        Ok(position) => match self.restart(position, topic.topic_id, 0).await {
-                            Ok(()) => continue,
-                            Err(error) => format!("store the beginning of a new log: {error}"),
-                        },
+                        Ok(position) => {
+                            let now = Position { topic_id: topic.topic_id, next: 0 };
+                            match self.restart(position, now, "the log was made anew under its name").await {
+                                Ok(()) => continue,
+                                Err(error) => format!("begin the log again: {error}"),
+                            }
+                        }
                         Err(error) => format!("load the position: {error}"),
                     }
                 }
@@ -151,7 +154,7 @@ impl<S: Sink> LogFeed<S> {
                 Err(sluice_wire::Error::OffsetOutOfRange { .. } | sluice_wire::Error::LogTruncated { .. }) => {
                     return Ok(self.skip_lost(Position { next, ..position }).await);
                 }
-                // Told from the stored position, which is checked first.
+                // The position is checked against the topic's id before reading goes on.
                 Err(sluice_wire::Error::TopicReplaced { .. }) => return Ok(Ended::Reload),
                 Err(source) => return Err(FeedError::Kafka { log: self.log.clone(), source }),
             };
@@ -201,40 +204,45 @@ impl<S: Sink> LogFeed<S> {
         }
     }
 
-    /// The next offset is gone from the log: goes on where the log begins, and puts the gap on record.
-    async fn skip_lost(&self, position: Position) -> Ended {
-        let (next, partition) = (position.next, self.log.partition);
-        let at = OffsetAt::Earliest;
-        let earliest =
-            self.kafka.list_offset(self.log.topic, partition, at, Isolation::ReadUncommitted, KAFKA_TIMEOUT).await;
-        let start = match earliest {
-            Ok(listed) => listed.offset.unwrap_or(next),
+    /// The next offset is not in the log: goes on where the log begins. Either what was to be read is gone, which is put on
+    /// record, or the log ends before it and lost what was read already.
+    async fn skip_lost(&self, at: Position) -> Ended {
+        let (Some(start), Some(end)) = (self.listed(OffsetAt::Earliest).await, self.listed(OffsetAt::Latest).await)
+        else {
             // Reading begins again from the stored position and comes back here.
-            Err(_) => return Ended::Reload,
-        };
-        if start <= next {
-            // It ends before: other records get these offsets.
-            if let Err(error) = self.restart(position, position.topic_id, start).await {
-                tracing::info!(log = ?self.log, %error, "try again to store the beginning of a log that was cut off");
-            }
             return Ended::Reload;
-        }
-        tracing::error!(log = ?self.log, from = next, to = start, "records were gone before they were read");
-        self.metrics.log_gaps.inc();
-        if let Err(error) = log_position_skip(self.database.system(), &self.log, next, start).await {
-            tracing::info!(log = ?self.log, %error, "try again to store the gap");
+        };
+        let stored = if start > at.next {
+            tracing::error!(log = ?self.log, from = at.next, to = start, "records were gone before they were read");
+            self.metrics.log_gaps.inc();
+            log_position_skip(self.database.system(), &self.log, at.next, start).await.map(drop)
+        } else if end < at.next {
+            self.restart(at, Position { next: start, ..at }, "the log ends before what was read of it").await
+        } else {
+            Ok(())
+        };
+        if let Err(error) = stored {
+            tracing::info!(log = ?self.log, %error, "try again to store the position");
         }
         Ended::Reload
     }
 
-    /// The log lost what stood in it, or is another one: it is read from its beginning.
-    async fn restart(&self, stored: Position, topic_id: TopicId, next: i64) -> Result<(), DbError> {
-        tracing::error!(
-            log = ?self.log, ?stored, found = %topic_id,
-            "the log is not what it was; reading it from its beginning, what was in it and not read is lost"
-        );
-        self.metrics.log_gaps.inc();
-        log_position_restart(self.database.system(), &self.log, stored, Position { topic_id, next }).await.map(drop)
+    /// One end of the log; `None` if Kafka could not be asked.
+    async fn listed(&self, at: OffsetAt) -> Option<i64> {
+        let Log { topic, partition } = self.log;
+        let listed = self.kafka.list_offset(topic, partition, at, Isolation::ReadUncommitted, KAFKA_TIMEOUT).await;
+        listed.ok().and_then(|listed| listed.offset)
+    }
+
+    async fn restart(&self, stored: Position, now: Position, why: &str) -> Result<(), DbError> {
+        if log_position_restart(self.database.system(), &self.log, stored, now).await? {
+            tracing::error!(
+                log = ?self.log, read_to = stored.next, old = %stored.topic_id, new = %now.topic_id,
+                "{why}; it is read from its beginning, and windows that were not read are missing"
+            );
+            self.metrics.logs_replaced.inc();
+        }
+        Ok(())
     }
 
     fn tell(&self, batch: &TailBatch) {

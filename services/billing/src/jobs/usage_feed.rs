@@ -1,11 +1,11 @@
 //! The usage log: windows into hours and coverage.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sluice_db::{DbError, SystemScope};
 use sluice_types::physical::USAGE_TOPIC;
-use sluice_wire::{Client, Record};
+use sluice_wire::{Client, Record, TimestampType};
 use tokio_util::sync::CancellationToken;
 
 use super::log_feed::Sink;
@@ -30,7 +30,8 @@ pub struct UsageSink {
 
 impl Sink for UsageSink {
     async fn commit(&self, log: Log, from: i64, to: i64, records: Vec<Record>) -> Result<bool, DbError> {
-        let received: Vec<Received> = records.iter().map(receive).collect();
+        let now_ms = now_ms();
+        let received: Vec<Received> = records.iter().map(|record| receive(record, now_ms)).collect();
         match ingest(&self.system, &log, from, to, &received, &self.fail_points).await? {
             None => Ok(false),
             Some(done) => {
@@ -46,17 +47,16 @@ impl UsageSink {
         let metrics = &self.metrics;
         metrics.windows_added.inc_by(done.added);
         metrics.windows_repeated.inc_by(done.repeated);
-        metrics.windows_behind_gap.inc_by(done.gaps);
         metrics.windows_rejected.inc_by(done.rejected);
         metrics.intervals_repeated.inc_by(done.repeated_intervals);
         metrics.intervals_overlapping.inc_by(done.overlaps);
-        if done.gaps + done.rejected + done.overlaps > 0 {
+        if done.jumped + done.rejected + done.overlaps > 0 {
             tracing::warn!(
                 ?log,
-                gaps = done.gaps,
+                jumped = done.jumped,
                 rejected = done.rejected,
                 overlaps = done.overlaps,
-                "usage was held back"
+                "usage is missing or cannot be counted"
             );
         }
     }
@@ -82,9 +82,23 @@ pub fn logs(partitions: i32) -> impl Iterator<Item = Log> {
     (0..partitions).map(|partition| Log { topic: USAGE_TOPIC, partition })
 }
 
-fn receive(record: &Record) -> Received {
+fn receive(record: &Record, now_ms: i64) -> Received {
     let window = record.value.as_ref().ok_or(WindowError::Empty).and_then(|value| Window::decode(value));
-    Received { offset: record.offset, window: window.map_err(|error| error.to_string()) }
+    let appended_ms = appended_ms(record, now_ms);
+    Received { offset: record.offset, appended_ms, window: window.map_err(|error| error.to_string()) }
+}
+
+/// The broker's time. In a log that was made without it there is the gateway's only, which at least is not in the future.
+fn appended_ms(record: &Record, now_ms: i64) -> i64 {
+    match record.timestamp_type {
+        TimestampType::LogAppendTime => record.timestamp_ms.max(0),
+        TimestampType::CreateTime => record.timestamp_ms.clamp(0, now_ms),
+    }
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// A sink to be shared by the feeds.

@@ -11,8 +11,9 @@ use sluice_db::{DbError, SystemScope};
 use sluice_types::{NamespaceUid, TenantUid, TopicUid};
 
 use super::log_position::{Log, log_position_advance_on_conn};
+use super::sources::{source_list_on_conn, source_store_on_conn};
 use crate::domain::coverage::{Coverage, Interval};
-use crate::domain::fold::{Amounts, Fold, Folded, Partition, Source};
+use crate::domain::fold::{Amounts, Fold, Folded, Partition};
 use crate::domain::window::{Owner, PartitionKey, Window};
 use crate::fail_point::FailPoints;
 
@@ -21,6 +22,8 @@ use crate::fail_point::FailPoints;
 pub struct Received {
     /// Its offset.
     pub offset: i64,
+    /// When it was appended to the log, ms since the epoch.
+    pub appended_ms: i64,
     /// The window, or why it is none.
     pub window: Result<Window, String>,
 }
@@ -32,8 +35,8 @@ pub struct Ingested {
     pub added: u64,
     /// Windows that had been added before.
     pub repeated: u64,
-    /// Windows that came behind a missing one.
-    pub gaps: u64,
+    /// Windows that were jumped over, and are missing now.
+    pub jumped: u64,
     /// Records that are no sound windows.
     pub rejected: u64,
     /// Intervals that were counted before.
@@ -69,17 +72,14 @@ pub async fn ingest(
     for record in records {
         let refused = match &record.window {
             Err(reason) => Some(reason.clone()),
-            Ok(window) => match fold.apply(window) {
-                Folded::Added => {
+            Ok(window) => match fold.apply(window, record.appended_ms) {
+                Folded::Added { jumped } => {
                     done.added += 1;
+                    done.jumped += jumped;
                     None
                 }
                 Folded::Repeated => {
                     done.repeated += 1;
-                    None
-                }
-                Folded::Gap => {
-                    done.gaps += 1;
                     None
                 }
                 Folded::WrongOwner(key) => {
@@ -105,21 +105,7 @@ pub async fn ingest(
 async fn load(conn: &mut PgConnection, windows: &[&Window]) -> Result<Fold, DbError> {
     let mut fold = Fold::default();
     let names: Vec<&str> = windows.iter().map(|window| window.source.as_str()).collect();
-    let rows = sqlx::query(
-        "SELECT source, last_window, last_seen_ms, ended, highest_window FROM billing.source WHERE source = ANY($1)",
-    )
-    .bind(&names)
-    .fetch_all(&mut *conn)
-    .await?;
-    for row in rows {
-        let source = Source {
-            last_window: row.try_get(1)?,
-            last_seen_ms: row.try_get(2)?,
-            ended: row.try_get(3)?,
-            highest_window: row.try_get(4)?,
-        };
-        fold.sources.insert(row.try_get(0)?, source);
-    }
+    fold.sources = source_list_on_conn(conn, &names).await?;
     fold.partitions = lock_partitions(conn, windows).await?;
     load_coverage(conn, windows, &mut fold.partitions).await?;
     Ok(fold)
@@ -226,7 +212,7 @@ async fn store(conn: &mut PgConnection, before: &Fold, after: &Fold) -> Result<(
     store_counted(conn, after).await?;
     store_hours(conn, after).await?;
     store_rereads(conn, after).await?;
-    store_sources(conn, before, after).await
+    source_store_on_conn(conn, &before.sources, &after.sources).await
 }
 
 async fn store_coverage(conn: &mut PgConnection, before: &Fold, after: &Fold) -> Result<(), DbError> {
@@ -352,30 +338,6 @@ async fn store_rereads(conn: &mut PgConnection, after: &Fold) -> Result<(), DbEr
         .execute(&mut *conn)
         .await?;
     }
-    Ok(())
-}
-
-async fn store_sources(conn: &mut PgConnection, before: &Fold, after: &Fold) -> Result<(), DbError> {
-    let changed: Vec<_> =
-        after.sources.iter().filter(|(name, source)| before.sources.get(*name) != Some(source)).collect();
-    let names: Vec<&str> = changed.iter().map(|(name, _)| name.as_str()).collect();
-    let last_windows: Vec<i64> = changed.iter().map(|(_, source)| source.last_window).collect();
-    let last_seen: Vec<i64> = changed.iter().map(|(_, source)| source.last_seen_ms).collect();
-    let ended: Vec<bool> = changed.iter().map(|(_, source)| source.ended).collect();
-    let highest: Vec<i64> = changed.iter().map(|(_, source)| source.highest_window).collect();
-    sqlx::query(
-        "INSERT INTO billing.source (source, last_window, last_seen_ms, ended, highest_window)
-         SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::boolean[], $5::bigint[])
-         ON CONFLICT (source) DO UPDATE SET last_window = excluded.last_window, last_seen_ms = excluded.last_seen_ms,
-             ended = excluded.ended, highest_window = excluded.highest_window",
-    )
-    .bind(&names)
-    .bind(&last_windows)
-    .bind(&last_seen)
-    .bind(&ended)
-    .bind(&highest)
-    .execute(conn)
-    .await?;
     Ok(())
 }
 

@@ -73,6 +73,46 @@ pub async fn log_position_advance_on_conn(
     Ok(moved.rows_affected() == 1)
 }
 
+/// Begins again at the beginning of the log that has this id now: it is another one than was read so far, or it lost records
+/// that were read. Windows are known by their numbers and names by their versions, so nothing is counted twice.
+pub async fn log_position_restart(
+    system: &SystemScope,
+    log: &Log,
+    stored: Position,
+    now: Position,
+) -> Result<bool, DbError> {
+    let mut tx = system.begin().await?;
+    let moved = sqlx::query(
+        "UPDATE billing.ingest_offset SET topic_id = $5, next = $6
+         WHERE topic = $1 AND partition = $2 AND topic_id = $3 AND next = $4",
+    )
+    .bind(log.topic)
+    .bind(log.partition)
+    .bind(stored.topic_id.to_string())
+    .bind(stored.next)
+    .bind(now.topic_id.to_string())
+    .bind(now.next)
+    .execute(tx.conn())
+    .await?;
+    if moved.rows_affected() == 0 {
+        tx.rollback().await?;
+        return Ok(false);
+    }
+    sqlx::query(
+        "INSERT INTO billing.log_replaced (topic, partition, old_topic_id, new_topic_id, read_to)
+         VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(log.topic)
+    .bind(log.partition)
+    .bind(stored.topic_id.to_string())
+    .bind(now.topic_id.to_string())
+    .bind(stored.next)
+    .execute(tx.conn())
+    .await?;
+    tx.commit().await?;
+    Ok(true)
+}
+
 /// Puts on record that offsets were gone before they were read, and goes on behind them.
 pub async fn log_position_skip(system: &SystemScope, log: &Log, from: i64, to: i64) -> Result<bool, DbError> {
     let mut tx = system.begin().await?;
@@ -89,28 +129,4 @@ pub async fn log_position_skip(system: &SystemScope, log: &Log, from: i64, to: i
         .await?;
     tx.commit().await?;
     Ok(true)
-}
-
-/// Goes on in another place, maybe of another topic; false if the position was not where it should be.
-pub async fn log_position_restart(
-    system: &SystemScope,
-    log: &Log,
-    from: Position,
-    to: Position,
-) -> Result<bool, DbError> {
-    let mut tx = system.begin().await?;
-    let moved = sqlx::query(
-        "UPDATE billing.ingest_offset SET topic_id = $5, next = $6
-         WHERE topic = $1 AND partition = $2 AND topic_id = $3 AND next = $4",
-    )
-    .bind(log.topic)
-    .bind(log.partition)
-    .bind(from.topic_id.to_string())
-    .bind(from.next)
-    .bind(to.topic_id.to_string())
-    .bind(to.next)
-    .execute(tx.conn())
-    .await?;
-    tx.commit().await?;
-    Ok(moved.rows_affected() == 1)
 }

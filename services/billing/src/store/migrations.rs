@@ -21,5 +21,6 @@ pub const MIGRATIONS: Migrations = Migrations {
         migration!(3, "usage", "0003_usage.sql"),
         migration!(4, "names", "0004_names.sql"),
         migration!(5, "fences", "0005_fences.sql"),
+        migration!(6, "holes", "0006_holes.sql"),
     ],
 };

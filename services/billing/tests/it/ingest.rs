@@ -1,17 +1,24 @@
 //! One transaction per batch: once, all or nothing, in any interleaving.
 
+use std::time::Duration;
+
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use sluice_billing::domain::window::Window;
 use sluice_billing::fail_point::FailPoints;
+use sluice_billing::jobs::source_watch::LOST_AFTER;
 use sluice_billing::store::ingest::{Ingested, Received, ingest};
 use sluice_billing::store::log_position::{Log, log_position_load};
-use sluice_db::sqlx;
+use sluice_billing::store::migrations::MIGRATIONS;
+use sluice_billing::store::sources::{Missing, hole_count, hole_declare_lost};
+use sluice_db::{Migrations, sqlx};
 use sluice_types::TenantScope;
 use sluice_wire::TopicId;
 
-use crate::support::{Place, TestDatabase, fresh_database, window};
+use crate::support::{Place, TestDatabase, fresh_database, migrated, url, window};
 
+const HOLES: &str =
+    "SELECT source, first_window, end_window, lost_at IS NOT NULL FROM billing.source_hole ORDER BY 1, 2";
 const TOPIC_ID: TopicId = TopicId([7; 16]);
 
 fn log(partition: i32) -> Log {
@@ -19,7 +26,7 @@ fn log(partition: i32) -> Log {
 }
 
 fn received(offset: i64, window: &Window) -> Received {
-    Received { offset, window: Ok(window.clone()) }
+    Received { offset, appended_ms: window.close_time_ms, window: Ok(window.clone()) }
 }
 
 /// Adds windows as the records from `from` on; returns the position after.
@@ -61,7 +68,7 @@ async fn a_batch_is_added_once_however_often_it_is_tried() {
 }
 
 #[tokio::test]
-async fn a_gap_an_overlap_and_a_broken_window_are_on_record_and_not_billed() {
+async fn an_overlap_and_a_broken_window_are_on_record_and_their_sources_go_on() {
     let database = fresh_database().await;
     let (place, stranger) = (Place::fresh(), Place::fresh());
     let stolen = Place { tenant: stranger.tenant, ..place };
@@ -72,17 +79,61 @@ async fn a_gap_an_overlap_and_a_broken_window_are_on_record_and_not_billed() {
         received(1, &window("a/1", 2, 1, vec![place.produced(0, &[(5, 15, 10)])])),
         received(2, &window("a/1", 4, 1, vec![place.produced(0, &[(20, 30, 10)])])),
         received(3, &window("b/1", 1, 1, vec![stolen.produced(0, &[(30, 31, 1)])])),
-        Received { offset: 4, window: Err("window is empty".into()) },
+        Received { offset: 4, appended_ms: 3_600_000, window: Err("window is empty".into()) },
+        received(5, &window("b/1", 2, 1, vec![stranger.produced(0, &[(0, 1, 100)])])),
     ];
-    let done = ingest(system, &log(0), 0, 5, &records, &FailPoints::default()).await.unwrap().unwrap();
-    assert_eq!(done, Ingested { added: 2, gaps: 1, rejected: 2, overlaps: 1, ..Ingested::default() });
-    assert_eq!(database.sql("SELECT ingress_bytes FROM billing.hourly").await, "10");
+    let done = ingest(system, &log(0), 0, 6, &records, &FailPoints::default()).await.unwrap().unwrap();
+    assert_eq!(done, Ingested { added: 4, jumped: 1, rejected: 2, overlaps: 1, ..Ingested::default() });
+    assert_eq!(database.sql("SELECT ingress_bytes FROM billing.hourly ORDER BY 1").await, "20\n100");
     let reread = r#"SELECT "start", "end", claimed_bytes, source, window_number FROM billing.reread"#;
     assert_eq!(database.sql(reread).await, "5|15|10|a/1|2");
     assert_eq!(database.sql(r#"SELECT "offset" FROM billing.rejected_window ORDER BY 1"#).await, "3\n4");
-    let stopped =
-        "SELECT source, last_window, highest_window FROM billing.source WHERE highest_window > last_window ORDER BY 1";
-    assert_eq!(database.sql(stopped).await, "a/1|2|4\nb/1|0|1");
+    assert_eq!(database.sql(HOLES).await, "a/1|3|4|f\nb/1|1|2|f");
+}
+
+#[tokio::test]
+async fn a_missing_window_is_an_alarm_until_it_comes_or_is_declared_lost() {
+    let database = fresh_database().await;
+    let (place, system) = (Place::fresh(), database.database.system());
+    let egress = "SELECT sum(egress_records) FROM billing.hourly";
+    let read = |number: i64| {
+        let mut window = window("gw/1", number, 1, vec![]);
+        window.delivered.push(place.delivered(0, 10, 1));
+        window
+    };
+    // As from an empty database, where a gateway goes on with its next window.
+    let done = add(&database, &log(0), 0, &[read(8), read(9)]).await.unwrap();
+    assert_eq!((done.added, done.jumped), (2, 7));
+    assert_eq!(database.sql(egress).await, "2", "nothing is held back");
+    assert_eq!(hole_count(system).await.unwrap(), Missing { sources: 1, windows: 7, lost: 0 });
+
+    // In the middle of the hole: what is left of it is as old as it was.
+    database.sql("UPDATE billing.source_hole SET found_at = found_at - interval '9 minutes'").await;
+    assert_eq!(add(&database, &log(0), 2, &[read(4), read(4), read(20)]).await.unwrap().added, 2);
+    assert_eq!(database.sql(HOLES).await, "gw/1|1|4|f\ngw/1|5|8|f\ngw/1|10|20|f");
+    assert_eq!(hole_declare_lost(system, LOST_AFTER).await.unwrap(), 0);
+    assert_eq!(hole_declare_lost(system, Duration::from_secs(500)).await.unwrap(), 6, "the old ones");
+    assert_eq!(hole_count(system).await.unwrap(), Missing { sources: 1, windows: 10, lost: 6 });
+
+    // What was lost counts when it is found after all, once.
+    assert_eq!(add(&database, &log(0), 5, &[read(7), read(2), read(7)]).await.unwrap().added, 2);
+    assert_eq!(database.sql(HOLES).await, "gw/1|1|2|t\ngw/1|3|4|t\ngw/1|5|7|t\ngw/1|10|20|f");
+    assert_eq!(database.sql(egress).await, "6");
+    assert_eq!(hole_count(system).await.unwrap(), Missing { sources: 1, windows: 10, lost: 4 });
+}
+
+#[tokio::test]
+async fn what_an_older_version_held_back_is_a_hole_after_the_upgrade() {
+    let older = Migrations { schema: MIGRATIONS.schema, files: &MIGRATIONS.files[..5] };
+    let database = migrated(&older).await;
+    database.sql("INSERT INTO billing.source VALUES ('gw/1', 3, 7, false, 9), ('gw/2', 4, 7, true, 4)").await;
+    MIGRATIONS.apply(&url(&database.name, "owner").await.into()).await.unwrap();
+    assert_eq!(database.sql(HOLES).await, "gw/1|4|10|f");
+    let place = Place::fresh();
+    let next = [window("gw/1", 5, 1, vec![place.produced(0, &[(0, 1, 5)])]), window("gw/2", 4, 1, vec![])];
+    let done = add(&database, &log(0), 0, &next).await.unwrap();
+    assert_eq!((done.added, done.repeated), (1, 1));
+    assert_eq!(database.sql(HOLES).await, "gw/1|4|5|f\ngw/1|6|10|f");
 }
 
 #[tokio::test]

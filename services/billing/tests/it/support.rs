@@ -8,7 +8,7 @@ use prost::Message as _;
 use sluice_billing::domain::coverage::Interval;
 use sluice_billing::domain::window::{Delivered, Owner, PartitionKey, Produced, Window};
 use sluice_billing::store::migrations::MIGRATIONS;
-use sluice_db::{Database, DbConfig, Roles, bootstrap};
+use sluice_db::{Database, DbConfig, Migrations, Roles, bootstrap};
 use sluice_devstack::{ADMIN, Connection, shared};
 use sluice_proto::internal::usage::v1 as pb;
 use sluice_types::{NamespaceUid, TenantUid, TopicUid};
@@ -39,6 +39,11 @@ pub(crate) async fn open(name: &str) -> Database {
 }
 
 pub(crate) async fn fresh_database() -> TestDatabase {
+    migrated(&MIGRATIONS).await
+}
+
+/// With these migrations only.
+pub(crate) async fn migrated(migrations: &Migrations) -> TestDatabase {
     let postgres = stack().await.postgres().unwrap();
     let name = postgres.fresh_name("billing").unwrap();
     let roles = Roles {
@@ -48,7 +53,7 @@ pub(crate) async fn fresh_database() -> TestDatabase {
         system_password: PASSWORD.into(),
     };
     bootstrap(&postgres.url("postgres").into(), &name, &roles).await.unwrap();
-    MIGRATIONS.apply(&url(&name, "owner").await.into()).await.unwrap();
+    migrations.apply(&url(&name, "owner").await.into()).await.unwrap();
     TestDatabase { database: open(&name).await, name }
 }
 
@@ -82,7 +87,13 @@ pub(crate) async fn kafka() -> Client {
 
 /// Makes a topic unless it is there; returns when it is served.
 pub(crate) async fn make_topic(kafka: &Client, name: &str, partitions: i32) {
-    let topic = NewTopic { name: name.to_owned(), partitions, replication: 1, configs: Default::default() };
+    make_topic_with(kafka, name, partitions, &[]).await;
+}
+
+/// The same with settings.
+pub(crate) async fn make_topic_with(kafka: &Client, name: &str, partitions: i32, configs: &[(&str, &str)]) {
+    let configs = configs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let topic = NewTopic { name: name.to_owned(), partitions, replication: 1, configs };
     match kafka.create_topic(&topic, CALL).await {
         Ok(_) => {}
         Err(error) => assert_eq!(error.kafka_code(), Some(sluice_wire::code::TOPIC_ALREADY_EXISTS), "{error}"),

@@ -47,7 +47,7 @@ fn api(database: &TestDatabase, kafka: Client) -> Usage {
     Usage::new(database.database.clone(), kafka, TokenKey::new([1; 32]))
 }
 
-async fn name(database: &TestDatabase, place: &Place, id: &str, life: Life, partitions: i32, ends: &[i64]) {
+pub(crate) async fn name(database: &TestDatabase, place: &Place, id: &str, life: Life, partitions: i32, ends: &[i64]) {
     let log = Log { topic: "sluice.control", partition: 0 };
     let system = database.database.system();
     let next = log_position_load(system, &log, TopicId([1; 16])).await.unwrap().next;
@@ -65,11 +65,11 @@ async fn name(database: &TestDatabase, place: &Place, id: &str, life: Life, part
     assert!(names_store(system, &log, next, next + 1, &[named]).await.unwrap());
 }
 
-async fn count(database: &TestDatabase, window: Window) {
+pub(crate) async fn count(database: &TestDatabase, window: Window) {
     let log = Log { topic: "sluice.usage", partition: 0 };
     let system = database.database.system();
     let next = log_position_load(system, &log, TopicId([2; 16])).await.unwrap().next;
-    let records = [Received { offset: next, window: Ok(window) }];
+    let records = [Received { offset: next, appended_ms: window.close_time_ms, window: Ok(window) }];
     let done = ingest(system, &log, next, next + 1, &records, &FailPoints::default()).await.unwrap().unwrap();
     assert_eq!(done.added, 1);
 }

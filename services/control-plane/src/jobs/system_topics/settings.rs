@@ -89,7 +89,13 @@ pub(super) fn layout(name: &str, replication: usize) -> Layout {
         _ => Layout {
             partitions: 4,
             partitions_fixed: false,
-            settings: vec![exactly("cleanup.policy", "delete"), least("retention.ms", 30 * DAY_MS), in_sync],
+            settings: vec![
+                exactly("cleanup.policy", "delete"),
+                // Usage is of the hour in which it was appended, by the log's clock.
+                exactly("message.timestamp.type", "LogAppendTime"),
+                least("retention.ms", 30 * DAY_MS),
+                in_sync,
+            ],
         },
     }
 }
