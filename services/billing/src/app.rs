@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::domain::page_token::TokenKey;
 use crate::error::{BuildError, RunError};
 use crate::fail_point::FailPoints;
+use crate::jobs::coverage_watch::CoverageWatch;
 use crate::jobs::log_feed::{FeedError, LogFeed, Sink};
 use crate::jobs::{control_feed, source_watch, usage_feed};
 use crate::metrics::Metrics;
@@ -188,6 +189,9 @@ impl Running {
         tasks.spawn_critical("usage feeds", self.start_usage_feeds(tasks));
         let watch = source_watch::run(self.database.clone(), self.health.clone(), self.metrics.clone(), stop.clone());
         tasks.spawn_critical("source watch", watch);
+        let coverage = CoverageWatch::new(self.database.clone(), self.kafka.clone());
+        let watch = coverage.run(self.health.clone(), self.metrics.clone(), stop.clone());
+        tasks.spawn_critical("coverage watch", watch);
         tasks.spawn_critical(
             "dependency checks",
             checks(self.database.clone(), self.kafka.clone(), self.health.clone(), stop),

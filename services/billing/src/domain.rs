@@ -6,4 +6,5 @@ pub mod page_token;
 pub mod query;
 pub mod report;
 pub mod source;
+pub mod uncovered;
 pub mod window;

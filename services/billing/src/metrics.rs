@@ -34,6 +34,10 @@ pub struct Metrics {
     pub windows_missing: Gauge,
     /// Windows that were declared lost and did not come since.
     pub windows_lost: Gauge,
+    /// Records older than the grace that no gateway reported.
+    pub uncovered_records: Gauge,
+    /// Partitions that have some.
+    pub uncovered_partitions: Gauge,
     /// Times that an internal log was another one, or shorter than what was read of it.
     pub logs_replaced: Counter,
     /// Times that records of an internal log were gone before they were read.
@@ -51,6 +55,8 @@ impl Metrics {
         registry.register("windows_repeated", "Usage windows that were there already", it.windows_repeated.clone());
         registry.register("windows_missing", "Usage windows that did not come yet", it.windows_missing.clone());
         registry.register("windows_lost", "Usage windows declared lost", it.windows_lost.clone());
+        registry.register("uncovered_records", "Records that no gateway reported", it.uncovered_records.clone());
+        registry.register("uncovered_partitions", "Partitions with such records", it.uncovered_partitions.clone());
         registry.register("logs_replaced", "Internal logs that were another one or shorter", it.logs_replaced.clone());
         registry.register("windows_rejected", "Usage windows that are not sound", it.windows_rejected.clone());
         registry.register("intervals_repeated", "Intervals that were covered", it.intervals_repeated.clone());

@@ -6,4 +6,5 @@ pub mod log_position;
 pub mod migrations;
 pub mod names;
 pub mod sources;
+pub mod uncovered;
 pub mod usage;

@@ -6,4 +6,5 @@ mod crash;
 mod feed;
 mod ingest;
 mod support;
+mod uncovered;
 mod usage;
