@@ -1,20 +1,20 @@
 //! GetUsage: what was counted, from the database, beside where the logs end, from Kafka.
 //!
-//! Two queries per topic and one question per partition leader: fine to a page of 1,000 topics within its second or two;
-//! then fold the queries of a page into one. A page ends early when its answer grows large.
+//! A page takes a few queries, each for many topics, and one question per topic to Kafka. It ends early when its answer
+//! grows large.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::StreamExt as _;
-use sluice_db::{Database, DbError};
+use sluice_db::{Database, DbError, TenantTx};
 use sluice_proto::billing::v1::usage_service_server::UsageService;
 use sluice_proto::billing::v1::{GetUsageRequest, GetUsageResponse, HourUsage, TopicUsage, UsageTotals};
 use sluice_proto::internal::control::v1::Life;
 use sluice_proto::wkt::Timestamp;
 use sluice_runtime::statuses::to_tonic;
 use sluice_types::physical::TopicName;
-use sluice_types::{Error, ErrorKind, OpContext, Reason};
+use sluice_types::{Error, ErrorKind, OpContext, Reason, TopicUid};
 use sluice_wire::{Client, Isolation, OffsetAt};
 
 use crate::domain::fold::Amounts;
@@ -29,6 +29,10 @@ const LOG_ENDS_WITHIN: Duration = Duration::from_secs(2);
 const LOG_ENDS_AT_ONCE: usize = 16;
 /// Hours and ranges in one answer, roughly; about 1 MiB encoded.
 const PAGE_WEIGHT_MAX: usize = 50_000;
+/// Topics of the first query of a page; the next ones take as many as the answer has room for by then.
+const TOPICS_FIRST: usize = 16;
+/// Topics of one query.
+const TOPICS_MAX: usize = 500;
 /// Kept of the caller's time for the way back.
 const RESERVE: Duration = Duration::from_millis(50);
 const HOUR_SECONDS: i64 = 3_600;
@@ -46,6 +50,13 @@ struct Counted {
     topic: TopicRow,
     hours: Vec<(i64, Amounts)>,
     coverage: BTreeMap<i32, Stored>,
+}
+
+impl Counted {
+    /// Hours and ranges.
+    fn weight(&self) -> usize {
+        self.hours.len() + 2 * self.coverage.values().map(|stored| stored.ranges.len()).sum::<usize>()
+    }
 }
 
 impl Usage {
@@ -119,16 +130,22 @@ impl Usage {
             let topics = topic_list(&mut tx, &filter).await?;
             let mut more = topics.len() > page_size;
             let (mut page, mut weight) = (Vec::new(), 0);
-            for topic in topics.into_iter().take(page_size) {
+            let mut rest = &topics[..topics.len().min(page_size)];
+            while !rest.is_empty() {
                 if weight > PAGE_WEIGHT_MAX {
                     more = true;
                     break;
                 }
-                let hours = hour_list(&mut tx, topic.uid, from, to).await?;
-                let listed = report::ranges_max(usize::try_from(topic.partitions).unwrap_or_default());
-                let coverage = coverage_list(&mut tx, topic.uid, listed as i64 + 1).await?;
-                weight += hours.len() + 2 * coverage.values().map(|stored| stored.ranges.len()).sum::<usize>();
-                page.push(Counted { topic, hours, coverage });
+                let (some, behind) = rest.split_at(at_a_time(page.len(), weight).min(rest.len()));
+                rest = behind;
+                for counted in read_topics(&mut tx, some, from, to).await? {
+                    if weight > PAGE_WEIGHT_MAX {
+                        more = true;
+                        break;
+                    }
+                    weight += counted.weight();
+                    page.push(counted);
+                }
             }
             tx.rollback().await?;
             Ok::<_, DbError>((page, more))
@@ -189,6 +206,29 @@ impl UsageService for Usage {
     }
 }
 
+/// How many topics to read next, so that the answer is about full with them.
+fn at_a_time(read: usize, weight: usize) -> usize {
+    match read {
+        0 => TOPICS_FIRST,
+        read => (read * (PAGE_WEIGHT_MAX - weight.min(PAGE_WEIGHT_MAX)) / weight.max(1)).clamp(1, TOPICS_MAX),
+    }
+}
+
+async fn read_topics(tx: &mut TenantTx, topics: &[TopicRow], from: i64, to: i64) -> Result<Vec<Counted>, DbError> {
+    let uids: Vec<TopicUid> = topics.iter().map(|topic| topic.uid).collect();
+    let ranges =
+        |topic: &TopicRow| report::ranges_max(usize::try_from(topic.partitions).unwrap_or_default()) as i64 + 1;
+    let listed: Vec<_> = topics.iter().map(|topic| (topic.uid, ranges(topic))).collect();
+    let mut hours = hour_list(tx, &uids, from, to).await?;
+    let mut coverage = coverage_list(tx, &listed).await?;
+    let counted = topics.iter().map(|topic| Counted {
+        hours: hours.remove(&topic.uid).unwrap_or_default(),
+        coverage: coverage.remove(&topic.uid).unwrap_or_default(),
+        topic: topic.clone(),
+    });
+    Ok(counted.collect())
+}
+
 fn topic_usage(counted: Counted, ends: &BTreeMap<i32, i64>) -> TopicUsage {
     let Counted { topic, hours, mut coverage } = counted;
     let known = usize::try_from(topic.partitions).unwrap_or_default().max(ends.len());
@@ -235,4 +275,28 @@ fn text_of(time: Option<Timestamp>) -> String {
 fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How often the database is asked for a page of so many topics of that weight each, and how much it then answers at most.
+    fn page(topics: usize, weight_each: usize) -> (usize, usize) {
+        let (mut rounds, mut read, mut weight) = (0, 0, 0);
+        while read < topics && weight <= PAGE_WEIGHT_MAX {
+            let some = at_a_time(read, weight).min(topics - read);
+            (rounds, read, weight) = (rounds + 1, read + some, weight + some * weight_each);
+        }
+        (rounds, weight)
+    }
+
+    #[test]
+    fn a_page_takes_few_queries_and_no_more_than_it_answers() {
+        for weight_each in [0, 1, 30, 100, 700, 10_000] {
+            let (rounds, weight) = page(1_000, weight_each);
+            assert!(rounds <= 6, "{rounds} rounds for {weight_each} each");
+            assert!(weight <= 2 * PAGE_WEIGHT_MAX.max(TOPICS_FIRST * weight_each), "{weight} for {weight_each} each");
+        }
+    }
 }

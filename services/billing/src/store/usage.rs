@@ -80,22 +80,29 @@ pub async fn topic_list(tx: &mut TenantTx, filter: &TopicFilter) -> Result<Vec<T
     rows.into_iter().map(topic).collect()
 }
 
-/// Sums per hour of one topic, by hour, in `[from, to)` hours.
-pub async fn hour_list(tx: &mut TenantTx, topic: TopicUid, from: i64, to: i64) -> Result<Vec<(i64, Amounts)>, DbError> {
+/// Sums per hour of some topics, by hour, in `[from, to)` hours.
+pub async fn hour_list(
+    tx: &mut TenantTx,
+    topics: &[TopicUid],
+    from: i64,
+    to: i64,
+) -> Result<BTreeMap<TopicUid, Vec<(i64, Amounts)>>, DbError> {
     let tenant = tx.tenant().as_i64();
+    let uids: Vec<i64> = topics.iter().map(|topic| topic.as_i64()).collect();
     let rows = sqlx::query(
         "SELECT hour, sum(ingress_bytes)::bigint, sum(ingress_records)::bigint, sum(egress_bytes)::bigint,
-             sum(egress_records)::bigint
-         FROM billing.hourly WHERE tenant_uid = $1 AND topic_uid = $2 AND hour >= $3 AND hour < $4
-         GROUP BY hour ORDER BY hour",
+             sum(egress_records)::bigint, topic_uid
+         FROM billing.hourly WHERE tenant_uid = $1 AND topic_uid = ANY($2) AND hour >= $3 AND hour < $4
+         GROUP BY topic_uid, hour ORDER BY topic_uid, hour",
     )
     .bind(tenant)
-    .bind(topic.as_i64())
+    .bind(&uids)
     .bind(from)
     .bind(to)
     .fetch_all(tx.conn())
     .await?;
-    let hour = |row: sqlx::postgres::PgRow| {
+    let mut hours: BTreeMap<TopicUid, Vec<(i64, Amounts)>> = BTreeMap::new();
+    for row in rows {
         let amount = |at: usize| row.try_get::<i64, _>(at).map(i64::unsigned_abs);
         let amounts = Amounts {
             ingress_bytes: amount(1)?,
@@ -103,31 +110,37 @@ pub async fn hour_list(tx: &mut TenantTx, topic: TopicUid, from: i64, to: i64) -
             egress_bytes: amount(3)?,
             egress_records: amount(4)?,
         };
-        Ok((row.try_get(0)?, amounts))
-    };
-    rows.into_iter().map(hour).collect()
+        hours.entry(TopicUid::from_i64(row.try_get(5)?)).or_default().push((row.try_get(0)?, amounts));
+    }
+    Ok(hours)
 }
 
-/// What is counted of each partition of a topic, with the first `ranges` counted ranges.
-pub async fn coverage_list(tx: &mut TenantTx, topic: TopicUid, ranges: i64) -> Result<BTreeMap<i32, Stored>, DbError> {
+/// What is counted of each partition of some topics, with the first so many counted ranges of each partition.
+pub async fn coverage_list(
+    tx: &mut TenantTx,
+    topics: &[(TopicUid, i64)],
+) -> Result<BTreeMap<TopicUid, BTreeMap<i32, Stored>>, DbError> {
     let tenant = tx.tenant().as_i64();
+    let (uids, ranges): (Vec<i64>, Vec<i64>) = topics.iter().map(|(topic, ranges)| (topic.as_i64(), *ranges)).unzip();
     let rows = sqlx::query(
-        r#"SELECT p.partition, p.covered_bytes, p.covered_records, p.covered_end, c."start", c."end"
-           FROM billing.topic_partition AS p
+        r#"SELECT p.partition, p.covered_bytes, p.covered_records, p.covered_end, c."start", c."end", p.topic_uid
+           FROM unnest($2::bigint[], $3::bigint[]) AS t (uid, ranges)
+           JOIN billing.topic_partition AS p ON p.topic_uid = t.uid
            LEFT JOIN LATERAL (
                SELECT "start", "end" FROM billing.coverage
-               WHERE topic_uid = p.topic_uid AND partition = p.partition ORDER BY "start" LIMIT $3
+               WHERE topic_uid = p.topic_uid AND partition = p.partition ORDER BY "start" LIMIT t.ranges
            ) AS c ON true
-           WHERE p.tenant_uid = $1 AND p.topic_uid = $2 ORDER BY p.partition, c."start""#,
+           WHERE p.tenant_uid = $1 ORDER BY p.topic_uid, p.partition, c."start""#,
     )
     .bind(tenant)
-    .bind(topic.as_i64())
-    .bind(ranges)
+    .bind(&uids)
+    .bind(&ranges)
     .fetch_all(tx.conn())
     .await?;
-    let mut stored: BTreeMap<i32, Stored> = BTreeMap::new();
+    let mut stored: BTreeMap<TopicUid, BTreeMap<i32, Stored>> = BTreeMap::new();
     for row in rows {
-        let partition = stored.entry(row.try_get(0)?).or_default();
+        let topic = stored.entry(TopicUid::from_i64(row.try_get(6)?)).or_default();
+        let partition = topic.entry(row.try_get(0)?).or_default();
         partition.bytes = row.try_get::<i64, _>(1)?.unsigned_abs();
         partition.records = row.try_get::<i64, _>(2)?.unsigned_abs();
         partition.end = row.try_get(3)?;

@@ -181,3 +181,42 @@ async fn another_tenants_topic_is_absent() {
     assert!(get(&api, &context(mine.tenant), by_uid).await.unwrap().topics.is_empty());
     assert!(get(&api, &context(mine.tenant), GetUsageRequest::default()).await.unwrap().topics.is_empty());
 }
+
+#[tokio::test]
+async fn a_page_of_many_topics_has_of_each_what_is_its_own() {
+    const TOPICS: i64 = 300;
+    let (database, kafka) = (fresh_database().await, kafka().await);
+    let first = Place::fresh();
+    let log = Log { topic: "sluice.control", partition: 0 };
+    let system = database.database.system();
+    log_position_load(system, &log, TopicId([1; 16])).await.unwrap();
+    let places: Vec<Place> = (0..TOPICS).map(|_| Place { topic: sluice_types::TopicUid::random(), ..first }).collect();
+    let named = |(number, place): (i64, &Place)| Named::Topic {
+        uid: place.topic.as_i64(),
+        tenant_uid: place.tenant.as_i64(),
+        namespace_uid: place.namespace.as_i64(),
+        namespace_id: "prod".into(),
+        id: format!("t{number:03}"),
+        life: Life::Gone.into(),
+        partitions: 2,
+        final_end_offsets: vec![number, 1_000],
+        version: 1,
+    };
+    let all: Vec<Named> = (0..).zip(&places).map(named).collect();
+    assert!(names_store(system, &log, 0, 1, &all).await.unwrap());
+    let produced = (1..).zip(&places[1..]).map(|(number, place)| place.produced(0, &[(0, number, number as u64 * 10)]));
+    count(&database, window("gw/1", 1, 5, produced.collect())).await;
+    count(&database, window("gw/1", 2, 6, vec![places[7].produced(1, &[(0, 2, 1), (4, 5, 1)])])).await;
+
+    let request = GetUsageRequest { page_size: 1_000, ..Default::default() };
+    let answer = get(&api(&database, kafka), &context(first.tenant), request).await.unwrap();
+    assert_eq!((answer.topics.len() as i64, answer.next_page_token.as_str()), (TOPICS, ""));
+    for (number, topic) in (0_u64..).zip(&answer.topics) {
+        assert_eq!(topic.topic, format!("namespaces/prod/topics/t{number:03}"));
+        let more = if number == 7 { 3 } else { 0 };
+        assert_eq!(topic.totals.unwrap().ingress_records, number + more, "{}", topic.topic);
+        assert_eq!(topic.hours.len(), if number == 7 { 2 } else { usize::from(number > 0) });
+        assert_eq!((topic.coverage[0].covered_records, topic.coverage[0].end_offset), (number, number as i64));
+        assert_eq!(ranges(&topic.coverage[1].covered), if number == 7 { vec![(0, 2), (4, 5)] } else { vec![] });
+    }
+}
