@@ -130,6 +130,11 @@ impl Session {
         failure::unanswered(status, &self.url, self.timeout).is_some()
     }
 
+    /// Whether a call was never sent: there was no connection.
+    pub(crate) fn is_unsent(&self, status: &Status) -> bool {
+        failure::is_unsent(status)
+    }
+
     /// The error of a call, with the address if Sluice itself did not answer.
     pub(crate) fn error(&self, status: Status) -> anyhow::Error {
         match failure::unanswered(&status, &self.url, self.timeout) {

@@ -30,6 +30,16 @@ impl std::fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
+/// What to do about a refusal that the server cannot know: it knows nothing of this command line.
+#[derive(Debug)]
+pub(crate) struct Hint(pub(crate) String);
+
+impl std::fmt::Display for Hint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// The exit code.
 pub(crate) fn code(error: &anyhow::Error) -> u8 {
     if error.is::<Usage>() {
@@ -66,11 +76,26 @@ pub(crate) fn unanswered(status: &Status, url: &str, timeout: Duration) -> Optio
     Some(format!("no connection to {url}: {cause}\n  {hint}"))
 }
 
+/// Whether nothing of a call was sent: no connection could be made, or the one there was had ended before.
+pub(crate) fn is_unsent(status: &Status) -> bool {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        let unsent = error.is::<tonic::ConnectError>()
+            || error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled);
+        if unsent {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 /// The text for standard error.
 pub(crate) fn text(error: &anyhow::Error) -> String {
-    match error.downcast_ref::<Status>() {
-        Some(status) => status_text(status),
-        None => format!("error: {error:#}"),
+    match (error.downcast_ref::<Status>(), error.downcast_ref::<Hint>()) {
+        (Some(status), Some(Hint(hint))) => format!("{}\n  {hint}", status_text(status)),
+        (Some(status), None) => status_text(status),
+        (None, _) => format!("error: {error:#}"),
     }
 }
 

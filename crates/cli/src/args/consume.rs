@@ -14,7 +14,7 @@ pub(crate) enum Transport {
 }
 
 /// How keys, values and headers are shown.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Encoding {
     /// JSON where it parses as JSON, else text, else base64
     Json,

@@ -1,7 +1,8 @@
 //! `sluice consume`: receive a group's records, and acknowledge each after it was written.
 //!
-//! Delivery is at least once: a record is acknowledged after standard output took it, so one that was written when the
-//! connection broke may be written again. What could not be acknowledged on one connection is acknowledged on the next.
+//! Delivery is at least once: a record is acknowledged after standard output took it (of a pipe: its reader, see [`writer`]),
+//! so one that was written when the connection broke may be written again. Records that wait to be written keep their leases;
+//! one whose lease is over is not written, because it comes again. What could not be acknowledged on one connection is acknowledged on the next.
 //! Connections are opened again with growing pauses until Ctrl-C, `--max` or a refusal. Ctrl-C stops taking, waits until what
 //! was written is acknowledged, gives back what was not written, and ends with 0; a second one ends at once.
 
@@ -11,8 +12,10 @@ mod pull;
 mod room;
 mod stop;
 mod stream;
+mod waiting;
 mod work;
-mod written;
+mod writer;
+pub(super) mod written;
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +27,7 @@ use crate::args::Global;
 use crate::args::consume::Consume;
 use crate::args::groups::topic_of;
 use crate::connect::Session;
-use crate::failure::Usage;
+use crate::failure::{Hint, Usage};
 use crate::output;
 use line::{Line, Opening};
 use stop::Stop;
@@ -77,7 +80,12 @@ pub(crate) async fn run(global: &Global, command: Consume) -> Result<()> {
             let final_word = if unanswered { !work.was_answered() } else { !is_passing(status) };
             if final_word {
                 work.report();
-                return Err(session.error(status.clone()));
+                let error = session.error(status.clone());
+                if status.code() == Code::NotFound && topics.is_empty() {
+                    let text = "a group that does not exist is made by naming what it shall read: --topic TOPIC";
+                    return Err(error.context(Hint(text.into())));
+                }
+                return Err(error);
             }
             if !told {
                 output::note(global, &format!("note: {:#}; connecting again", session.error(status.clone())));

@@ -7,9 +7,9 @@ use std::io::Write;
 
 use anyhow::Result;
 use base64::Engine as _;
-use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use sluice_proto::stream::v1::{Header, Record, header, record};
+use sluice_proto::wkt::Timestamp;
 
 use crate::args::Output;
 use crate::args::consume::Encoding;
@@ -67,13 +67,13 @@ impl<'a> Payload<'a> {
         format!("{key}{value},\"headers\":{}", Value::from(headers))
     }
 
-    /// The JSON of the HTTP API with `encoding=JSON`.
+    /// The JSON of the HTTP API with `encoding=JSON`; `produce --format ndjson` makes the same record of it.
     pub(super) fn json(&self) -> String {
         format!(
-            "{{\"partition\":{},\"offset\":\"{}\",\"timestamp\":\"{}\"{}}}",
+            "{{\"partition\":{},\"offset\":\"{}\"{}{}}}",
             self.record.partition,
             self.record.offset,
-            self.time(),
+            time_member("timestamp", self.record.timestamp.as_ref()),
             self.members(),
         )
     }
@@ -91,17 +91,31 @@ pub(super) fn write_record(out: &mut impl Write, output: Output, record: Payload
     Ok(())
 }
 
+/// `,"name":"time"`; nothing for a time that there is not.
+pub(super) fn time_member(name: &str, time: Option<&Timestamp>) -> String {
+    let time = time.map(|time| when::shown(Some(time))).filter(|time| time != "-");
+    time.map_or_else(String::new, |time| format!(",\"{name}\":\"{time}\""))
+}
+
 /// `,"valueJson":…`, `,"valueText":"…"` or `,"value":"base64"`; nothing for null.
 fn field(name: &str, bytes: Option<&[u8]>, encoding: Encoding) -> String {
     let Some(bytes) = bytes else { return String::new() };
     match text(bytes, encoding) {
-        Some(text) if encoding == Encoding::Json && serde_json::from_str::<IgnoredAny>(text).is_ok() => {
-            // A line break in JSON stands between its tokens only.
-            format!(",\"{name}Json\":{}", text.trim().replace(['\n', '\r'], " "))
-        }
+        Some(text) if encoding == Encoding::Json && is_json(name, text) => format!(",\"{name}Json\":{text}"),
         Some(text) => format!(",\"{name}Text\":{}", Value::from(text)),
         None => format!(",\"{name}\":\"{}\"", base64(bytes)),
     }
+}
+
+/// Whether a text may stand in a line as JSON, and every reader of it finds what was published. The text `null` would be taken
+/// for no value, a key that happens to be a number for that number, and white space around it or a line break would be lost.
+fn is_json(name: &str, text: &str) -> bool {
+    let may_be = |text: &str| match name {
+        "key" => text.starts_with(['{', '[']),
+        _ => text != "null" && text.trim() == text,
+    };
+    // Parsed, as a reader does it: broken surrogates and numbers beyond a double's range are no JSON to most.
+    may_be(text) && !text.contains(['\n', '\r']) && serde_json::from_str::<Value>(text).is_ok()
 }
 
 fn header_json(header: &Header, encoding: Encoding) -> Value {
@@ -148,10 +162,15 @@ mod tests {
     fn json_is_shown_as_it_was_published_and_on_one_line() {
         let field = |name, bytes| field(name, bytes, Encoding::Json);
         assert_eq!(
-            field("value", Some(b"{\"id\":12345678901234567890,\n\"x\":1.10}")),
+            field("value", Some(b"{\"id\":12345678901234567890, \"x\":1.10}")),
             ",\"valueJson\":{\"id\":12345678901234567890, \"x\":1.10}"
         );
+        assert_eq!(field("value", Some(b"{\n}")), ",\"valueText\":\"{\\n}\"", "it would not be the same bytes");
         assert_eq!(field("value", Some(b"007")), ",\"valueText\":\"007\"");
+        assert_eq!(field("value", Some(b"null")), ",\"valueText\":\"null\"", "null is no value");
+        assert_eq!(field("value", Some(b"1e5")), ",\"valueJson\":1e5");
+        assert_eq!(field("key", Some(b"1e5")), ",\"keyText\":\"1e5\"", "a key is compared as it was sent");
+        assert_eq!(field("key", Some(b"{\"id\":1}")), ",\"keyJson\":{\"id\":1}");
         assert_eq!(field("key", Some(&[0xff])), ",\"key\":\"/w==\"");
         assert_eq!(field("key", None), "");
     }

@@ -10,11 +10,13 @@ pub(super) struct Room {
     asked: u64,
     /// Written and not settled.
     held: u64,
-    /// Bytes that came since credit was last given.
+    /// Bytes that were written since credit was last given.
     bytes: u64,
+    /// Bytes that came and are not written.
+    unwritten: u64,
 }
 
-/// Bytes that may be on their way; one record may be more.
+/// Bytes that may be on their way or wait to be written; one record may be more.
 const BYTES: u64 = 16 << 20;
 /// Bytes that are worth a message.
 const BYTES_STEP: u64 = 1 << 20;
@@ -28,7 +30,7 @@ pub(super) struct Wish {
 
 impl Room {
     pub(super) fn new(credit: u32, max: Option<u64>) -> Self {
-        Self { credit: credit.into(), left: max.unwrap_or(u64::MAX), asked: 0, held: 0, bytes: BYTES }
+        Self { credit: credit.into(), left: max.unwrap_or(u64::MAX), asked: 0, held: 0, bytes: BYTES, unwritten: 0 }
     }
 
     /// Asks for more on top of what was asked for. Small amounts wait until they are worth a message.
@@ -46,18 +48,24 @@ impl Room {
 
     /// What was asked for on another connection does not come any more.
     pub(super) fn connected(&mut self) {
-        (self.asked, self.bytes) = (0, BYTES);
+        (self.asked, self.bytes) = (0, BYTES.saturating_sub(self.unwritten));
     }
 
     /// Records came; how many of them to take.
     pub(super) fn came(&mut self, records: usize, bytes: u64) -> usize {
-        self.bytes += bytes;
+        self.unwritten += bytes;
         let came = records as u64;
         self.asked = self.asked.saturating_sub(came);
         let taken = came.min(self.left);
         self.left -= taken;
         self.held += taken;
         taken as usize
+    }
+
+    /// Bytes do not wait to be written any more.
+    pub(super) fn wrote(&mut self, bytes: u64) {
+        self.unwritten = self.unwritten.saturating_sub(bytes);
+        self.bytes += bytes;
     }
 
     /// Records are not out any more.
@@ -84,6 +92,7 @@ mod tests {
         let mut room = Room::new(100, None);
         assert_eq!(room.ask(), Some(Wish { records: 100, bytes: BYTES }));
         assert_eq!(room.came(60, 60), 60);
+        room.wrote(60);
         assert_eq!(room.ask(), None, "60 held, 40 on their way");
         room.freed(10);
         assert_eq!(room.ask(), None, "too few to be worth a message");
@@ -111,6 +120,10 @@ mod tests {
         let mut room = Room::new(1_000, None);
         assert_eq!(asked(&mut room), 1_000);
         assert_eq!(room.came(16, BYTES), 16);
+        assert_eq!(room.ask(), None, "they are not written yet");
+        room.connected();
+        assert_eq!(room.ask(), Some(Wish { records: 984, bytes: 1 }), "nor on another connection");
+        room.wrote(BYTES);
         assert_eq!(room.ask(), Some(Wish { records: 0, bytes: BYTES }), "984 are still to come");
     }
 }

@@ -1,6 +1,6 @@
 //! The work of a consumer: what was written, what is asked, what became of it. It outlives connections.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,8 @@ use super::line::{Event, Line};
 use super::orders::{self, Order, Verb};
 use super::room::{Room, Wish};
 use super::stop::Stop;
+use super::waiting::{Lease, Waiting};
+use super::writer::Writer;
 use super::written::{self, Form};
 use crate::args::Global;
 use crate::args::consume::Consume;
@@ -27,6 +29,9 @@ const LAST_WAIT: Duration = Duration::from_secs(10);
 /// The same on a connection whose gateway shuts down: the next connection asks again.
 const LEAVING_WAIT: Duration = Duration::from_secs(2);
 
+/// Acknowledgements that are worth a message while more is being written.
+const ACKS_STEP: usize = 100;
+
 /// How a connection ended.
 pub(super) enum Ended {
     /// There is nothing more to do.
@@ -35,12 +40,6 @@ pub(super) enum Ended {
     Leaving,
     /// It broke, or was refused.
     Lost(Status),
-}
-
-/// A record that was written and is not settled.
-struct Held {
-    until: Instant,
-    lease: Duration,
 }
 
 #[derive(Default)]
@@ -59,9 +58,19 @@ pub(super) struct Work<'a> {
     /// Whether changes of state are told.
     tells: bool,
     room: Room,
-    held: HashMap<String, Held>,
+    writer: Writer,
+    /// What came and is not written yet.
+    waiting: Waiting,
+    /// What is being written.
+    writing: Vec<(ReceivedRecord, Lease)>,
+    /// Written and not settled.
+    held: HashMap<String, Lease>,
+    /// Written, and to be acknowledged.
+    to_ack: Vec<String>,
     /// Orders without an answer, by sequence.
     unanswered: BTreeMap<i64, Order>,
+    /// Those of them that we gave ourselves, for records that wait.
+    extending: HashSet<i64>,
     /// To be acknowledged once more.
     again: Vec<String>,
     sequence: i64,
@@ -80,8 +89,13 @@ impl<'a> Work<'a> {
             manual: command.manual,
             tells: command.verbose || !global.quiet && std::io::stderr().is_terminal(),
             room: Room::new(command.credit, command.max),
+            writer: Writer::new(),
+            waiting: Waiting::default(),
+            writing: Vec::new(),
             held: HashMap::new(),
+            to_ack: Vec::new(),
             unanswered: BTreeMap::new(),
+            extending: HashSet::new(),
             again: Vec::new(),
             sequence: 0,
             orders: command.manual.then(orders::read),
@@ -99,8 +113,9 @@ impl<'a> Work<'a> {
 
     /// Whether all that was wished for is written and settled, as far as anybody can settle it.
     pub(super) fn is_over(&self) -> bool {
+        let written = self.waiting.is_empty() && !self.writer.is_busy();
         let settled = self.held.is_empty() || self.manual && self.orders.is_none();
-        self.failure.is_some() || self.room.is_used_up() && settled && self.unanswered.is_empty()
+        self.failure.is_some() || self.room.is_used_up() && written && settled && self.unanswered.is_empty()
     }
 
     /// A connection is to be opened: what to ask for on it.
@@ -126,9 +141,15 @@ impl<'a> Work<'a> {
                 line.stop();
                 (until, leaving) = (Some(Instant::now() + LAST_WAIT), false);
             }
+            if until.is_some() && !leaving {
+                let rest = self.waiting.take_all();
+                self.room.freed(rest.len() as u64);
+                self.give_back(line, rest);
+            }
+            self.write_next(line);
             match until {
                 None if self.is_over() => return Ok(Ended::Over),
-                Some(end) if self.is_answered() || Instant::now() >= end => {
+                Some(end) if self.is_answered() && (leaving || !self.writer.is_busy()) || Instant::now() >= end => {
                     return Ok(if leaving { Ended::Leaving } else { Ended::Over });
                 }
                 _ => {}
@@ -139,7 +160,7 @@ impl<'a> Work<'a> {
                     Ok(Event::Records(records)) if until.is_some() && !leaving || self.failure.is_some() => {
                         self.give_back(line, records);
                     }
-                    Ok(Event::Records(records)) => self.write(line, records, stop).await?,
+                    Ok(Event::Records(records)) => self.take(line, records),
                     Ok(Event::Settled { sequence, results }) => self.settled(sequence, &results),
                     Ok(Event::State(state)) => self.tell(state),
                     Ok(Event::Reconnect) if until.is_none() => {
@@ -157,6 +178,7 @@ impl<'a> Work<'a> {
                     Some(Err(error)) => eprintln!("{error:#}"),
                     None => self.orders = None,
                 },
+                written = self.writer.written() => self.was_written(line, written),
                 _ = tick.tick() => self.look_through(line),
                 () = tokio::time::sleep_until(end.into()), if until.is_some() => {}
                 () = stop.wait() => stop.once()?,
@@ -173,7 +195,7 @@ impl<'a> Work<'a> {
     }
 
     fn is_answered(&self) -> bool {
-        self.unanswered.is_empty() && self.again.is_empty()
+        self.unanswered.is_empty() && self.again.is_empty() && self.to_ack.is_empty()
     }
 
     fn ask(&mut self, line: &mut Line<'_>) {
@@ -188,34 +210,57 @@ impl<'a> Work<'a> {
         self.unanswered.insert(self.sequence, order);
     }
 
-    /// Writes records; without `--manual` they are acknowledged when standard output took them.
-    async fn write(&mut self, line: &mut Line<'_>, mut records: Vec<ReceivedRecord>, stop: &mut Stop) -> Result<()> {
+    /// Records came: they are written in their turn.
+    fn take(&mut self, line: &mut Line<'_>, mut records: Vec<ReceivedRecord>) {
         let bytes = records.iter().map(size).sum();
         let surplus = records.split_off(self.room.came(records.len(), bytes));
+        self.room.wrote(surplus.iter().map(size).sum());
         self.give_back(line, surplus);
-        if records.is_empty() {
-            return Ok(());
+        if !records.is_empty() {
+            self.state = DeliveryState::Flowing;
         }
-        self.state = DeliveryState::Flowing;
         let now = Instant::now();
-        if let Err(error) = written::write(written::lines(self.form, &records), stop).await {
-            stop.once()?;
-            self.room.freed(records.len() as u64);
-            self.give_back(line, records);
-            self.failure = Some(error);
-            return Ok(());
-        }
-        self.tally.written += records.len() as u64;
-        let mut ids = Vec::with_capacity(records.len());
         for record in records {
-            let lease = lease(&record);
-            self.held.insert(record.ack_id.clone(), Held { until: now + lease, lease });
-            ids.push(record.ack_id);
+            let length = lease(&record);
+            self.waiting.push(record, Lease { until: now + length, length });
         }
-        if !self.manual {
+    }
+
+    /// Begins to write what comes next, unless something is being written.
+    fn write_next(&mut self, line: &mut Line<'_>) {
+        if self.writer.is_busy() || self.failure.is_some() {
+            return;
+        }
+        let (next, late) = self.waiting.take(self.writer.records_max(), Instant::now());
+        self.tally.stale += late;
+        self.room.freed(late);
+        if !next.is_empty() {
+            self.writer.begin(next.iter().map(|(record, _)| written::line(self.form, record)).collect());
+            self.writing = next;
+        }
+        if !self.to_ack.is_empty() && (self.to_ack.len() >= ACKS_STEP || !self.writer.is_busy()) {
+            let ids = std::mem::take(&mut self.to_ack);
             self.order(line, Order::new(Verb::Ack, ids));
         }
-        Ok(())
+    }
+
+    /// Without `--manual` records are acknowledged when standard output took them.
+    fn was_written(&mut self, line: &mut Line<'_>, written: std::io::Result<()>) {
+        let records = std::mem::take(&mut self.writing);
+        self.room.wrote(records.iter().map(|(record, _)| size(record)).sum());
+        if let Err(error) = written {
+            self.room.freed(records.len() as u64);
+            self.give_back(line, records.into_iter().map(|(record, _)| record).collect());
+            self.failure = Some(Error::new(error).context("write"));
+            return;
+        }
+        self.tally.written += records.len() as u64;
+        for (record, lease) in records {
+            if !self.manual {
+                self.to_ack.push(record.ack_id.clone());
+            }
+            self.held.insert(record.ack_id, lease);
+        }
     }
 
     /// Others may have what came and was not written. The server counts it as an attempt, as it would the end of the lease.
@@ -228,6 +273,9 @@ impl<'a> Work<'a> {
 
     fn settled(&mut self, sequence: i64, results: &[SettleResult]) {
         let Some(order) = self.unanswered.remove(&sequence) else { return };
+        if self.extending.remove(&sequence) {
+            return self.extended(&order.ids, results);
+        }
         for (i, id) in order.ids.into_iter().enumerate() {
             let result = results.get(i);
             let outcome = result.map_or(SettleOutcome::Unavailable, |result| result.outcome());
@@ -235,7 +283,7 @@ impl<'a> Work<'a> {
             match (outcome, order.verb) {
                 (SettleOutcome::Ok, Verb::Extend(time)) => {
                     if let Some(held) = self.held.get_mut(&id) {
-                        held.until = Instant::now() + time.unwrap_or(held.lease);
+                        held.until = Instant::now() + time.unwrap_or(held.length);
                     }
                 }
                 (SettleOutcome::Ok, Verb::Ack) => {
@@ -263,6 +311,17 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// What became of our own extensions. Those that could not be asked about are asked again.
+    fn extended(&mut self, ids: &[String], results: &[SettleResult]) {
+        let is_ours = |result: &SettleResult| match result.outcome() {
+            SettleOutcome::Ok => Some(true),
+            SettleOutcome::StaleLease | SettleOutcome::Invalid => Some(false),
+            SettleOutcome::Unavailable | SettleOutcome::Unspecified => None,
+        };
+        let results = ids.iter().zip(results).filter_map(|(id, result)| Some((id.clone(), is_ours(result)?))).collect();
+        self.waiting.extended(&results, Instant::now());
+    }
+
     fn tell_outcome(&self, verb: Verb, outcome: SettleOutcome, result: Option<&SettleResult>, id: &str) {
         let verb = match verb {
             Verb::Ack => "ack",
@@ -284,25 +343,28 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Tries acknowledgements again, and lets go of leases that have ended.
+    /// Tries acknowledgements again, lets go of leases that have ended, and extends those of records that wait.
     fn look_through(&mut self, line: &mut Line<'_>) {
         let now = Instant::now();
-        let ended: Vec<String> =
-            self.held.iter().filter(|(_, held)| held.until <= now).map(|(id, _)| id.clone()).collect();
-        if !ended.is_empty() {
-            // Those that were asked about get an answer.
-            let asked: std::collections::HashSet<&String> =
-                self.unanswered.values().flat_map(|order| &order.ids).collect();
-            let ended: Vec<String> = ended.into_iter().filter(|id| !asked.contains(id)).collect();
-            self.again.retain(|id| !ended.contains(id));
-            self.tally.stale += ended.len() as u64;
-            for id in &ended {
-                self.free(id);
-            }
+        // Those that were asked about get an answer.
+        let asked: HashSet<&String> = self.unanswered.values().flat_map(|order| &order.ids).collect();
+        let ended = self.held.iter().filter(|(id, held)| held.until <= now && !asked.contains(id));
+        let ended: HashSet<String> = ended.map(|(id, _)| id.clone()).collect();
+        let to_extend = self.waiting.to_extend(now, &asked);
+        self.tally.stale += ended.len() as u64;
+        self.again.retain(|id| !ended.contains(id));
+        self.to_ack.retain(|id| !ended.contains(id));
+        for id in &ended {
+            self.free(id);
         }
-        if !self.again.is_empty() {
-            let ids = std::mem::take(&mut self.again);
-            self.order(line, Order::new(Verb::Ack, ids));
+        if !to_extend.is_empty() {
+            self.order(line, Order::new(Verb::Extend(None), to_extend));
+            self.extending.insert(self.sequence);
+        }
+        let mut acks = std::mem::take(&mut self.again);
+        acks.append(&mut self.to_ack);
+        if !acks.is_empty() {
+            self.order(line, Order::new(Verb::Ack, acks));
         }
     }
 

@@ -1,55 +1,32 @@
-//! Records on standard output.
+//! Records as standard output gets them.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 
-use anyhow::{Context, Result};
 use sluice_proto::stream::v1::ReceivedRecord;
 
-use super::stop::Stop;
 use crate::args::Output;
 use crate::args::consume::Encoding;
 use crate::commands::short_topic;
-use crate::commands::shown::Payload;
+use crate::commands::shown::{Payload, time_member};
 use crate::output::printable;
-use crate::when;
 
 /// How records are written.
 #[derive(Clone, Copy)]
-pub(super) struct Form {
-    pub(super) output: Output,
-    pub(super) encoding: Encoding,
+pub(in crate::commands) struct Form {
+    pub(in crate::commands) output: Output,
+    pub(in crate::commands) encoding: Encoding,
     /// With what there is to settle.
-    pub(super) ids: bool,
+    pub(in crate::commands) ids: bool,
 }
 
-/// Writes lines, and returns when standard output took them. Whoever reads it may take long: a second request to stop ends
-/// the wait.
-pub(super) async fn write(lines: String, stop: &mut Stop) -> Result<()> {
-    let writing = tokio::task::spawn_blocking(move || {
-        let mut out = std::io::stdout().lock();
-        out.write_all(lines.as_bytes())?;
-        out.flush()
-    });
-    let mut writing = std::pin::pin!(writing);
-    loop {
-        tokio::select! {
-            written = &mut writing => return Ok(written.context("write")??),
-            () = stop.wait() => stop.once()?,
-        }
-    }
-}
-
-/// A line per record; in words two, if there is an id to be copied.
-pub(super) fn lines(form: Form, records: &[ReceivedRecord]) -> String {
+/// A line; in words two, if there is an id to be copied.
+pub(in crate::commands) fn line(form: Form, received: &ReceivedRecord) -> String {
     let mut text = String::new();
-    for received in records {
-        // Writing to a text cannot fail.
-        let _ = match form.output {
-            Output::Table => words(&mut text, form, received),
-            Output::Json => json(&mut text, form, received),
-        };
-    }
+    // Writing to a text cannot fail.
+    let _ = match form.output {
+        Output::Table => words(&mut text, form, received),
+        Output::Json => json(&mut text, form, received),
+    };
     text
 }
 
@@ -74,16 +51,15 @@ fn json(text: &mut String, form: Form, received: &ReceivedRecord) -> std::fmt::R
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     writeln!(
         text,
-        "{{\"topic\":{},\"partition\":{},\"offset\":\"{}\",\"attempt\":{},\"ackId\":{}{},\"timestamp\":\"{}\",\
-         \"leaseEndTime\":\"{}\"}}",
+        "{{\"topic\":{},\"partition\":{},\"offset\":\"{}\",\"attempt\":{},\"ackId\":{}{}{}{}}}",
         quoted(&received.topic),
         record.partition,
         record.offset,
         received.attempt,
         quoted(&received.ack_id),
         payload.members(),
-        payload.time(),
-        when::shown(received.lease_end_time.as_ref()),
+        time_member("timestamp", record.timestamp.as_ref()),
+        time_member("leaseEndTime", received.lease_end_time.as_ref()),
     )
 }
 
@@ -116,17 +92,13 @@ mod tests {
     #[test]
     fn a_record_is_one_json_object_with_what_settles_it() {
         let form = Form { output: Output::Json, encoding: Encoding::Json, ids: false };
-        let text = lines(form, &[received(), received()]);
-        assert_eq!(text.lines().count(), 2);
         assert_eq!(
-            text.lines().next(),
-            Some(
-                "{\"topic\":\"namespaces/demo/topics/orders\",\"partition\":1,\"offset\":\"7\",\"attempt\":2,\
-                 \"ackId\":\"A-b_c\",\"keyText\":\"k\",\"valueJson\":{\"n\":12345678901234567890},\"headers\":[],\
-                 \"timestamp\":\"1970-01-01T00:00:00.000Z\",\"leaseEndTime\":\"1970-01-01T00:00:30.000Z\"}"
-            )
+            line(form, &received()),
+            "{\"topic\":\"namespaces/demo/topics/orders\",\"partition\":1,\"offset\":\"7\",\"attempt\":2,\
+             \"ackId\":\"A-b_c\",\"keyText\":\"k\",\"valueJson\":{\"n\":12345678901234567890},\"headers\":[],\
+             \"timestamp\":\"1970-01-01T00:00:00.000Z\",\"leaseEndTime\":\"1970-01-01T00:00:30.000Z\"}\n"
         );
-        let bytes = lines(Form { encoding: Encoding::Bytes, ..form }, &[received()]);
+        let bytes = line(Form { encoding: Encoding::Bytes, ..form }, &received());
         assert!(bytes.contains("\"key\":\"aw==\""), "{bytes}");
     }
 
@@ -134,7 +106,7 @@ mod tests {
     fn in_words_the_id_stands_alone_on_its_line() {
         let form = Form { output: Output::Table, encoding: Encoding::Json, ids: true };
         assert_eq!(
-            lines(form, &[received()]),
+            line(form, &received()),
             "demo/orders/1/7  1970-01-01T00:00:00.000Z  attempt=2  k  {\"n\":12345678901234567890}\n  A-b_c\n"
         );
     }

@@ -4,19 +4,30 @@ use std::time::Duration;
 
 use anyhow::{Context, Error, Result, bail};
 use bytes::Bytes;
-use serde_json::Value;
-use sluice_proto::stream::v1::{Header, ProduceRecord, header, produce_record};
+use serde::de::IgnoredAny;
+use sluice_proto::stream::v1::{ProduceRecord, header, produce_record};
+use sluice_types::limits::RECORD_BYTES_MAX;
+use sluice_types::record::logical_bytes;
 use tokio::io::{AsyncBufReadExt, BufReader, Stdin};
 
+use super::members::{Members, payload};
+use super::record;
 use crate::args::{InputFormat, Produce};
 use crate::failure::Usage;
 use crate::input;
 
-/// Longest line: a record's limit with room for JSON around it.
-const LINE_BYTES_MAX: usize = 2 << 20;
+/// Longest line: a record of which every byte is escaped (`\u0001`), with room for what is around it.
+const LINE_BYTES_MAX: usize = 8 << 20;
 
 /// How long a pause of the input is waited out before a batch goes as it is.
 const PAUSE: Duration = Duration::from_millis(5);
+
+/// Records, and the numbers of the lines that they came from.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) records: Vec<ProduceRecord>,
+    pub(super) lines: Vec<u64>,
+}
 
 /// Where a batch ended.
 pub(super) enum End {
@@ -58,11 +69,11 @@ impl Lines {
 
     /// Up to `count` records or about `bytes` of payload, and whether there is more. Does not wait for a whole batch when
     /// input pauses: what is there goes out.
-    pub(super) async fn batch(&mut self, count: usize, bytes: usize) -> (Vec<ProduceRecord>, End) {
-        let mut records = Vec::new();
+    pub(super) async fn batch(&mut self, count: usize, bytes: usize) -> (Batch, End) {
+        let mut batch = Batch::default();
         let mut size = 0;
-        while records.len() < count && size < bytes {
-            if !records.is_empty() && self.input.buffer().is_empty() {
+        while batch.records.len() < count && size < bytes {
+            if !batch.records.is_empty() && self.input.buffer().is_empty() {
                 let more = tokio::time::timeout(PAUSE, self.input.fill_buf()).await;
                 if more.is_err() {
                     break;
@@ -70,24 +81,29 @@ impl Lines {
             }
             let line = match input::line(&mut self.input, LINE_BYTES_MAX, &mut self.number).await {
                 Ok(Some(line)) => line,
-                Ok(None) => return (records, End::OfInput),
-                Err(error) => return (records, End::Wrong(error)),
+                Ok(None) => return (batch, End::OfInput),
+                Err(error) => return (batch, End::Wrong(error)),
             };
             size += line.len();
             match self.record(line).with_context(|| format!("line {}", self.number)) {
-                Ok(record) => records.push(ProduceRecord { partition: record.partition.or(self.partition), ..record }),
-                Err(error) => return (records, End::Wrong(error)),
+                Ok(record) => {
+                    batch.records.push(ProduceRecord { partition: self.partition.or(record.partition), ..record });
+                    batch.lines.push(self.number);
+                }
+                Err(error) => return (batch, End::Wrong(error)),
             }
         }
-        (records, End::NotYet)
+        (batch, End::NotYet)
     }
 
     fn record(&self, line: Vec<u8>) -> Result<ProduceRecord> {
-        match self.format {
-            InputFormat::Lines => Ok(self.plain(line)),
-            InputFormat::Json => self.document(line),
-            InputFormat::Ndjson => object(&line),
-        }
+        let record = match self.format {
+            InputFormat::Lines => self.plain(line),
+            InputFormat::Json => self.document(line)?,
+            InputFormat::Ndjson => record::parse(&line)?,
+        };
+        check(&record)?;
+        Ok(record)
     }
 
     fn plain(&self, line: Vec<u8>) -> ProduceRecord {
@@ -104,9 +120,9 @@ impl Lines {
     }
 
     fn document(&self, line: Vec<u8>) -> Result<ProduceRecord> {
-        let document: Value = serde_json::from_slice(&line).context("not JSON")?;
+        let _: IgnoredAny = serde_json::from_slice(&line).context("not JSON")?;
         let key = match &self.key_field {
-            Some(field) => document.get(field).filter(|key| !key.is_null()).map(text_of),
+            Some(name) => field(&line, name)?,
             None => None,
         };
         Ok(ProduceRecord {
@@ -117,59 +133,71 @@ impl Lines {
     }
 }
 
-/// `{"key":…, "value":…, "headers":{…}, "partition":…, "timestamp":…}`: strings as they are, anything else as JSON.
-fn object(line: &[u8]) -> Result<ProduceRecord> {
-    let Value::Object(fields) = serde_json::from_slice(line).context("not JSON")? else {
-        bail!("a line must be a JSON object with key, value, headers, partition, timestamp");
+/// A record that the server would refuse, with all others of its call.
+fn check(record: &ProduceRecord) -> Result<()> {
+    let key = match &record.key_kind {
+        Some(produce_record::KeyKind::Key(key)) => Some(key.as_ref()),
+        _ => None,
     };
-    let mut record = ProduceRecord::default();
-    for (name, field) in fields {
-        match (name.as_str(), field) {
-            (_, Value::Null) => {}
-            ("key", key) => record.key_kind = Some(produce_record::KeyKind::Key(text_of(&key).into())),
-            ("value", payload) => record.value_kind = Some(value(text_of(&payload).into())),
-            ("headers", Value::Object(headers)) => {
-                record.headers = headers
-                    .into_iter()
-                    .map(|(name, value)| Header { name, value: Some(header::Value::Text(text_of(&value))) })
-                    .collect();
-            }
-            ("partition", partition) => {
-                let number = partition.as_i64().and_then(|number| i32::try_from(number).ok());
-                record.partition = Some(number.context("partition: give a number")?);
-            }
-            ("timestamp", time) => record.timestamp = Some(super::timestamp(&time)?),
-            ("headers", _) => bail!("headers: give an object of names and values"),
-            (other, _) => bail!("{other:?} is no field; there are key, value, headers, partition, timestamp"),
-        }
+    let value = match &record.value_kind {
+        Some(produce_record::ValueKind::Value(value)) => Some(value.as_ref()),
+        _ => None,
+    };
+    let headers = record.headers.iter().map(|header| {
+        let value = header.value.as_ref().map(|value| match value {
+            header::Value::Text(text) => text.as_bytes(),
+            header::Value::Bytes(bytes) => bytes.as_ref(),
+        });
+        (header.name.as_bytes(), value)
+    });
+    let bytes = logical_bytes(key, value, headers);
+    if bytes > RECORD_BYTES_MAX as u64 {
+        bail!(
+            "the record has {bytes} bytes; key, value and headers together may have {RECORD_BYTES_MAX}: split it, or publish \
+             a reference to where the data is"
+        );
     }
-    Ok(record)
+    Ok(())
 }
 
 fn value(bytes: Bytes) -> produce_record::ValueKind {
     produce_record::ValueKind::Value(bytes)
 }
 
-fn text_of(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
+/// The field of a JSON document as a key; of repeated ones the last, as common parsers have it.
+fn field(document: &[u8], field: &str) -> Result<Option<String>> {
+    // A document that is no object has no fields.
+    let Ok(Members(members)) = serde_json::from_slice(document) else { return Ok(None) };
+    match members.iter().rev().find(|(name, _)| name == field) {
+        Some((_, raw)) => payload(raw).with_context(|| format!("{field}: not a text of whole characters")),
+        None => Ok(None),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use sluice_proto::stream::v1::Header;
+
     use super::*;
 
     #[test]
-    fn an_object_becomes_a_record() {
-        let line =
-            br#"{"key":"a","value":{"b":1},"headers":{"c":"d"},"partition":2,"timestamp":"2026-01-01T00:00:00Z"}"#;
-        let record = object(line).expect("parse");
-        assert_eq!(record.key_kind, Some(produce_record::KeyKind::Key("a".into())));
-        assert_eq!(record.value_kind, Some(value(r#"{"b":1}"#.into())));
-        assert_eq!(record.partition, Some(2));
-        assert!(object(br#"{"vlaue":1}"#).is_err());
-        assert!(object(b"[]").is_err());
+    fn a_key_of_a_document_keeps_its_digits() {
+        let key = |document: &str| field(document.as_bytes(), "id").expect("JSON");
+        assert_eq!(key(r#"{"id":1234567890.123456789}"#).as_deref(), Some("1234567890.123456789"));
+        assert_eq!(key(r#"{"id":"a\u0062"}"#).as_deref(), Some("ab"));
+        assert_eq!(key(r#"{"id":{"a": 0.10}}"#).as_deref(), Some(r#"{"a": 0.10}"#));
+        for none in [r#"{"id":null}"#, "{}", "[1]", "7"] {
+            assert_eq!(key(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn a_record_over_the_limit_is_told_before_it_is_sent() {
+        let of =
+            |bytes: usize| ProduceRecord { value_kind: Some(value(vec![b'x'; bytes].into())), ..Default::default() };
+        assert!(check(&of(RECORD_BYTES_MAX)).is_ok());
+        assert!(check(&of(RECORD_BYTES_MAX + 1)).is_err());
+        let header = Header { name: "n".into(), value: None };
+        assert!(check(&ProduceRecord { headers: vec![header], ..of(RECORD_BYTES_MAX) }).is_err(), "headers count");
     }
 }
