@@ -263,6 +263,9 @@ pub(crate) enum Topics {
         /// An absent topic is success
         #[arg(long)]
         allow_missing: bool,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -282,17 +285,23 @@ pub(crate) enum ServiceAccounts {
     /// List service accounts
     List(Page),
     /// Replace the grants of a service account
+    #[command(group = ArgGroup::new("change").required(true))]
     SetGrants {
         account: String,
         /// role or role@resource; repeat for more
-        #[arg(long = "grant", value_name = "ROLE[@RESOURCE]", value_parser = parse_grant, required_unless_present = "none")]
+        #[arg(long = "grant", value_name = "ROLE[@RESOURCE]", value_parser = parse_grant, group = "change")]
         grants: Vec<RoleGrant>,
-        /// Take all grants away
-        #[arg(long, conflicts_with = "grants")]
+        /// Take all grants away, also the last one
+        #[arg(long, group = "change")]
         none: bool,
     },
     /// Delete a service account and its keys
-    Delete { account: String },
+    Delete {
+        account: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -343,7 +352,8 @@ pub(crate) struct Page {
 pub(crate) enum InputFormat {
     /// A line is a value (see --key-separator); empty lines are left out
     Lines,
-    /// A line is a JSON object {"key":…, "value":…, "headers":{…}, "partition":…, "timestamp":…}
+    /// A line is a JSON object {"key":…, "value":…, "headers":{…}, "partition":…, "timestamp":…}, or a record as `fetch` and
+    /// `consume` print it with --output json
     Ndjson,
     /// A line is a JSON document that becomes the value (see --key-field)
     Json,
@@ -363,7 +373,7 @@ pub(crate) struct Produce {
     /// With json: the field whose text is the key
     #[arg(long)]
     pub(crate) key_field: Option<String>,
-    /// The partition for all records
+    /// The partition for all records, whatever their lines say
     #[arg(long)]
     pub(crate) partition: Option<i32>,
     /// Records a call
@@ -485,6 +495,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn all_grants_can_be_taken_away_and_who_gives_none_is_told_how() {
+        let parse =
+            |args: &[&str]| Cli::try_parse_from([&["sluice", "service-accounts", "set-grants", "app"], args].concat());
+        assert!(parse(&["--none"]).is_ok());
+        assert!(parse(&["--grant", "viewer", "--grant", "producer@namespaces/prod"]).is_ok());
+        assert!(parse(&["--grant", "viewer", "--none"]).is_err());
+        let text = parse(&[]).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(text.contains("--grant") && text.contains("--none"), "{text}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The commands, a file per noun.
 
 mod accounts;
+mod confirm;
 mod consume;
 mod fetch;
 mod groups;

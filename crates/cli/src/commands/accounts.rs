@@ -8,6 +8,7 @@ use sluice_proto::admin::v1::{
 };
 use sluice_proto::wkt::FieldMask;
 
+use super::confirm::Deletion;
 use super::operations::note_conditions;
 use super::{full_name, last_part, pages};
 use crate::args::{Global, ServiceAccounts};
@@ -54,7 +55,9 @@ pub(crate) async fn run(global: &Global, command: ServiceAccounts) -> Result<()>
             };
             client.update_service_account(session.request(request)).await
         }
-        ServiceAccounts::Delete { account } => {
+        ServiceAccounts::Delete { account, yes } => {
+            let what = format!("service account {}", last_part(&account));
+            Deletion { what, with: "its keys", name: &account }.confirm(yes)?;
             let request =
                 DeleteServiceAccountRequest { name: name(&account), request_id: request_id(), ..Default::default() };
             client.delete_service_account(session.request(request)).await

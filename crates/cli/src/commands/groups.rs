@@ -7,7 +7,6 @@ mod reset;
 pub(super) mod states;
 
 use std::future::Future;
-use std::io::{BufRead, IsTerminal};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -23,6 +22,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt;
 
+use super::confirm::Deletion;
 use super::operations::{note_conditions, settle};
 use super::{last_part, pages, short_group, short_topic};
 use crate::args::groups::{Create, Groups, Ordering, Policy, Update, topic_of};
@@ -86,7 +86,8 @@ pub(crate) async fn run(global: &Global, command: Groups) -> Result<()> {
         }
         Groups::Delete { name, allow_missing, yes } => {
             let name = name.full()?;
-            confirm(yes, &name)?;
+            let what = format!("group {}", short_group(&name));
+            Deletion { what, with: "its positions", name: &name }.confirm(yes)?;
             let request = DeleteGroupRequest { name, allow_missing, request_id: request_id(), ..Default::default() };
             let operation = session.take(client.delete_group(session.request(request)).await)?;
             print_operation(global, settle(global, &session, operation).await?)
@@ -227,22 +228,6 @@ fn changed(mut group: Group, update: &Update) -> Result<(Group, Vec<String>)> {
         change("deletion_protection");
     }
     Ok((group, paths))
-}
-
-fn confirm(yes: bool, group: &str) -> Result<()> {
-    if yes {
-        return Ok(());
-    }
-    if !std::io::stdin().is_terminal() {
-        bail!(Usage("deleting a group deletes its positions for good; give --yes".into()));
-    }
-    eprint!("This deletes group {} with its positions. Type its id to go on: ", short_group(group));
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
-    if answer.trim() != last_part(group) {
-        bail!("not deleted");
-    }
-    Ok(())
 }
 
 fn print_operation(global: &Global, operation: Operation) -> Result<()> {

@@ -1,8 +1,6 @@
 //! `sluice tenants` (the operator's), and `sluice whoami`.
 
-use std::io::{BufRead, IsTerminal};
-
-use anyhow::{Result, bail};
+use anyhow::Result;
 use sluice_proto::admin::v1::tenant_service_client::TenantServiceClient;
 use sluice_proto::admin::v1::{self as admin, TenantLimits};
 use sluice_proto::operator::v1::tenants_service_client::TenantsServiceClient;
@@ -12,11 +10,11 @@ use sluice_proto::operator::v1::{
 };
 use sluice_proto::wkt::FieldMask;
 
+use super::confirm::Deletion;
 use super::operations::note_conditions;
 use super::{full_name, keys, last_part, pages};
 use crate::args::{Global, Tenants};
 use crate::connect::{Session, request_id};
-use crate::failure::Usage;
 use crate::{output, when};
 
 const COLUMNS: [&str; 5] = ["tenant", "state", "display name", "created", "uid"];
@@ -83,7 +81,8 @@ pub(crate) async fn run(global: &Global, command: Tenants) -> Result<()> {
             client.resume_tenant(session.request(request)).await
         }
         Tenants::Delete { tenant, yes, force } => {
-            confirm(yes, &tenant)?;
+            let what = format!("tenant {}", last_part(&tenant));
+            Deletion { what, with: "all its data", name: &tenant }.confirm(yes)?;
             let request =
                 DeleteTenantRequest { name: name(&tenant), force, request_id: request_id(), ..Default::default() };
             client.delete_tenant(session.request(request)).await
@@ -112,22 +111,6 @@ pub(crate) async fn whoami(global: &Global) -> Result<()> {
         tenant.uid.clone(),
     ];
     output::print(global, &tenant, &COLUMNS, [row])
-}
-
-fn confirm(yes: bool, tenant: &str) -> Result<()> {
-    if yes {
-        return Ok(());
-    }
-    if !std::io::stdin().is_terminal() {
-        bail!(Usage("deleting a tenant deletes all its data; give --yes".into()));
-    }
-    eprint!("This deletes tenant {tenant} with all its data. Type its id to go on: ");
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
-    if answer.trim() != last_part(tenant) {
-        bail!("not deleted");
-    }
-    Ok(())
 }
 
 fn row(tenant: &Tenant) -> Vec<String> {

@@ -1,21 +1,26 @@
 //! `sluice topics`.
 
 use anyhow::{Context, Result};
+use sluice_proto::admin::v1::group_service_client::GroupServiceClient;
 use sluice_proto::admin::v1::topic_service_client::TopicServiceClient;
 use sluice_proto::admin::v1::{
-    CreateTopicRequest, DeleteTopicRequest, GetTopicRequest, ListTopicsRequest, Topic, UpdateTopicRequest, topic,
+    CreateTopicRequest, DeleteTopicRequest, GetTopicRequest, Group, ListGroupsRequest, ListTopicsRequest, Topic,
+    UpdateTopicRequest, topic,
 };
 use sluice_proto::google::longrunning::{Operation, operation};
 use sluice_proto::stream::v1::stream_service_client::StreamServiceClient;
 use sluice_proto::stream::v1::{GetTopicMetadataRequest, TopicMetadata};
 use sluice_proto::wkt::FieldMask;
 
+use super::confirm::Deletion;
 use super::operations::{note_conditions, settle};
-use super::{full_name, last_part, pages};
+use super::{full_name, last_part, pages, short_group, short_topic};
 use crate::args::{Global, KeepBy, Output, Topics};
 use crate::connect::{Session, request_id};
 use crate::{output, when};
 
+/// Groups that are named before a topic is deleted.
+const USES_SHOWN: usize = 10;
 const COLUMNS: [&str; 6] = ["topic", "state", "partitions", "retention", "created", "uid"];
 
 pub(crate) async fn run(global: &Global, command: Topics) -> Result<()> {
@@ -86,13 +91,47 @@ pub(crate) async fn run(global: &Global, command: Topics) -> Result<()> {
             let operation = session.take(client.update_topic(session.request(request)).await)?;
             print_operation(global, settle(global, &session, operation).await?)
         }
-        Topics::Delete { topic, allow_missing } => {
+        Topics::Delete { topic, allow_missing, yes } => {
+            let what = format!("topic {}", short_topic(&topic));
+            let deletion = Deletion { what, with: "all its records", name: &topic };
+            if deletion.must_ask(yes)? {
+                deletion.ask(&users(&session, &topic).await)?;
+            }
             let request =
                 DeleteTopicRequest { name: topic, allow_missing, request_id: request_id(), ..Default::default() };
             let operation = session.take(client.delete_topic(session.request(request)).await)?;
             print_operation(global, settle(global, &session, operation).await?)
         }
     }
+}
+
+/// What groups do with a topic. Who may not see them is not told.
+async fn users(session: &Session, topic: &str) -> Vec<String> {
+    let mut client = GroupServiceClient::new(session.channel.clone());
+    let parent = topic.split("/topics/").next().unwrap_or_default().to_owned();
+    let (mut uses, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request = ListGroupsRequest { parent: parent.clone(), page_size: 1_000, page_token };
+        let Ok(page) = session.take(client.list_groups(session.request(request)).await) else { return uses };
+        uses.extend(page.groups.iter().filter_map(|group| use_of(group, topic)));
+        page_token = page.next_page_token;
+        if page_token.is_empty() || uses.len() > USES_SHOWN {
+            break;
+        }
+    }
+    if uses.len() > USES_SHOWN {
+        uses.truncate(USES_SHOWN);
+        uses.push("More groups use it.".into());
+    }
+    uses
+}
+
+fn use_of(group: &Group, topic: &str) -> Option<String> {
+    let name = short_group(&group.name);
+    if group.dead_letter_topic == topic {
+        return Some(format!("It holds the dead letters of group {name}, which cannot give up a record without it."));
+    }
+    group.topics.iter().any(|read| read == topic).then(|| format!("Group {name} reads it."))
 }
 
 fn print_operation(global: &Global, operation: Operation) -> Result<()> {
@@ -145,4 +184,23 @@ fn print_metadata(global: &Global, metadata: &TopicMetadata) -> Result<()> {
         ]
     });
     output::print(global, metadata, &["partition", "first offset", "next offset", "available"], rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_that_a_deletion_would_hit_are_named() {
+        let group = Group {
+            name: "namespaces/prod/groups/billing".into(),
+            topics: vec!["namespaces/prod/topics/orders".into()],
+            dead_letter_topic: "namespaces/prod/topics/dead".into(),
+            ..Default::default()
+        };
+        let used = |topic: &str| use_of(&group, &format!("namespaces/prod/topics/{topic}"));
+        assert!(used("dead").is_some_and(|text| text.contains("dead letters of group prod/billing")));
+        assert_eq!(used("orders").as_deref(), Some("Group prod/billing reads it."));
+        assert_eq!(used("other"), None);
+    }
 }

@@ -61,6 +61,28 @@ async fn a_tenant_from_its_birth_to_its_usage() -> Result<()> {
     }
     ensure!(!sluice.done(&["fetch", "prod/orders"])?.contains('\u{1b}'), "a record steers the terminal");
 
+    // What was printed is published once more, unchanged.
+    for topic in ["prod/source", "prod/copy"] {
+        sluice.done(&["topics", "create", topic, "-p", "3"])?;
+    }
+    let nasty = br#"{"key":"1e5","value":1234567890.123456789,"headers":{"n":0.1000,"x":null,"x":""},"partition":2,"timestamp":"-1h"}
+{"key":"007","value":"null","partition":0}
+{"key":"k","value":null,"partition":1}
+{"keyText":"k","value":"AAH/","headers":[{"name":"b","bytes":"/w=="},{"name":"b","text":"t"}],"partition":1}
+{"value":{"a": 1.10, "a":123456789012345678901234567890},"partition":0}
+{"value":"{\n}\n","partition":0}
+"#;
+    let output = sluice.with_input(nasty, &["produce", "prod/source", "--format", "ndjson"])?;
+    ensure!(output.status.success(), "{output:?}");
+    let source = sluice.done(&["fetch", "prod/source", "-o", "json"])?;
+    for part in ["1234567890.123456789,", r#""text":"0.1000""#, r#"{"a": 1.10, "a":123456789012345678901234567890}"#] {
+        ensure!(source.contains(part), "{part}: {source}");
+    }
+    let output = sluice.with_input(source.as_bytes(), &["produce", "prod/copy", "--format", "ndjson"])?;
+    ensure!(output.status.success(), "{output:?}");
+    let copy = sluice.done(&["fetch", "prod/copy", "-o", "json"])?;
+    ensure!(source == copy && source.lines().count() == 6, "{source}\n{copy}");
+
     // Positions.
     let count = |from: &str| -> Result<usize> {
         Ok(sluice.done(&["fetch", "prod/orders", "--partition", "1", "--from", from])?.lines().count())
@@ -86,20 +108,25 @@ async fn a_tenant_from_its_birth_to_its_usage() -> Result<()> {
     let reader = sluice.clone().env("SLUICE_API_KEY", made["key"].as_str().context("the key's text")?);
     ensure!(reader.done(&["fetch", "prod/orders", "--max", "1"])?.lines().count() == 1, "a consumer reads");
     ensure!(
-        reader.refused(1, &["topics", "delete", "prod/orders"])?.contains("PermissionDenied"),
+        reader.refused(1, &["topics", "delete", "prod/orders", "--yes"])?.contains("PermissionDenied"),
         "a consumer deletes"
     );
     let uid = made["uid"].as_str().context("its uid")?;
     sluice.done(&["keys", "revoke", &format!("app/{uid}")])?;
     ensure!(reader.refused(1, &["fetch", "prod/orders"])?.contains("Unauthenticated"), "a revoked key");
 
+    ensure!(sluice.json(&["service-accounts", "set-grants", "app", "--none"])?["grants"].is_null(), "no grants");
+    ensure!(sluice.refused(2, &["service-accounts", "delete", "app"])?.contains("--yes"), "it asks");
+    sluice.done(&["service-accounts", "delete", "app", "--yes"])?;
+
     ensure!(sluice.done(&["usage", "--hours"])?.contains("prod/orders"), "usage");
     let coverage = sluice.json(&["usage", "--coverage"])?;
     ensure!(coverage["topics"][0]["coverage"].as_array().map(Vec::len) == Some(3), "{coverage}");
     sluice.done(&["topics", "update", "prod/orders", "--deletion-protection", "true"])?;
-    ensure!(sluice.refused(1, &["topics", "delete", "prod/orders"])?.contains("protected"), "protected");
+    ensure!(sluice.refused(1, &["topics", "delete", "prod/orders", "--yes"])?.contains("protected"), "protected");
     sluice.done(&["topics", "update", "prod/orders", "--deletion-protection", "false"])?;
-    sluice.done(&["topics", "delete", "prod/orders"])?;
+    ensure!(sluice.refused(2, &["topics", "delete", "prod/orders"])?.contains("--yes"), "it asks");
+    sluice.done(&["topics", "delete", "prod/orders", "--yes"])?;
     ensure!(sluice.refused(1, &["fetch", "prod/orders"])?.contains("does not exist"), "a deleted topic");
     it.stop().await
 }
@@ -143,7 +170,7 @@ async fn bad_input_says_what_would_be_right() -> Result<()> {
         (vec!["topics", "create", "prod/x", "-p", "0"], 1, "1..1000"),
         (vec!["topics", "update", "prod/orders"], 2, "--retention"),
         (vec!["service-accounts", "create", "app", "--grant", "boss"], 2, "developer"),
-        (vec!["service-accounts", "set-grants", "owner"], 2, "--grant"),
+        (vec!["service-accounts", "set-grants", "owner"], 2, "--none"),
         (vec!["tenants", "delete", "acme"], 2, "--yes"),
         (vec!["tenants", "get", "nope"], 1, "tenants/nope does not exist"),
         (vec!["--timeout", "0s", "whoami"], 2, "more than 0"),
@@ -163,6 +190,18 @@ async fn bad_input_says_what_would_be_right() -> Result<()> {
     let text = String::from_utf8(output.stderr)?;
     ensure!(output.status.code() == Some(1), "{text}");
     ensure!(text.contains("1 record persisted") && text.contains("line 2") && text.contains("vlaue"), "{text}");
+    // The same, when it is the size, or the server that finds fault. A mark at the beginning is none.
+    let large = [b"\xef\xbb\xbfa\nb\n".to_vec(), vec![b'x'; (1 << 20) + 1], b"\nd\n".to_vec()].concat();
+    let reserved = b"\xef\xbb\xbf{\"value\":1}\n\n{\"value\":2}\n{\"headers\":{\"sluice-x\":1}}\n{\"value\":4}\n";
+    for (input, format, at, words) in
+        [(&large[..], "lines", "line 3", "1048576"), (reserved, "ndjson", "line 4", "headers[0].name")]
+    {
+        let output = sluice.with_input(input, &["produce", "prod/orders", "--format", format])?;
+        let text = String::from_utf8(output.stderr)?;
+        ensure!(output.status.code() == Some(1) && text.contains("2 records persisted"), "{text}");
+        ensure!(text.contains(at) && text.contains(words) && !text.contains("records["), "{text}");
+    }
+    ensure!(sluice.done(&["fetch", "prod/orders", "--max", "2"])?.lines().count() == 2, "those before");
     let output = sluice.with_input(b"x\n", &["produce", "prod/nope"])?;
     let text = String::from_utf8(output.stderr)?;
     ensure!(output.status.code() == Some(1) && text.contains("1 not persisted") && text.contains("exist"), "{text}");
@@ -208,6 +247,47 @@ async fn a_slow_pipe_is_published_as_it_comes_and_followed_as_it_is_published() 
     drop(input);
     kill(Pid::from_raw(i32::try_from(follow.id())?), Signal::SIGINT)?;
     follow.wait()?;
+    it.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_goes_away_is_waited_for_and_nothing_is_published_twice() -> Result<()> {
+    let it = installation().await?;
+    let tenant = it.tenant("acme").await?;
+    let sluice = operator(&it)?.env("SLUICE_API_KEY", &tenant.key);
+    sluice.done(&["namespaces", "create", "prod"])?;
+    sluice.done(&["topics", "create", "prod/orders"])?;
+    let mut produce = sluice.command(&["produce", "prod/orders"]).stdin(Stdio::piped()).spawn()?;
+    let mut input = produce.stdin.take().context("its input")?;
+    let notes = BufReader::new(produce.stderr.take().context("its notes")?);
+    let (lines, notes_seen) = std::sync::mpsc::channel();
+    std::thread::spawn(move || notes.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
+    let note = |words: &str| -> Result<()> {
+        tokio::task::block_in_place(|| {
+            while !notes_seen.recv_timeout(Duration::from_secs(30)).context(words.to_owned())?.contains(words) {}
+            Ok(())
+        })
+    };
+    let values = || -> Result<Vec<String>> {
+        let lines = sluice.done(&["fetch", "prod/orders", "-o", "json"])?;
+        let value = |line: &str| Ok(serde_json::from_str::<serde_json::Value>(line)?["valueText"].to_string());
+        lines.lines().map(value).collect()
+    };
+
+    writeln!(input, "before")?;
+    sluice_e2e::wait::until("the first record", Duration::from_secs(30), async || {
+        Ok((values()?.len() == 1).then_some(()))
+    })
+    .await?;
+    ensure!(it.process("gateway-1")?.stop(Duration::from_secs(35)).await.success(), "the gateway's end");
+    writeln!(input, "while it is away")?;
+    note("trying again")?;
+    it.restart("gateway-1").await?;
+    note("connected again")?;
+    drop(input);
+    note("2 records persisted")?;
+    ensure!(tokio::task::block_in_place(|| produce.wait())?.success(), "its end");
+    ensure!(values()? == [r#""before""#, r#""while it is away""#], "{:?}", values()?);
     it.stop().await
 }
 

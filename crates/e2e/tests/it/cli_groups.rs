@@ -171,6 +171,9 @@ async fn a_group_from_its_birth_to_its_end() -> Result<()> {
         (vec!["groups", "dead-letters", "show", "prod/billing", "0-7"], 1, "0-7"),
         (vec!["groups", "delete", "prod/billing"], 2, "--yes"),
         (vec!["consume", "--group", "prod/nope"], 1, "namespaces/prod/groups/nope does not exist"),
+        (vec!["consume", "--group", "prod/nope"], 1, "--topic"),
+        (vec!["groups", "reset", "prod/billing", "--to", "1764500000"], 1, "2025-11-30T10:53:20"),
+        (vec!["groups", "reset", "prod/billing", "--to", "1"], 1, "beyond the end"),
         (vec!["consume", "--group", "nope"], 2, "--group"),
         (vec!["consume", "--group", "prod/billing", "--url", "http://127.0.0.1:1"], 1, "no connection"),
     ] {
@@ -221,6 +224,24 @@ async fn records_are_acknowledged_after_they_were_written() -> Result<()> {
     let (code, rest, notes) = consumer.interrupt()?;
     ensure!(code == 0 && rest.is_empty(), "{code}: {rest}");
     ensure!(notes.contains("10 records written, 10 acknowledged"), "{notes}");
+    all_done(&one, "prod/billing").await?;
+
+    // A reader that has seen enough takes what it read and no more.
+    publish(&one, "prod/orders", 2_000..2_100)?;
+    let mut child = one.command(&["consume", "--group", "prod/billing", "-o", "json"]).spawn()?;
+    let mut output = child.stdout.take().context("its output")?;
+    let (mut lines, mut byte) = (0, [0]);
+    while lines < 3 {
+        output.read_exact(&mut byte)?;
+        lines += u32::from(byte == *b"\n");
+    }
+    drop(output);
+    let ended = tokio::task::block_in_place(|| child.wait_with_output())?;
+    let notes = String::from_utf8(ended.stderr)?;
+    ensure!(ended.status.success() && notes.contains("3 records written, 3 acknowledged"), "{notes}");
+    let rest = two.done(&["consume", "--group", "prod/billing", "--max", "97", "-o", "json"])?;
+    let rest: BTreeSet<u32> = values(&rest)?.into_iter().collect();
+    ensure!(rest.len() == 97, "{} of the 97 others", rest.len());
     all_done(&one, "prod/billing").await?;
 
     // In words, with another encoding.
