@@ -29,7 +29,7 @@ use crate::when;
 /// Fields that only a printed line has.
 const PRINTED_ONLY: [&str; 4] = ["keyText", "keyJson", "valueText", "valueJson"];
 /// The same, of where the record was.
-const PLACE: [&str; 5] = ["offset", "topic", "attempt", "ackId", "leaseEndTime"];
+const PLACE: [&str; 6] = ["offset", "topic", "appendTime", "attempt", "ackId", "leaseEndTime"];
 
 /// Reads a line.
 pub(super) fn parse(line: &[u8]) -> Result<ProduceRecord> {
