@@ -239,6 +239,14 @@ async fn records_are_acknowledged_after_they_were_written() -> Result<()> {
     let ended = tokio::task::block_in_place(|| child.wait_with_output())?;
     let notes = String::from_utf8(ended.stderr)?;
     ensure!(ended.status.success() && notes.contains("3 records written, 3 acknowledged"), "{notes}");
+    // Nor does it leave records on their way to it, which would hold their keys up until their leases end.
+    let status = one.json(&["groups", "describe", "prod/billing"])?;
+    let partitions = status["status"]["partitions"].as_array().context("partitions")?;
+    let out = |partition: &Value| {
+        let out = &partition["outstandingRecords"];
+        out.as_i64().or_else(|| out.as_str()?.parse().ok()).unwrap_or_default()
+    };
+    ensure!(partitions.iter().map(out).sum::<i64>() == 0, "{status}");
     let rest = two.done(&["consume", "--group", "prod/billing", "--max", "97", "-o", "json"])?;
     let rest: BTreeSet<u32> = values(&rest)?.into_iter().collect();
     ensure!(rest.len() == 97, "{} of the 97 others", rest.len());

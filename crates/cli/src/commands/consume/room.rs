@@ -2,8 +2,10 @@
 
 /// The count of what may come, what comes, and what is out.
 pub(super) struct Room {
-    /// Records out at a time.
+    /// Records out at a time, at most.
     credit: u64,
+    /// The same, for now: it grows with each record that was written.
+    allowed: u64,
     /// Records that are still to be written.
     left: u64,
     /// Asked for, and not come yet.
@@ -18,6 +20,8 @@ pub(super) struct Room {
 
 /// Bytes that may be on their way or wait to be written; one record may be more.
 const BYTES: u64 = 16 << 20;
+/// Records that are asked for at first by who begins slowly.
+const ALLOWED_FIRST: u64 = 16;
 /// Bytes that are worth a message.
 const BYTES_STEP: u64 = 1 << 20;
 
@@ -30,14 +34,20 @@ pub(super) struct Wish {
 
 impl Room {
     pub(super) fn new(credit: u32, max: Option<u64>) -> Self {
-        Self { credit: credit.into(), left: max.unwrap_or(u64::MAX), asked: 0, held: 0, bytes: BYTES, unwritten: 0 }
+        let credit = u64::from(credit);
+        Self { credit, allowed: credit, left: max.unwrap_or(u64::MAX), asked: 0, held: 0, bytes: BYTES, unwritten: 0 }
+    }
+
+    /// Whoever reads may soon have seen enough. What is given back then has cost an attempt, so little is asked for at first.
+    pub(super) fn begin_slowly(&mut self) {
+        self.allowed = self.credit.min(ALLOWED_FIRST);
     }
 
     /// Asks for more on top of what was asked for. Small amounts wait until they are worth a message.
     pub(super) fn ask(&mut self) -> Option<Wish> {
-        let free = self.credit.saturating_sub(self.asked + self.held);
+        let free = self.allowed.saturating_sub(self.asked + self.held);
         let more = free.min(self.left.saturating_sub(self.asked));
-        let records = if self.asked > 0 && more * 4 < self.credit { 0 } else { more };
+        let records = if self.asked > 0 && more * 4 < self.allowed { 0 } else { more };
         // Without bytes those that were asked for would not come.
         if records == 0 && (self.asked == 0 || self.bytes < BYTES_STEP) {
             return None;
@@ -62,8 +72,14 @@ impl Room {
         taken as usize
     }
 
+    /// Records were written.
+    pub(super) fn wrote(&mut self, records: usize, bytes: u64) {
+        self.allowed = self.credit.min(self.allowed.saturating_add(records as u64));
+        self.dropped(bytes);
+    }
+
     /// Bytes do not wait to be written any more.
-    pub(super) fn wrote(&mut self, bytes: u64) {
+    pub(super) fn dropped(&mut self, bytes: u64) {
         self.unwritten = self.unwritten.saturating_sub(bytes);
         self.bytes += bytes;
     }
@@ -92,7 +108,7 @@ mod tests {
         let mut room = Room::new(100, None);
         assert_eq!(room.ask(), Some(Wish { records: 100, bytes: BYTES }));
         assert_eq!(room.came(60, 60), 60);
-        room.wrote(60);
+        room.wrote(60, 60);
         assert_eq!(room.ask(), None, "60 held, 40 on their way");
         room.freed(10);
         assert_eq!(room.ask(), None, "too few to be worth a message");
@@ -100,6 +116,22 @@ mod tests {
         assert_eq!(room.ask(), Some(Wish { records: 40, bytes: 60 }));
         room.connected();
         assert_eq!(asked(&mut room), 80, "20 held");
+    }
+
+    #[test]
+    fn who_begins_slowly_asks_for_more_with_each_record_that_was_written() {
+        let mut room = Room::new(1_000, None);
+        room.begin_slowly();
+        assert_eq!(asked(&mut room), 16);
+        for (round, next) in [(16, 32), (32, 64), (64, 128), (128, 256), (256, 512), (512, 1_000), (1_000, 1_000)] {
+            assert_eq!(room.came(round, 0), round);
+            room.wrote(round, 0);
+            room.freed(round as u64);
+            assert_eq!(asked(&mut room), next, "after {round}");
+        }
+        let mut small = Room::new(5, None);
+        small.begin_slowly();
+        assert_eq!(asked(&mut small), 5);
     }
 
     #[test]
@@ -123,7 +155,7 @@ mod tests {
         assert_eq!(room.ask(), None, "they are not written yet");
         room.connected();
         assert_eq!(room.ask(), Some(Wish { records: 984, bytes: 1 }), "nor on another connection");
-        room.wrote(BYTES);
+        room.wrote(16, BYTES);
         assert_eq!(room.ask(), Some(Wish { records: 0, bytes: BYTES }), "984 are still to come");
     }
 }

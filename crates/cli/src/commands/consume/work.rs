@@ -29,6 +29,11 @@ const LAST_WAIT: Duration = Duration::from_secs(10);
 /// The same on a connection whose gateway shuts down: the next connection asks again.
 const LEAVING_WAIT: Duration = Duration::from_secs(2);
 
+/// How long nothing must have come before we leave: an acknowledgement lets the next record of its key come, and who leaves it
+/// on its way holds it up until its lease ends.
+const QUIET: Duration = Duration::from_millis(250);
+/// When others may have what is given back: later than it could come to us again.
+const GIVE_BACK_DELAY: Duration = Duration::from_secs(1);
 /// Acknowledgements that are worth a message while more is being written.
 const ACKS_STEP: usize = 100;
 
@@ -83,13 +88,18 @@ pub(super) struct Work<'a> {
 
 impl<'a> Work<'a> {
     pub(super) fn new(global: &'a Global, command: &Consume) -> Self {
+        let writer = Writer::new();
+        let mut room = Room::new(command.credit, command.max);
+        if writer.is_pipe() {
+            room.begin_slowly();
+        }
         Self {
             global,
             form: Form { output: global.output, encoding: command.encoding, ids: command.manual },
             manual: command.manual,
             tells: command.verbose || !global.quiet && std::io::stderr().is_terminal(),
-            room: Room::new(command.credit, command.max),
-            writer: Writer::new(),
+            room,
+            writer,
             waiting: Waiting::default(),
             writing: Vec::new(),
             held: HashMap::new(),
@@ -136,10 +146,12 @@ impl<'a> Work<'a> {
         // Since when no records are taken, until when answers are waited for, and whether another connection follows.
         let mut until: Option<Instant> = None;
         let mut leaving = false;
+        let mut quiet_from = Instant::now();
         loop {
             if stop.asked() && (until.is_none() || leaving) {
                 line.stop();
                 (until, leaving) = (Some(Instant::now() + LAST_WAIT), false);
+                quiet_from = Instant::now();
             }
             if until.is_some() && !leaving {
                 let rest = self.waiting.take_all();
@@ -149,19 +161,23 @@ impl<'a> Work<'a> {
             self.write_next(line);
             match until {
                 None if self.is_over() => return Ok(Ended::Over),
-                Some(end) if self.is_answered() && (leaving || !self.writer.is_busy()) || Instant::now() >= end => {
+                Some(end) if self.is_answered() && (leaving || self.is_quiet(quiet_from)) || Instant::now() >= end => {
                     return Ok(if leaving { Ended::Leaving } else { Ended::Over });
                 }
                 _ => {}
             }
-            let end = until.unwrap_or_else(|| Instant::now() + TICK);
+            let end = until.map_or_else(|| Instant::now() + TICK, |end| end.min(Instant::now() + QUIET));
             tokio::select! {
                 event = line.next() => match event.inspect(|_| self.answered = true) {
                     Ok(Event::Records(records)) if until.is_some() && !leaving || self.failure.is_some() => {
                         self.give_back(line, records);
+                        quiet_from = Instant::now();
                     }
                     Ok(Event::Records(records)) => self.take(line, records),
-                    Ok(Event::Settled { sequence, results }) => self.settled(sequence, &results),
+                    Ok(Event::Settled { sequence, results }) => {
+                        self.settled(sequence, &results);
+                        quiet_from = Instant::now();
+                    }
                     Ok(Event::State(state)) => self.tell(state),
                     Ok(Event::Reconnect) if until.is_none() => {
                         (until, leaving) = (Some(Instant::now() + LEAVING_WAIT), true);
@@ -186,12 +202,17 @@ impl<'a> Work<'a> {
             // After a failure nothing more is taken, and what came is given back.
             if self.failure.is_some() && until.is_none() {
                 line.stop();
-                (until, leaving) = (Some(Instant::now() + LEAVING_WAIT), false);
+                (until, leaving) = (Some(Instant::now() + LAST_WAIT), false);
+                quiet_from = Instant::now();
             }
             if until.is_none() {
                 self.ask(line);
             }
         }
+    }
+
+    fn is_quiet(&self, from: Instant) -> bool {
+        !self.writer.is_busy() && from.elapsed() >= QUIET
     }
 
     fn is_answered(&self) -> bool {
@@ -214,7 +235,7 @@ impl<'a> Work<'a> {
     fn take(&mut self, line: &mut Line<'_>, mut records: Vec<ReceivedRecord>) {
         let bytes = records.iter().map(size).sum();
         let surplus = records.split_off(self.room.came(records.len(), bytes));
-        self.room.wrote(surplus.iter().map(size).sum());
+        self.room.dropped(surplus.iter().map(size).sum());
         self.give_back(line, surplus);
         if !records.is_empty() {
             self.state = DeliveryState::Flowing;
@@ -232,8 +253,9 @@ impl<'a> Work<'a> {
             return;
         }
         let (next, late) = self.waiting.take(self.writer.records_max(), Instant::now());
-        self.tally.stale += late;
-        self.room.freed(late);
+        self.tally.stale += late.len() as u64;
+        self.room.freed(late.len() as u64);
+        self.room.dropped(late.iter().map(size).sum());
         if !next.is_empty() {
             self.writer.begin(next.iter().map(|(record, _)| written::line(self.form, record)).collect());
             self.writing = next;
@@ -247,13 +269,14 @@ impl<'a> Work<'a> {
     /// Without `--manual` records are acknowledged when standard output took them.
     fn was_written(&mut self, line: &mut Line<'_>, written: std::io::Result<()>) {
         let records = std::mem::take(&mut self.writing);
-        self.room.wrote(records.iter().map(|(record, _)| size(record)).sum());
+        let bytes = records.iter().map(|(record, _)| size(record)).sum();
         if let Err(error) = written {
             self.room.freed(records.len() as u64);
             self.give_back(line, records.into_iter().map(|(record, _)| record).collect());
             self.failure = Some(Error::new(error).context("write"));
             return;
         }
+        self.room.wrote(records.len(), bytes);
         self.tally.written += records.len() as u64;
         for (record, lease) in records {
             if !self.manual {
@@ -263,11 +286,12 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Others may have what came and was not written. The server counts it as an attempt, as it would the end of the lease.
+    /// Others may have what came and was not written, in a moment. The server counts it as an attempt, as it would the end of the
+    /// lease.
     fn give_back(&mut self, line: &mut Line<'_>, records: Vec<ReceivedRecord>) {
         if !records.is_empty() {
             let ids = records.into_iter().map(|record| record.ack_id).collect();
-            self.order(line, Order::new(Verb::Nack(Some(Duration::ZERO)), ids));
+            self.order(line, Order::new(Verb::Nack(Some(GIVE_BACK_DELAY)), ids));
         }
     }
 

@@ -26,6 +26,11 @@ impl Writer {
         if self.is_pipe { 1 } else { usize::MAX }
     }
 
+    /// Whether its reader may leave at any time.
+    pub(super) fn is_pipe(&self) -> bool {
+        self.is_pipe
+    }
+
     pub(super) fn is_busy(&self) -> bool {
         self.writing.is_some()
     }
