@@ -243,7 +243,7 @@ mod tests {
             (r#"{"value":1,"value":2}"#, "value is there twice"),
             (r#"{"key":"a","valueText":"b"}"#, "keyText is a text"),
             (r#"{"keyText":"a","keyJson":1}"#, "keyJson: the line has another key"),
-            (r#"{"value":"aa==","valueText":"a"}"#, "another value"),
+            (r#"{"value":"aQ==","valueText":"a"}"#, "another value"),
             (r#"{"partition":1.5}"#, "partition: give a number"),
             (r#"{"timestamp":1.5}"#, "milliseconds"),
             (r#"{"timestamp":"soon"}"#, "2026-01-31"),
