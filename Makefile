@@ -7,11 +7,12 @@ BUF := $(TOOLS)/venv/bin/buf
 EXAMPLE := $(TOOLS)/property-events
 CARGO_DENY := $(TOOLS)/bin/cargo-deny
 NEXTEST := $(TOOLS)/bin/cargo-nextest
-# One profile and one feature set for build, tests and `up`, so that nothing is compiled twice.
+# One profile, one feature set and one pass for lints and code (.cargo/config.toml), so that nothing is compiled twice.
 BIN := $(or $(CARGO_TARGET_DIR),target)
 ALL := --workspace --all-targets --locked
+PROGRAMS := --locked -p sluice-features -p sluiced -p sluice
 
-.PHONY: help deps tools up up-separate demo example test check fmt clippy deny proto layers build units faults faults-long load api-baseline docs clean
+.PHONY: help deps tools up up-separate demo example test check fmt deny proto layers build units faults faults-long load api-baseline docs clean
 
 help: ## List the doors
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,31 +30,28 @@ $(NEXTEST): dev/tools.mk
 include dev/tools.mk
 
 up: deps ## Build and start everything on this machine: Kafka, PostgreSQL, all services, a demo tenant
-	@cargo build --locked -p sluiced -p sluice && $(BIN)/debug/sluiced up $(UP_ARGS)
+	@cargo build $(PROGRAMS) && $(BIN)/debug/sluiced up $(UP_ARGS)
 
 up-separate: ## The same, with every role as a process of its own
 	@$(MAKE) --no-print-directory up UP_ARGS=--separate
 
 demo: deps ## Stream 336,776 real events of two tenants through two gateways and compare every count
-	@flights=$$(dev/flights.sh) && cargo build --locked -p sluiced -p sluice-loadtest && $(BIN)/debug/sluice-loadtest demo --flights "$$flights" $(DEMO_ARGS)
+	@flights=$$(dev/flights.sh) && cargo build $(PROGRAMS) -p sluice-loadtest && $(BIN)/debug/sluice-loadtest demo --flights "$$flights" $(DEMO_ARGS)
 
 # Within `make test` the programs are built already, with the features that the tests need.
 example: deps $(EXAMPLE)/installed ## Run an application with outbox, inbox, retries and dead letters, and compare its books
-	@$(if $(filter test,$(MAKECMDGOALS)),,cargo build --locked -p sluiced -p sluice)
+	@$(if $(filter test,$(MAKECMDGOALS)),,cargo build $(PROGRAMS))
 	@cd examples/property-events && $(EXAMPLE)/bin/python -m unittest && \
 		$(EXAMPLE)/bin/python -m property_events --sluiced "$(abspath $(BIN))/debug/sluiced" $(EXAMPLE_ARGS)
 $(EXAMPLE)/installed: examples/property-events/requirements.txt
 	@python3 -m venv $(EXAMPLE) && $(EXAMPLE)/bin/pip install --quiet --requirement $< && touch $@
 
-test: tools check build units faults example ## Everything that CI runs
+test: tools check units faults example ## Everything that CI runs
 
-check: fmt proto layers deny clippy ## Format, protos, layers, docs, dependencies, lints
+check: fmt proto deny build layers ## Format, protos, dependencies, lints (the build), layers, docs
 
 fmt:
 	cargo fmt --all --check
-
-clippy:
-	cargo clippy $(ALL) -- -D warnings
 
 deny: $(CARGO_DENY)
 	$(CARGO_DENY) check bans licenses sources
@@ -63,10 +61,10 @@ proto: $(BUF)
 	$(BUF) format --diff --exit-code proto
 	$(BUF) breaking proto --against dev/api-baseline.binpb
 
-layers:
-	cargo run --quiet --locked -p xtask -- check
+layers: build
+	$(BIN)/debug/xtask check
 
-build:
+build: ## Compile and lint everything
 	cargo build $(ALL)
 
 units: ## Tests of single crates, on one shared Kafka and PostgreSQL

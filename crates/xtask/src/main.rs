@@ -1,9 +1,10 @@
 //! Checks that a compiler does not make: who may depend on whom, where a library may be used, and whether the docs hold.
 //!
-//! `cargo xtask layers|sources|docs`, or `cargo xtask check` for all. Each rule stands here with its reason; a rule that we
+//! `cargo xtask layers|features|sources|docs`, or `cargo xtask check` for all. Each rule stands here with its reason; a rule that we
 //! would not enforce is not written.
 
 mod docs;
+mod features;
 mod layers;
 mod sources;
 
@@ -18,6 +19,8 @@ use clap::Parser;
 enum Command {
     /// Arrows between crates go strictly down.
     Layers,
+    /// Programs and tests compile libraries with the same features.
+    Features,
     /// Libraries and functions are used only where they may be.
     Sources,
     /// Links resolve, modules say what they are for, every error reason is documented.
@@ -32,6 +35,9 @@ fn main() -> Result<ExitCode> {
     let mut faults = Vec::new();
     if matches!(command, Command::Layers | Command::Check) {
         faults.extend(layers::faults(&root)?);
+    }
+    if matches!(command, Command::Features | Command::Check) {
+        faults.extend(features::faults(&root)?);
     }
     if matches!(command, Command::Sources | Command::Check) {
         faults.extend(sources::faults(&root)?);
