@@ -26,7 +26,7 @@ $(BUF): dev/tools.txt
 $(CARGO_DENY): dev/tools.mk
 	@cargo install cargo-deny --version $(CARGO_DENY_VERSION) --locked --debug --quiet --root $(TOOLS) && touch $@
 $(NEXTEST): dev/tools.mk
-	@cargo install cargo-nextest --version $(NEXTEST_VERSION) --locked --debug --quiet --root $(TOOLS) && touch $@
+	@cargo install cargo-nextest --version $(NEXTEST_VERSION) --locked --debug --quiet --no-default-features --features default-no-update --root $(TOOLS) && touch $@
 include dev/tools.mk
 
 up: deps ## Build and start everything on this machine: Kafka, PostgreSQL, all services, a demo tenant
