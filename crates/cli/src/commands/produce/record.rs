@@ -313,6 +313,7 @@ mod tests {
                 key_kind: key.clone().map(|key| record::KeyKind::Key(key.into())),
                 value_kind: value.clone().map(|value| record::ValueKind::Value(value.into())),
                 headers: headers.clone(),
+                ..Default::default()
             };
             let fetched = Payload::of(&record).encoded(encoding).json();
             let received = ReceivedRecord {
