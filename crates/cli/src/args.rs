@@ -245,7 +245,7 @@ pub(crate) enum Topics {
         /// namespace/topic
         #[arg(value_parser = topic_name)]
         topic: String,
-        /// As many as there shall be; they only go up
+        /// As many as there shall be; they only go up, and more break the order of keys
         #[arg(long, short, group = "change")]
         partitions: Option<i32>,
         /// How long records are kept, e.g. 7d
