@@ -7,7 +7,6 @@ use bytes::Bytes;
 use sluice_kafka::SinkRecord;
 use sluice_proto::stream::v1::{DeadLetter, PayloadEncoding};
 use sluice_proto::wkt::Timestamp;
-use sluice_types::partitioner::partition_of;
 use sluice_types::record::{is_reserved_header, logical_bytes};
 use sluice_wire::Record;
 
@@ -99,10 +98,8 @@ impl Letter {
         );
         let mut headers = headers;
         headers.push((Bytes::from_static(REDRIVE_GROUP.as_bytes()), Some(Bytes::from(group.to_owned()))));
-        let partition = match &key {
-            Some(key) => partition_of(key, topic.partitions),
-            None => self.origin_partition.clamp(0, topic.partitions - 1),
-        };
+        // Where it came from: it may have been published there on purpose, whatever its key says.
+        let partition = self.origin_partition.clamp(0, topic.partitions - 1);
         // Its own time may be beyond the topic's retention; only a topic that does not go by it keeps it.
         if topic.log_append_time {
             headers.push(time_header(self.record.timestamp_ms));
@@ -172,5 +169,31 @@ mod tests {
         for wrong in ["", "1", "-1-4", "1-", "1--4", "a-4", "1-4-", "+1-4", "1-99999999999999999999"] {
             assert_eq!(parse_id(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_record_is_published_again_to_the_partition_it_came_from() {
+        let letter = Letter::read(record("mine"), 1, "mine").expect("its own");
+        let topic = ResolvedTopic {
+            physical: sluice_types::physical::TopicName::new(
+                sluice_types::NamespaceUid::random(),
+                sluice_types::TopicUid::random(),
+            ),
+            tenant_uid: sluice_types::TenantUid::random(),
+            namespace_uid: sluice_types::NamespaceUid::random(),
+            topic_uid: sluice_types::TopicUid::random(),
+            partitions: 12,
+            compacted: false,
+            log_append_time: false,
+            name: "namespaces/a/topics/orders".into(),
+        };
+        let by_key = sluice_types::partitioner::partition_of(b"k", 12);
+        assert_ne!(by_key, 2);
+        assert_eq!(letter.again(&topic, "mine").0.partition, 2);
+        assert_eq!(
+            letter.again(&ResolvedTopic { partitions: 2, ..topic }, "mine").0.partition,
+            1,
+            "as near as there is"
+        );
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sluice_types::Reason;
 use sluice_types::error::Error;
 use sluice_types::physical::GroupName;
 use sluice_wire::{Committer, FetchRequest, Fetched, Isolation, OffsetAt, Record, decode};
@@ -131,7 +132,8 @@ impl Letters {
     }
 }
 
-/// Records at or after an offset, and where to read on.
+/// Records at or after an offset, and where to read on: behind all that was looked at. An answer that does not get further than the
+/// offset proves nothing, and is an error: whoever asks knows that the log goes on.
 pub(super) async fn read(
     tools: &DataTools,
     topic: &ResolvedTopic,
@@ -153,9 +155,8 @@ pub(super) async fn read(
                 Isolation::ReadCommitted,
                 time_left(until),
             );
-            let start = start.await.map_err(|error| failure::reading(error, &topic.name))?.offset.unwrap_or(0);
-            // A log that ends before the offset has nothing for us.
-            return Ok((Vec::new(), if start > offset { start } else { i64::MAX }));
+            let start = start.await.map_err(|error| failure::reading(error, &topic.name))?.offset;
+            return got_further(Vec::new(), start.unwrap_or(offset), offset, &topic.name);
         }
         fetched => fetched.map_err(|error| failure::reading(error, &topic.name))?,
     };
@@ -164,8 +165,15 @@ pub(super) async fn read(
         let fetched = fetch(tools, topic, partition, offset, WHOLE_BATCH_BYTES, until).await;
         found = decoded(&fetched.map_err(|error| failure::reading(error, &topic.name))?)?;
     }
-    let empty = found.records.is_empty() && found.next_offset == offset;
-    Ok((found.records, if empty { i64::MAX } else { found.next_offset }))
+    got_further(found.records, found.next_offset, offset, &topic.name)
+}
+
+fn got_further(records: Vec<Record>, next: i64, offset: i64, topic: &str) -> Result<(Vec<Record>, i64), Error> {
+    if next > offset {
+        return Ok((records, next));
+    }
+    let what = format!("{topic} cannot be read to its end at the moment; try again");
+    Err(Error::unavailable(Reason::ClusterUnavailable, what))
 }
 
 async fn fetch(
@@ -190,7 +198,8 @@ async fn fetch(
     tools.reader.fetch(request, topic.tenant_uid.uid().as_u64(), time_left(until)).await
 }
 
-async fn ends(
+/// Where each partition ends now.
+pub(super) async fn ends(
     tools: &DataTools,
     topic: &ResolvedTopic,
     partitions: &[i32],
@@ -227,4 +236,17 @@ pub(super) async fn committed(
         }
     }
     Ok(redriven)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_answer_is_no_end_of_the_letters() {
+        let error =
+            got_further(Vec::new(), 5, 5, "namespaces/a/topics/dead").expect_err("as after a change of the leader");
+        assert_eq!(error.reason, Reason::ClusterUnavailable);
+        assert_eq!(got_further(Vec::new(), 9, 5, "t").expect("markers alone").1, 9);
+    }
 }

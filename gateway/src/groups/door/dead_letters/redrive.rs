@@ -21,7 +21,7 @@ use crate::metering::Meter;
 use crate::ports::{DataCall, ResolvedTopic};
 
 use super::letter::{Letter, parse_id};
-use super::reading::{Letters, Ready, committed, read};
+use super::reading::{Letters, Ready, committed, ends, read};
 use super::redriven::Redriven;
 use super::{DESCRIBE, FIRST, dead_letter_topic};
 
@@ -107,7 +107,10 @@ impl Redrive<'_> {
     async fn named(&mut self, ids: BTreeMap<i32, BTreeSet<i64>>, dry_run: bool) -> Result<bool, Error> {
         let tools = &self.door.tools;
         let partitions: Vec<i32> = ids.keys().copied().collect();
-        let mut known = committed(tools, self.group, self.topic, &partitions, self.until).await?;
+        let (mut known, ends) = tokio::try_join!(
+            committed(tools, self.group, self.topic, &partitions, self.until),
+            ends(tools, self.topic, &partitions, self.until),
+        )?;
         let uid = self.group.group_uid.to_string();
         let mut letters = Vec::new();
         for (partition, offsets) in ids {
@@ -119,7 +122,8 @@ impl Redrive<'_> {
                 let position = |chunk: &Vec<sluice_wire::Record>| {
                     chunk.binary_search_by_key(&offset, |record: &sluice_wire::Record| record.offset).ok()
                 };
-                if position(&chunk).is_none() {
+                let is_there = ends.get(&partition).is_some_and(|end| offset < *end);
+                if is_there && position(&chunk).is_none() {
                     (chunk, _) = read(tools, self.topic, partition, offset, self.until).await?;
                 }
                 let record = position(&chunk).map(|at| chunk[at].clone());
