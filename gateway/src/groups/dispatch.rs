@@ -17,7 +17,9 @@ mod explaining;
 mod finishing;
 mod group;
 mod joining;
+mod losing;
 mod metrics;
+mod opening;
 mod part;
 mod positions;
 mod prefetching;
@@ -30,6 +32,8 @@ mod settling;
 mod shared;
 mod status;
 mod taking;
+#[cfg(test)]
+mod testing;
 
 use std::hash::RandomState;
 use std::sync::Arc;
@@ -110,6 +114,21 @@ enum Slot {
     Cooling(Instant),
 }
 
+impl Registry {
+    /// The task of a group that runs.
+    fn inbox(&self, group: GroupUid) -> Option<mpsc::Sender<Command>> {
+        match &*self.slots.get(&group)? {
+            Slot::Running(inbox) => Some(inbox.clone()),
+            Slot::Cooling(_) => None,
+        }
+    }
+
+    /// A pause is over: what nobody asks for again needs no entry.
+    fn cooled(&self, group: GroupUid, until: Instant) {
+        self.slots.remove_if(&group, |_, slot| matches!(slot, Slot::Cooling(at) if *at == until));
+    }
+}
+
 impl Dispatchers {
     /// Ready to take groups.
     pub fn start(parts: DispatchParts) -> Arc<Self> {
@@ -143,8 +162,8 @@ impl Dispatchers {
             stop.run_until_cancelled(pulse).await;
         });
         let (stop, running) = (shared.tasks.shutdown(), Arc::clone(&registry));
-        let refresh = refreshing::run(Arc::clone(&shared), move |group| !running.slots.contains_key(&group));
-        shared.tasks.spawn("idle groups", async move {
+        let refresh = refreshing::run(Arc::clone(&shared), move |group| running.inbox(group));
+        shared.tasks.spawn("positions of groups", async move {
             stop.run_until_cancelled(refresh).await;
         });
         Arc::new(Self { shared, registry })
@@ -182,12 +201,15 @@ impl Dispatchers {
         }
     }
 
+    /// Commits positions again, those of idle groups and those of dispatched ones; tells how many groups that was. It happens by
+    /// itself, a few times a day.
+    pub async fn refresh_positions(&self) -> u64 {
+        refreshing::sweep(&self.shared, &|group| self.registry.inbox(group)).await
+    }
+
     /// The group's task, if it runs.
     fn running(&self, group: GroupUid) -> Option<mpsc::Sender<Command>> {
-        match &*self.registry.slots.get(&group)? {
-            Slot::Running(inbox) => Some(inbox.clone()),
-            Slot::Cooling(_) => None,
-        }
+        self.registry.inbox(group)
     }
 
     /// The group's task, begun if this gateway owns the group.
@@ -235,15 +257,15 @@ impl Dispatchers {
         let group = Group::new(Arc::clone(&self.shared), config, tenant, commands);
         let (shared, registry) = (Arc::clone(&self.shared), Arc::clone(&self.registry));
         self.shared.tasks.spawn("group", async move {
-            let guard = Ended { registry, uid, until: None };
+            let guard = Ended { registry: Arc::clone(&registry), uid, until: None };
             let end = group.run().await;
-            guard.with(match end {
-                End::Fenced | End::Lost => {
-                    shared.metrics.fenced.inc();
-                    Some(Instant::now() + shared.timing.cool_down)
-                }
-                _ => None,
-            });
+            let until = matches!(end, End::Fenced | End::Lost).then(|| Instant::now() + shared.timing.cool_down);
+            guard.with(until);
+            if let Some(until) = until {
+                shared.metrics.fenced.inc();
+                shared.tasks.shutdown().run_until_cancelled(tokio::time::sleep_until(until)).await;
+                registry.cooled(uid, until);
+            }
         });
         inbox
     }
@@ -383,5 +405,22 @@ impl Dispatch for Dispatchers {
             let inbox = self.inbox(call)?;
             self.ask(&inbox, deadline, |reply| Command::Reset { request, deadline, reply }).await
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_that_was_fenced_leaves_no_entry_and_never_counts_as_dispatched() {
+        let registry = Registry::default();
+        let (uid, until) = (GroupUid::random(), Instant::now());
+        registry.slots.insert(uid, Slot::Cooling(until));
+        assert!(registry.inbox(uid).is_none(), "its positions are refreshed as those of any idle group");
+        registry.cooled(uid, until + std::time::Duration::from_secs(1));
+        assert_eq!(registry.slots.len(), 1, "of another end");
+        registry.cooled(uid, until);
+        assert!(registry.slots.is_empty());
     }
 }

@@ -9,6 +9,9 @@
 //!   away, the client was never reached) is no failure.
 //! - Under key order at most one record of a key that is not done is anywhere but *blocked*: the lowest. A dead record counts as
 //!   not done until it is buried. Records without a key, and all records of an unordered group, wait for nobody.
+//! - A dead record stays in the window, and may live again, until its letter is about to be written ([`Window::begin_burial`]);
+//!   from then on it is done or dead, never delivered.
+//! - What retention took is counted, and the count outlives the window.
 //! - Death is decided when a delivery fails. A record that comes back with all its failures (after a takeover, or because the
 //!   policy was lowered) is delivered once more: more tries, never fewer.
 //!
@@ -18,6 +21,7 @@
 
 mod commit;
 mod keys;
+mod losing;
 mod metadata;
 mod policy;
 mod reading;
@@ -38,6 +42,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use commit::{Figures, Restored, Snapshot};
+pub use losing::Skipped;
 pub use policy::{Bounds, Millis, Policy};
 pub use reading::Seen;
 pub use verdict::{Acked, Dead, DeathReason, Lease, Ready, Refused};
@@ -64,8 +69,10 @@ pub struct Window {
     schedule: Schedule,
     /// Dead and not yet buried, with why.
     graves: BTreeMap<i64, DeathReason>,
-    /// Those of them that [`Window::dead`] has to tell.
-    untold: BTreeSet<i64>,
+    /// Those of them whose letters are being written.
+    burying: BTreeSet<i64>,
+    /// What retention took before it was done.
+    skipped: Option<Skipped>,
     sequence: u64,
     committed: u64,
 }
@@ -90,23 +97,19 @@ impl Window {
             keys: Keys::default(),
             schedule: Schedule::default(),
             graves: BTreeMap::new(),
-            untold: BTreeSet::new(),
+            burying: BTreeSet::new(),
+            skipped: None,
             sequence: 0,
             committed: 0,
         }
     }
 
     /// Takes a changed policy, for leases and failures to come. The ordering stays as it was. Dead records that have attempts
-    /// left under it are ready again, unless they were buried.
+    /// left under it are ready again, unless their letters are being written.
     pub fn set_policy(&mut self, policy: Policy) {
         self.policy = Policy { key_ordered: self.policy.key_ordered, ..policy };
-        let dead: Vec<i64> = self.graves.keys().copied().collect();
-        for offset in dead {
-            let failures = self.slots.get(offset).map_or(0, |slot| slot.failures);
-            if !self.policy.is_over(failures) {
-                self.make_ready(offset);
-            }
-        }
+        let dead: Vec<i64> = self.dead().map(|dead| dead.offset).collect();
+        dead.into_iter().for_each(|offset| self.live_again(offset));
     }
 
     /// Everything below is done.
@@ -146,7 +149,7 @@ impl Window {
             State::Out | State::Waiting => self.schedule.unset(slot.at, offset),
             State::Dead => {
                 self.graves.remove(&offset);
-                self.untold.remove(&offset);
+                self.burying.remove(&offset);
             }
             State::Unread | State::Blocked | State::Done => {}
         }

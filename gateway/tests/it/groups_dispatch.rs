@@ -1,8 +1,11 @@
 //! The dispatcher of consumer groups, driven directly, on a real Kafka.
 
 mod fairness;
+mod letters;
+mod losing;
 mod moving;
 mod node;
+mod positions;
 mod retrying;
 mod soak;
 mod streaming;
@@ -220,12 +223,14 @@ async fn an_unused_group_is_left_and_taken_again_on_demand() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_position_lost_to_retention_follows_the_start_rule_and_is_told() {
+async fn a_position_lost_to_retention_goes_on_at_what_is_left_and_is_told() {
     let tenant = Tenant::new().await;
     let topic = tenant.topic("orders", 1).await;
-    tenant.group(&["orders"], |_| {});
-    tenant.produce(&topic, 0, &["a", "b"], 0).await;
+    // Also where it would begin at the end: what is left was published after its position.
+    tenant.group(&["orders"], |group| group.start = Some(Start::StartEarliest(false)));
     let node = tenant.node("a").await.alone();
+    node.take(1, NO_WAIT).await.expect("an answer");
+    tenant.produce(&topic, 0, &["a", "b"], 0).await;
     let got = node.collect(2).await;
     node.ack(&got).await;
     node.stop().await;
@@ -237,8 +242,9 @@ async fn a_position_lost_to_retention_follows_the_start_rule_and_is_told() {
     assert_eq!(values(&rest), [4]);
     let (_, status) = node.status().await;
     let skipped = status.partitions[0].skipped.expect("told");
-    assert_eq!((skipped.from_offset, skipped.to_offset), (2, 4));
-    assert!(node.metrics.encode().contains("sluice_groups_skipped_offsets_total 2"));
+    assert_eq!((skipped.from_offset, skipped.to_offset, skipped.total_offsets), (2, 4, 2));
+    let metric = format!("sluice_groups_skipped_offsets_total{{tenant=\"{}\"}} 2", node.resolved().tenant_uid);
+    assert!(node.metrics.encode().contains(&metric), "{metric}");
     node.ack(&rest).await;
     node.stop().await;
 }

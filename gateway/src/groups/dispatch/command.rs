@@ -33,14 +33,47 @@ pub(super) struct AttachmentId(pub(super) u64);
 
 /// One thing asked.
 pub(super) enum Command {
-    Take { caller: Caller, wish: TakeWish, deadline: Instant, reply: Reply<Taken> },
-    Settle { settle: Settle, leases: Vec<LeaseKey>, deadline: Instant, reply: Reply<Vec<SettleOutcome>> },
-    Attach { caller: Caller, wish: AttachWish, events: mpsc::Sender<AttachEvent>, reply: Reply<AttachmentId> },
-    Credit { id: AttachmentId, records: u64, bytes: u64 },
-    Room { id: AttachmentId, bytes: u64 },
-    Detach { id: AttachmentId },
-    Inspect { deadline: Instant, reply: Reply<Inspected> },
-    Reset { request: ResetOffsetsRequest, deadline: Instant, reply: Reply<ResetOffsetsResponse> },
+    Take {
+        caller: Caller,
+        wish: TakeWish,
+        deadline: Instant,
+        reply: Reply<Taken>,
+    },
+    Settle {
+        settle: Settle,
+        leases: Vec<LeaseKey>,
+        deadline: Instant,
+        reply: Reply<Vec<SettleOutcome>>,
+    },
+    Attach {
+        caller: Caller,
+        wish: AttachWish,
+        events: mpsc::Sender<AttachEvent>,
+        reply: Reply<AttachmentId>,
+    },
+    Credit {
+        id: AttachmentId,
+        records: u64,
+        bytes: u64,
+    },
+    Room {
+        id: AttachmentId,
+        bytes: u64,
+    },
+    Detach {
+        id: AttachmentId,
+    },
+    Inspect {
+        deadline: Instant,
+        reply: Reply<Inspected>,
+    },
+    /// Commits all positions again, changed or not.
+    Refresh,
+    Reset {
+        request: ResetOffsetsRequest,
+        deadline: Instant,
+        reply: Reply<ResetOffsetsResponse>,
+    },
 }
 
 impl Command {
@@ -53,7 +86,7 @@ impl Command {
             Self::Attach { reply, .. } => drop(reply.send(Err(error()))),
             Self::Inspect { reply, .. } => drop(reply.send(Err(error()))),
             Self::Reset { reply, .. } => drop(reply.send(Err(error()))),
-            Self::Credit { .. } | Self::Room { .. } | Self::Detach { .. } => {}
+            Self::Credit { .. } | Self::Room { .. } | Self::Detach { .. } | Self::Refresh => {}
         }
     }
 }

@@ -11,8 +11,7 @@ use sluice_types::physical::TopicName;
 use sluice_wire::{CommitOffset, Error, PartitionResults, code};
 
 use crate::groups::dispatch::group::{Done, Group};
-use crate::groups::dispatch::part::PartKey;
-use crate::groups::dispatch::positions::Member;
+use crate::groups::dispatch::part::{Part, PartKey};
 
 /// Between the beginnings of two commits: what comes meanwhile goes together.
 const GAP: Duration = Duration::from_millis(5);
@@ -63,7 +62,14 @@ impl Commits {
 
 impl Group {
     pub(super) fn plan_commit(&mut self, now: Instant) {
-        if self.commits.in_flight || !self.parts.iter().any(|part| part.changed) {
+        if self.commits.in_flight {
+            return;
+        }
+        if !self.parts.iter().any(|part| part.wants_commit(now)) {
+            // Those that failed alone wait alone.
+            if let Some(at) = self.parts.iter().filter_map(Part::commit_waits).min() {
+                self.wake_at(at);
+            }
             return;
         }
         let due = (*self.commits.due.get_or_insert(now + LAZY)).max(self.commits.not_before);
@@ -75,18 +81,20 @@ impl Group {
 
     /// Begins a commit of all that changed; false if there is nothing, or nobody to commit as.
     pub(super) fn begin_commit(&mut self, now: Instant) -> bool {
-        let Some((member, epoch)) = self.member.as_ref().and_then(|member| Some((member, member.epoch()?))) else {
+        let Some(member) = self.as_member() else {
             // Fenced, which the next event tells.
             self.commits.not_before = now + RETRY_MIN;
             self.wake_at(now + RETRY_MIN);
             return false;
         };
-        let member = Member { group: Arc::clone(&self.name), id: member.member_id().into(), epoch };
+        let epoch = member.epoch;
         let mut marks = BTreeMap::new();
         let mut commits = Vec::new();
-        for part in self.parts.iter_mut().filter(|part| part.changed) {
+        for part in self.parts.iter_mut().filter(|part| part.wants_commit(now)) {
             part.changed = false;
-            let Some(snapshot) = part.window.snapshot() else { continue };
+            let Some(snapshot) = part.window.snapshot().or_else(|| part.aged.then(|| part.window.current())) else {
+                continue;
+            };
             marks.insert(part.key(), Mark { term: part.term, offset: snapshot.offset, sequence: snapshot.sequence });
             commits.push(CommitOffset {
                 topic: part.place.topic.to_string(),
@@ -148,23 +156,33 @@ impl Group {
     }
 
     fn part_committed(&mut self, key: PartKey, mark: &Mark, result: Result<(), Error>, now: Instant) {
+        let Some(topic) = self.part(key, mark.term).map(|part| Arc::clone(&part.place.topic)) else { return };
+        let is_in_view = self.topics.contains_key(&topic);
         let Some(part) = self.part(key, mark.term) else { return };
         match result {
             Ok(()) => {
                 part.window.committed(mark.sequence);
                 part.committed = Some(mark.offset);
                 part.committed_sequence = part.committed_sequence.max(mark.sequence);
-            }
-            Err(error) if error.kafka_code() == Some(code::UNKNOWN_TOPIC_OR_PARTITION) => {
-                tracing::info!(topic = %part.place.topic, partition = part.place.partition, "the topic is gone");
-                if let Some(part) = self.remove_part(key) {
-                    part.out.values().for_each(|out| self.consumers.came_back(out.holder, out.bytes));
-                }
+                part.commit_failed = None;
+                part.aged = false;
             }
             Err(error) => {
+                // The coordinator's broker may not have heard of the topic yet: the assignment says whether it is ours. Only a
+                // topic that the view does not have any more is gone.
+                let is_unknown = error.kafka_code() == Some(code::UNKNOWN_TOPIC_OR_PARTITION);
+                if is_unknown && !is_in_view {
+                    tracing::info!(topic = %part.place.topic, partition = part.place.partition, "the topic is gone");
+                    if let Some(part) = self.remove_part(key) {
+                        part.out.values().for_each(|out| self.consumers.came_back(out.holder, out.bytes));
+                    }
+                    return;
+                }
                 part.changed = true;
+                let failures = part.commit_failed.map_or(0, |(failures, _)| failures);
+                part.commit_failed = Some((failures.saturating_add(1), now + pause(failures + 1)));
+                tracing::debug!(topic = %part.place.topic, partition = part.place.partition, %error, failures, "cannot commit; trying on");
                 self.shared.metrics.commits_failed.inc();
-                self.retry_commit(&error, now);
                 self.commits.soon(now);
             }
         }
@@ -173,7 +191,59 @@ impl Group {
     fn retry_commit(&mut self, error: &Error, now: Instant) {
         self.commits.failures = self.commits.failures.saturating_add(1);
         tracing::debug!(group = %self.name, %error, failures = self.commits.failures, "cannot commit; trying on");
-        let pause = RETRY_MIN.saturating_mul(2_u32.saturating_pow(self.commits.failures.min(5))).min(RETRY_MAX);
-        self.commits.not_before = now + pause;
+        self.commits.not_before = now + pause(self.commits.failures);
+    }
+}
+
+fn pause(failures: u32) -> Duration {
+    RETRY_MIN.saturating_mul(2_u32.saturating_pow(failures.min(5))).min(RETRY_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_wire::{KafkaError, MemberEvent};
+
+    use crate::groups::dispatch::opening::Step;
+    use crate::groups::dispatch::positions::{Closed, Known, Position};
+    use crate::groups::dispatch::testing;
+
+    use super::*;
+
+    fn refused(part: &Part, now: Instant) -> Committed {
+        let error = KafkaError {
+            code: code::UNKNOWN_TOPIC_OR_PARTITION,
+            name: "UNKNOWN_TOPIC_OR_PARTITION".into(),
+            retriable: true,
+            message: None,
+        };
+        let mark = Mark { term: part.term, offset: 5, sequence: part.window.sequence() };
+        let results = [((part.place.topic.to_string(), part.place.partition), Err(Error::Kafka(error)))];
+        Committed {
+            marks: BTreeMap::from([(part.key(), mark)]),
+            epoch: 1,
+            began: now,
+            outcome: Ok(PartitionResults::from(results)),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_coordinator_that_does_not_know_the_topic_yet_takes_no_partition_away() {
+        let mut group = testing::group();
+        let now = Instant::now();
+        let assigned = testing::partition(&group, 0);
+        let topic = Arc::clone(&group.topics[&assigned.topic]);
+        group.member_event(Some(MemberEvent::Assigned(vec![assigned.clone()])));
+        let known = Ok(Known::At(Position { offset: 5, metadata: String::new() }));
+        group.opening(1, Step::Looked(vec![(Closed { assigned, topic }, known)]), now);
+        let committed = refused(&group.parts[0], now);
+        group.committed(committed, now);
+        let part = group.parts.first().expect("it stays");
+        assert!(part.changed && !part.wants_commit(now) && part.wants_commit(now + RETRY_MAX), "tried again, alone");
+        assert!(!group.commits.is_failing(), "other partitions do not wait for it");
+        // The view has no such topic any more, and nothing revokes what Kafka does not know.
+        let committed = refused(&group.parts[0], now);
+        group.topics.clear();
+        group.committed(committed, now);
+        assert!(group.parts.is_empty());
     }
 }

@@ -185,8 +185,7 @@ impl Group {
             Stage::NoTopics => false,
             Stage::Joining { .. } => true,
             Stage::Running => {
-                self.opening
-                    || !self.to_open.is_empty()
+                self.is_opening()
                     || self.parts.iter().any(|part| {
                         let waits = part.at_end && part.tailing;
                         part.trouble.is_none() && ((part.window.has_room() && !waits) || !part.wants.is_empty())
@@ -245,15 +244,10 @@ impl Group {
         let (mut lag, mut fill) = (0, 0);
         for part in &self.parts {
             let figures = part.window.figures();
-            lag += lag_of(part.end, part.window.base(), figures.acked_ahead);
+            lag += part.lag();
             fill = fill.max(figures.window_offsets * 1_000 / sluice_types::limits::WINDOW_OFFSETS_MAX);
         }
         self.figures.lag.store(lag, Ordering::Relaxed);
         self.figures.fill.store(fill, Ordering::Relaxed);
     }
-}
-
-/// Records that are not done, if the end is known.
-pub(super) fn lag_of(end: i64, base: i64, acked_ahead: i64) -> i64 {
-    (end - base - acked_ahead).max(0)
 }

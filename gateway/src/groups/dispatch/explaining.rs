@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use sluice_proto::stream::v1::{DeliveryState, Finding, GroupStatus, PartitionStatus};
+use sluice_proto::wkt::Timestamp;
 
-use crate::groups::dispatch::delivering::lag_of;
+use crate::groups::dispatch::losing::CutOff;
 
 /// Findings told at most; the rest repeats them.
 const FINDINGS_MAX: usize = 50;
@@ -14,6 +15,8 @@ const FINDINGS_MAX: usize = 50;
 pub(super) struct Notes {
     pub(super) trouble: Option<String>,
     pub(super) burial: Option<String>,
+    /// Dead records that went in a circle of groups.
+    pub(super) circled: u64,
     pub(super) ack_deadline: Duration,
     pub(super) has_consumers: bool,
     pub(super) has_credit: bool,
@@ -27,16 +30,24 @@ pub(super) struct PartNote {
     pub(super) trouble: Option<String>,
     pub(super) dead: i64,
     pub(super) starved: bool,
+    /// The first offset that is not done, of those that can be read; absent: not known.
+    pub(super) from: Option<i64>,
+    /// How many are done from there on.
+    pub(super) ahead: i64,
+    pub(super) cut_off: Option<CutOff>,
 }
 
-/// Fills in lags and findings.
+/// Fills in lags, states where nobody consumes, and findings.
 pub(super) fn complete(status: &mut GroupStatus, notes: &Notes) {
-    for partition in &mut status.partitions {
-        if let Some(committed) = partition.committed_offset {
-            partition.lag = lag_of(partition.end_offset, committed, partition.acked_ahead_records);
+    for (partition, note) in status.partitions.iter_mut().zip(&notes.parts) {
+        if let Some(from) = note.from {
+            partition.lag = lag_of(partition.end_offset, from, note.ahead);
         }
     }
     status.lag = status.partitions.iter().map(|partition| partition.lag).sum();
+    if !notes.has_consumers {
+        nobody_consumes(status);
+    }
     let mut findings = of_group(status, notes);
     for (at, partition) in status.partitions.iter().enumerate() {
         let note = notes.parts.get(at).cloned().unwrap_or_default();
@@ -48,6 +59,26 @@ pub(super) fn complete(status: &mut GroupStatus, notes: &Notes) {
     findings.sort_by_key(|finding| rank(finding.state()));
     findings.truncate(FINDINGS_MAX);
     status.findings = findings;
+}
+
+/// Records that are not done, if the end is known.
+fn lag_of(end: i64, from: i64, ahead: i64) -> i64 {
+    (end - from - ahead).max(0)
+}
+
+/// What waits, waits because nobody consumes.
+fn nobody_consumes(status: &mut GroupStatus) {
+    let is_quiet =
+        |state| matches!(state, DeliveryState::Flowing | DeliveryState::CatchingUp | DeliveryState::NoRecords);
+    let with = |lag: i64| if lag > 0 { DeliveryState::NoCredit } else { DeliveryState::NoRecords };
+    for partition in &mut status.partitions {
+        if is_quiet(partition.state()) {
+            partition.state = with(partition.lag).into();
+        }
+    }
+    if is_quiet(status.state()) {
+        status.state = with(status.lag).into();
+    }
 }
 
 fn rank(state: DeliveryState) -> u8 {
@@ -81,6 +112,15 @@ fn of_group(status: &GroupStatus, notes: &Notes) -> Vec<Finding> {
     }
     if let Some(why) = &notes.burial {
         tell(DeliveryState::WaitingForAcks, format!("dead letters cannot be stored: {why}"));
+    }
+    if notes.circled > 0 {
+        tell(
+            DeliveryState::WaitingForAcks,
+            format!(
+                "{} records came back as dead letters of another group and failed again: they were given up without a further letter; take each group's dead-letter topic out of the other's topics",
+                notes.circled
+            ),
+        );
     }
     match status.state() {
         DeliveryState::Assigning => {
@@ -171,8 +211,21 @@ fn of_partition(partition: &PartitionStatus, note: &PartNote, notes: &Notes) -> 
         tell(
             DeliveryState::Flowing,
             format!(
-                "retention took offsets {}..{} before the group had read them; it went on by its start rule; raise the topic's retention, or consume faster",
-                skipped.from_offset, skipped.to_offset
+                "retention took {} offsets before the group had done them, the last of them within {}..{}{}; raise the topic's retention, or consume faster",
+                skipped.total_offsets,
+                skipped.from_offset,
+                skipped.to_offset,
+                skipped.time.map_or_else(String::new, |time| format!(" at {time}")),
+            ),
+        );
+    }
+    if let Some(cut) = note.cut_off {
+        let CutOff { position, end, to, at_ms } = cut;
+        let time = Timestamp::from_millis(at_ms);
+        tell(
+            DeliveryState::Flowing,
+            format!(
+                "at {time} the log ended at offset {end}, before the group's position {position}: the cluster has lost records; reading goes on at {to}, and records from there on may come again"
             ),
         );
     }
@@ -207,11 +260,29 @@ mod tests {
             missing_topics: vec!["namespaces/a/topics/c".into()],
             ..Default::default()
         };
-        complete(&mut status, &Notes { has_consumers: true, has_credit: true, ..Notes::default() });
+        let note = PartNote { from: Some(10), ahead: 5, ..PartNote::default() };
+        let parts = vec![note.clone(), note];
+        complete(&mut status, &Notes { has_consumers: true, has_credit: true, parts, ..Notes::default() });
         assert_eq!((status.lag, status.partitions[0].lag), (30, 15));
         let states: Vec<_> = status.findings.iter().map(Finding::state).collect();
         use DeliveryState::{NoTopics, WaitingForAcks, WindowFull};
         assert_eq!(states, [NoTopics, WindowFull, WaitingForAcks]);
         assert!(status.findings[1].message.contains("offset 10"), "{}", status.findings[1].message);
+    }
+
+    #[test]
+    fn nothing_flows_where_nobody_consumes() {
+        let note = |from| PartNote { from: Some(from), ..PartNote::default() };
+        let mut status = GroupStatus {
+            state: DeliveryState::Flowing.into(),
+            partitions: vec![partition(DeliveryState::Flowing), partition(DeliveryState::CatchingUp)],
+            ..Default::default()
+        };
+        let notes = Notes { has_credit: true, parts: vec![note(10), note(30)], ..Notes::default() };
+        complete(&mut status, &notes);
+        let states: Vec<_> = status.partitions.iter().map(PartitionStatus::state).collect();
+        assert_eq!(states, [DeliveryState::NoCredit, DeliveryState::NoRecords]);
+        assert_eq!(status.state(), DeliveryState::NoCredit);
+        assert!(status.findings[0].message.contains("nobody consumes, and 20 records wait"));
     }
 }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use sluice_types::error::Error;
 
 use crate::groups::dispatch::group::{Done, End, Group};
+use crate::groups::dispatch::part::Part;
 use crate::groups::dispatch::settling::Verdict;
 use crate::groups::model::DispatchError;
 
@@ -77,7 +78,11 @@ impl Group {
                 return;
             }
             if !self.commits.in_flight {
-                tokio::time::sleep_until(self.commits.not_before).await;
+                let waits = self.parts.iter().filter_map(Part::commit_waits).min();
+                let changed = self.parts.iter().any(|part| part.changed && part.commit_failed.is_none());
+                let waits =
+                    waits.filter(|_| !changed).map_or(self.commits.not_before, |at| at.max(self.commits.not_before));
+                tokio::time::sleep_until(waits).await;
                 let begun = self.parts.iter().any(|part| part.changed) && self.begin_commit(Instant::now());
                 if !begun && !self.burial.is_under_way() {
                     return;
@@ -86,6 +91,7 @@ impl Group {
             match self.work.next().await {
                 Some(Done::Committed(committed)) => self.committed(committed, Instant::now()),
                 Some(Done::Buried(buried)) => self.buried(buried, Instant::now()),
+                // Letters that were not begun are not begun now.
                 Some(_) => {}
                 None => return,
             }

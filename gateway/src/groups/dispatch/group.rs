@@ -19,13 +19,14 @@ use sluice_types::TopicId;
 use sluice_wire::{Error, GroupMember, MemberEvent, TopicPartition};
 
 use crate::groups::dispatch::budget::Account;
-use crate::groups::dispatch::burying::{Burial, Buried};
+use crate::groups::dispatch::burying::{Burial, Buried, Exhumed};
 use crate::groups::dispatch::command::{AttachmentId, Command};
 use crate::groups::dispatch::committing::{Commits, Committed};
 use crate::groups::dispatch::consumers::Consumers;
+use crate::groups::dispatch::losing::{LogBounds, Reading};
 use crate::groups::dispatch::metrics::Figures;
+use crate::groups::dispatch::opening::{Step, ToOpen};
 use crate::groups::dispatch::part::{Part, PartKey};
-use crate::groups::dispatch::positions::{Closed, Opened};
 use crate::groups::dispatch::prefetching::Outcome;
 use crate::groups::dispatch::reading::Wanted;
 use crate::groups::dispatch::resetting::{Planned, ResetCall};
@@ -46,10 +47,9 @@ pub(super) type Work = BoxFuture<'static, Done>;
 /// What came of it.
 pub(super) enum Done {
     Alone(Result<Look, Error>),
-    Opened {
+    Opening {
         epoch: i32,
-        closed: Vec<Closed>,
-        outcome: Result<Vec<Opened>, Error>,
+        step: Step,
     },
     Checked {
         revoked: Vec<TopicPartition>,
@@ -67,17 +67,14 @@ pub(super) enum Done {
         wanted: Wanted,
         outcome: Outcome,
     },
-    LogStart {
+    Bounds {
         key: PartKey,
         term: u64,
-        outcome: Result<i64, Error>,
-    },
-    Restart {
-        key: PartKey,
-        term: u64,
-        outcome: Result<i64, Error>,
+        reading: Reading,
+        outcome: Result<LogBounds, Error>,
     },
     Committed(Committed),
+    Exhumed(Vec<Exhumed>),
     Buried(Vec<Buried>),
     Place {
         id: AttachmentId,
@@ -137,8 +134,9 @@ pub(super) struct Group {
     pub(super) topics: BTreeMap<Arc<str>, Arc<ResolvedTopic>>,
     pub(super) missing: Vec<TopicId>,
     pub(super) assigned: Target,
-    pub(super) to_open: Vec<TopicPartition>,
-    pub(super) opening: bool,
+    pub(super) to_open: Vec<ToOpen>,
+    /// Partitions of topics that were new to the group when they were taken.
+    pub(super) beginning: Target,
     pub(super) open_after: Option<Instant>,
     pub(super) parts: Vec<Part>,
     pub(super) index: HashMap<PartKey, usize>,
@@ -152,8 +150,10 @@ pub(super) struct Group {
     pub(super) work: FuturesUnordered<Work>,
     pub(super) commits: Commits,
     pub(super) pending: VecDeque<Pending>,
-    /// Acknowledgements of partitions that are not open yet.
+    /// Settlements that cannot be answered yet.
     pub(super) early: Vec<Early>,
+    /// No heartbeat is asked for before.
+    pub(super) beat_after: Option<Instant>,
     pub(super) burial: Burial,
     pub(super) resets: Vec<ResetCall>,
     /// Why the coordinator could not be asked.
@@ -192,7 +192,7 @@ impl Group {
             missing: Vec::new(),
             assigned: Target::new(),
             to_open: Vec::new(),
-            opening: false,
+            beginning: Target::new(),
             open_after: None,
             parts: Vec::new(),
             index: HashMap::new(),
@@ -204,6 +204,7 @@ impl Group {
             commits: Commits::new(now),
             pending: VecDeque::new(),
             early: Vec::new(),
+            beat_after: None,
             burial: Burial::default(),
             resets: Vec::new(),
             trouble: None,
@@ -278,7 +279,9 @@ impl Group {
     }
 
     fn obey(&mut self, command: Command, now: Instant) {
-        self.last_use = now;
+        if !matches!(command, Command::Refresh) {
+            self.last_use = now;
+        }
         match command {
             Command::Take { caller, wish, deadline, reply } => self.take(caller, wish, deadline, reply, now),
             Command::Settle { settle, leases, deadline, reply } => {
@@ -299,6 +302,7 @@ impl Group {
             Command::Credit { id, records, bytes } => self.consumers.add_credit(id, records, bytes),
             Command::Room { id, bytes } => self.consumers.add_room(id, bytes),
             Command::Detach { id } => self.consumers.detach(id),
+            Command::Refresh => self.parts.iter_mut().for_each(Part::refresh),
             Command::Inspect { deadline, reply } => self.inspect(deadline, reply, now),
             Command::Reset { request, deadline, reply } => self.resets.push(ResetCall { request, deadline, reply }),
         }
@@ -316,13 +320,13 @@ impl Group {
     fn done(&mut self, done: Done, now: Instant) {
         match done {
             Done::Alone(outcome) => self.alone(outcome),
-            Done::Opened { epoch, closed, outcome } => self.opened(epoch, closed, outcome, now),
+            Done::Opening { epoch, step } => self.opening(epoch, step, now),
             Done::Checked { revoked, is_alone } => self.checked(&revoked, is_alone),
             Done::Read { key, term, wanted, outcome } => self.have_read(key, term, wanted, outcome, now),
             Done::Reread { key, term, wanted, outcome } => self.have_reread(key, term, wanted, outcome, now),
-            Done::LogStart { key, term, outcome } => self.log_start(key, term, outcome, now),
-            Done::Restart { key, term, outcome } => self.restart(key, term, outcome, now),
+            Done::Bounds { key, term, reading, outcome } => self.bounds(key, term, reading, outcome, now),
             Done::Committed(committed) => self.committed(committed, now),
+            Done::Exhumed(exhumed) => self.exhumed(exhumed, now),
             Done::Buried(buried) => self.buried(buried, now),
             Done::Place { id, permit } => {
                 if let Some(attached) = self.consumers.get(id) {
@@ -417,7 +421,10 @@ impl Group {
             || !self.resets.is_empty()
             || self.commits.in_flight
             || self.burial.is_busy()
-            || self.parts.iter().any(|part| part.changed || !part.out.is_empty());
+            || self
+                .parts
+                .iter()
+                .any(|part| part.changed || !part.out.is_empty() || part.window.dead().next().is_some());
         if busy {
             self.last_use = now;
         } else if now >= self.last_use + self.shared.timing.idle {

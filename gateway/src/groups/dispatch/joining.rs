@@ -1,4 +1,4 @@
-//! From the group's definition to open partitions, and what changes of either do.
+//! From the group's definition to assigned partitions, and what changes of either do.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,11 +11,9 @@ use sluice_types::{TopicId, Uid};
 use sluice_wire::{Error, MemberEvent, MemberOptions, MembershipRefusal, OnFenced, TopicPartition};
 
 use crate::groups::dispatch::group::{Done, End, Group, Stage, policy_of};
+use crate::groups::dispatch::opening::ToOpen;
 use crate::groups::dispatch::part::Part;
-use crate::groups::dispatch::positions::{self, Closed, Member, Opened};
-use crate::groups::dispatch::reading::Place;
 use crate::groups::dispatch::taking::{self, Look};
-use crate::groups::window::{Bounds, Window};
 use crate::ports::ResolvedTopic;
 
 /// Between tries of what failed.
@@ -168,7 +166,7 @@ impl Group {
         match event {
             Some(MemberEvent::Assigned(partitions)) => {
                 self.assigned.extend(partitions.iter().map(|one| (Arc::clone(&one.topic), one.partition)));
-                self.to_open.extend(partitions);
+                self.to_open.extend(partitions.into_iter().map(ToOpen::new));
                 self.enter();
             }
             Some(MemberEvent::Revoked(partitions)) => {
@@ -214,10 +212,10 @@ impl Group {
         }
     }
 
-    fn give_back(&mut self, partitions: &[TopicPartition]) {
+    pub(super) fn give_back(&mut self, partitions: &[TopicPartition]) {
         for one in partitions {
             self.assigned.remove(&(Arc::clone(&one.topic), one.partition));
-            self.to_open.retain(|open| open != one);
+            self.to_open.retain(|open| open.assigned != *one);
             let key = self.parts.iter().find(|part| part.assigned == *one).map(Part::key);
             if let Some(part) = key.and_then(|key| self.remove_part(key)) {
                 part.out.values().for_each(|out| self.consumers.came_back(out.holder, out.bytes));
@@ -227,88 +225,6 @@ impl Group {
             member.release(partitions);
         }
         self.settle_pending();
-    }
-
-    /// Begins to open what was assigned.
-    pub(super) fn open_parts(&mut self, now: Instant) {
-        if !matches!(self.stage, Stage::Running) || self.opening || self.to_open.is_empty() {
-            return;
-        }
-        if let Some(after) = self.open_after.filter(|after| now < *after) {
-            return self.wake_at(after);
-        }
-        let Some((member, epoch)) = self.member.as_ref().and_then(|member| Some((member, member.epoch()?))) else {
-            return self.wake_at(now + STALE_PAUSE);
-        };
-        let member = Member { group: Arc::clone(&self.name), id: member.member_id().into(), epoch };
-        let closed: Vec<Closed> = std::mem::take(&mut self.to_open)
-            .into_iter()
-            .filter_map(|assigned| {
-                let topic = Arc::clone(self.topics.get(&assigned.topic)?);
-                Some(Closed { assigned, topic })
-            })
-            .collect();
-        if closed.is_empty() {
-            return;
-        }
-        self.opening = true;
-        let (shared, start) = (Arc::clone(&self.shared), self.config.start);
-        self.work.push(
-            async move {
-                let outcome = positions::open(shared, member, start, closed.clone()).await;
-                Done::Opened { epoch, closed, outcome }
-            }
-            .boxed(),
-        );
-    }
-
-    pub(super) fn opened(
-        &mut self,
-        epoch: i32,
-        closed: Vec<Closed>,
-        outcome: Result<Vec<Opened>, Error>,
-        now: Instant,
-    ) {
-        self.opening = false;
-        self.open_after = None;
-        match outcome {
-            Ok(opened) => {
-                self.trouble = None;
-                self.stale_since = None;
-                opened.into_iter().for_each(|opened| self.add_opened(epoch, opened));
-            }
-            Err(error) => {
-                self.to_open.extend(closed.into_iter().map(|closed| closed.assigned));
-                self.open_after = Some(match self.refused(epoch, &error, now) {
-                    Some(after) => after,
-                    None => {
-                        tracing::debug!(group = %self.name, %error, "cannot read positions");
-                        self.trouble = Some(error.to_string());
-                        now + RETRY
-                    }
-                });
-            }
-        }
-    }
-
-    fn add_opened(&mut self, epoch: i32, opened: Opened) {
-        let Opened { closed: Closed { assigned, topic }, offset, metadata } = opened;
-        // It may have been taken back meanwhile.
-        if !self.assigned.contains(&(Arc::clone(&assigned.topic), assigned.partition)) {
-            return;
-        }
-        let (window, restored) = Window::restore(offset, &metadata, self.policy, Bounds::default());
-        tracing::debug!(group = %self.name, topic = %assigned.topic, partition = assigned.partition, offset, ?restored, "reads on");
-        let place = Place {
-            topic: Arc::clone(&assigned.topic),
-            topic_id: assigned.topic_id,
-            partition: assigned.partition,
-            share: self.config.tenant_uid.uid().as_u64(),
-            group: Arc::clone(&self.uid),
-        };
-        let part = Part::new(topic, place, assigned, term(epoch), window);
-        self.remove_part(part.key());
-        self.add_part(part);
     }
 
     /// What a refusal by the group means: when to try again, or the end. `None`: it was no such refusal.
@@ -330,10 +246,4 @@ impl Group {
         }
         Some(now + STALE_PAUSE)
     }
-}
-
-/// A number that no other time in which anybody had the partition shares.
-pub(super) fn term(epoch: i32) -> u64 {
-    let random = Uid::random().as_u64() & u64::from(u32::MAX);
-    u64::from(epoch.unsigned_abs()) << 32 | random
 }

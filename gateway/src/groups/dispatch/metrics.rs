@@ -1,5 +1,6 @@
-//! Figures of the groups dispatched by this process, without names of tenants.
+//! Figures of the groups dispatched by this process; of tenants only where one loses records, so that somebody can be told.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -7,11 +8,15 @@ use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 
 use sluice_runtime::Metrics;
+use sluice_types::TenantUid;
 
+/// Tenants that losses are told of by name.
+const TENANTS_MAX: usize = 1_000;
 /// From a millisecond to ten seconds: what a commit can take.
 const SECONDS: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 10.0];
 
@@ -30,7 +35,9 @@ pub(super) struct DispatchMetrics {
     pub(super) takeovers: Counter,
     pub(super) evictions: Counter,
     pub(super) fenced: Counter,
-    pub(super) skipped: Counter,
+    skipped: Family<Vec<(&'static str, String)>, Counter>,
+    tenants: Arc<Mutex<BTreeSet<TenantUid>>>,
+    pub(super) dead_letter_circles: Counter,
     pub(super) commits_failed: Counter,
     pub(super) commit_seconds: Histogram,
     groups: Arc<Mutex<Vec<Weak<Figures>>>>,
@@ -69,15 +76,36 @@ impl DispatchMetrics {
                 takeovers: counter("takeovers", "Groups taken"),
                 evictions: counter("evictions", "Members made to leave when a group was taken"),
                 fenced: counter("fenced", "Groups lost to another member"),
-                skipped: counter("skipped_offsets", "Offsets that retention took before they were read"),
+                skipped: Family::default(),
+                tenants: Arc::default(),
+                dead_letter_circles: counter(
+                    "dead_letter_circles",
+                    "Records that groups gave up without a further letter, because they put their letters into each other's topics",
+                ),
                 commits_failed: counter("commits_failed", "Commits that failed and are tried again"),
                 commit_seconds: Histogram::new(SECONDS),
                 groups: Arc::default(),
             };
+            registry.register(
+                "skipped_offsets",
+                "Offsets that retention took before they were done, by tenant",
+                own.skipped.clone(),
+            );
             registry.register("commit_seconds", "Time of a commit", own.commit_seconds.clone());
             registry.register_collector(Box::new(Groups(Arc::clone(&own.groups))));
             own
         })
+    }
+
+    /// Offsets of a tenant were lost. Tenants beyond the first thousand are counted together.
+    pub(super) fn skipped(&self, tenant: TenantUid, offsets: u64) {
+        if offsets == 0 {
+            return;
+        }
+        let mut tenants = self.tenants.lock();
+        let known = tenants.contains(&tenant) || (tenants.len() < TENANTS_MAX && tenants.insert(tenant));
+        let label = if known { tenant.to_string() } else { "other".to_owned() };
+        self.skipped.get_or_create(&vec![("tenant", label)]).inc_by(offsets);
     }
 
     /// The figures of a group that is dispatched from now on, until they are dropped.

@@ -11,6 +11,7 @@ use sluice_wire::TopicPartition;
 use crate::groups::dispatch::budget::Charge;
 use crate::groups::dispatch::cache::Cache;
 use crate::groups::dispatch::consumers::Holder;
+use crate::groups::dispatch::losing::CutOff;
 use crate::groups::dispatch::prefetching::CATCH_UP_BYTES;
 use crate::groups::dispatch::reading::{Place, Read};
 use crate::groups::model::{LeaseKey, Leased};
@@ -22,14 +23,6 @@ const MISSES_MAX: usize = 512;
 
 /// Names a partition of a group.
 pub(super) type PartKey = (TopicUid, i32);
-
-/// Offsets that were lost before the group had read them.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Skipped {
-    pub(super) from: i64,
-    pub(super) to: i64,
-    pub(super) at_ms: i64,
-}
 
 /// A record that is out.
 #[derive(Debug, Clone, Copy)]
@@ -82,11 +75,20 @@ pub(super) struct Part {
     pub(super) trouble: Option<String>,
     /// Where readers stand who have read everything, as of the last read.
     pub(super) end: i64,
+    /// It is to be committed, though nothing may have changed.
+    pub(super) aged: bool,
     /// Something of the window is to be committed.
     pub(super) changed: bool,
     pub(super) committed: Option<i64>,
     pub(super) committed_sequence: u64,
-    pub(super) skipped: Option<Skipped>,
+    /// Commits of this partition alone that failed one after the other, and when to try again.
+    pub(super) commit_failed: Option<(u32, Instant)>,
+    /// Where the log began, as of the last read.
+    pub(super) log_start: i64,
+    /// Since when the log has ended before the position.
+    pub(super) beyond_since: Option<Instant>,
+    /// The log was cut off behind the position.
+    pub(super) cut_off: Option<CutOff>,
     chosen: Vec<(i64, u32)>,
 }
 
@@ -121,15 +123,35 @@ impl Part {
             read_after: None,
             trouble: None,
             end: -1,
+            aged: false,
             changed: false,
             committed,
-            skipped: None,
+            commit_failed: None,
+            log_start: 0,
+            beyond_since: None,
+            cut_off: None,
             chosen: Vec::new(),
         }
     }
 
     pub(super) fn key(&self) -> PartKey {
         (self.topic.topic_uid, self.place.partition)
+    }
+
+    /// Its position is to be committed once more: Kafka forgets old ones.
+    pub(super) fn refresh(&mut self) {
+        self.aged = true;
+        self.changed = true;
+    }
+
+    /// Whether it is to be committed now.
+    pub(super) fn wants_commit(&self, now: Instant) -> bool {
+        self.changed && self.commit_failed.is_none_or(|(_, at)| at <= now)
+    }
+
+    /// Until when a commit that is wanted waits, because the one before failed.
+    pub(super) fn commit_waits(&self) -> Option<Instant> {
+        self.commit_failed.filter(|_| self.changed).map(|(_, at)| at)
     }
 
     /// Begins anew at an offset: what is out is stale, what is read is read again.
@@ -139,7 +161,9 @@ impl Part {
         let fresh = Self::new(topic, place, assigned, term, window);
         let before = std::mem::replace(self, fresh);
         self.committed = before.committed;
-        self.skipped = before.skipped;
+        self.window.inherit_skipped(before.window.skipped());
+        self.cut_off = before.cut_off;
+        self.log_start = before.log_start;
         self.is_restored = false;
         self.end = before.end;
         self.changed = true;
@@ -184,16 +208,23 @@ impl Part {
         self.hot = true;
     }
 
-    /// Wanted records below an offset are not in the log any more.
-    pub(super) fn lose_below(&mut self, log_start: i64) -> usize {
-        let lost: Vec<i64> = self.wants.range(..log_start).copied().collect();
-        for offset in &lost {
-            self.wants.remove(offset);
-            self.window.pass(*offset);
-            self.changed = true;
+    /// The log begins at an offset now: what lies below it is lost, unless it is out or cached. Gives how many offsets.
+    pub(super) fn lose_below(&mut self, log_start: i64, now_ms: i64) -> u64 {
+        self.log_start = self.log_start.max(log_start);
+        if log_start <= self.window.base() {
+            return 0;
         }
-        self.hot = true;
-        lost.len()
+        let cache = &self.cache;
+        let lost = self.window.lose_below(log_start, now_ms, |offset| cache.contains(offset));
+        let window = &self.window;
+        self.wants.retain(|&offset| offset >= log_start || !(window.is_done(offset) || cache.contains(offset)));
+        self.hot |= lost > 0;
+        lost
+    }
+
+    /// Records behind the end that are not done, as far as they can be read.
+    pub(super) fn lag(&self) -> i64 {
+        self.window.lag(self.log_start, self.end)
     }
 
     /// Leases what is ready and cached, as far as there is room; notes what is ready and has to be read again.

@@ -1,16 +1,18 @@
 //! Where partitions are read from: what was committed, or the group's start rule, which is committed before the first delivery.
 //!
-//! A topic of which no partition has a position is new to the group: the start rule applies to all of its partitions at once, in
-//! one commit. A partition without a position of a topic the group knows was added later: it is read from its beginning.
+//! A topic of which no partition has a position is new to the group: the start rule applies to its partitions. A partition without
+//! a position of a topic the group knows was added later: it is read from its beginning. Each partition has its own result, and
+//! what cannot be told now is asked again: that a broker does not know a partition proves nothing, only a revocation takes it away.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_wire::{CommitOffset, Committer, Error, Isolation, OffsetAt, TopicPartition};
+use futures::future::join_all;
+use sluice_wire::{CommitOffset, Committer, Error, Isolation, OffsetAt, PartitionResults, TopicPartition};
 
 use crate::groups::dispatch::shared::Shared;
-use crate::groups::model::Start;
+use crate::groups::model::{ResolvedGroup, Start};
 use crate::ports::ResolvedTopic;
 
 const CALL: Duration = Duration::from_secs(5);
@@ -22,12 +24,22 @@ pub(super) struct Closed {
     pub(super) topic: Arc<ResolvedTopic>,
 }
 
-/// A partition with its position, which is committed.
-#[derive(Debug)]
-pub(super) struct Opened {
-    pub(super) closed: Closed,
+/// A position that is committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Position {
     pub(super) offset: i64,
     pub(super) metadata: String,
+}
+
+/// What Kafka knows of a partition's position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Known {
+    /// There is one.
+    At(Position),
+    /// There is none, and none of the whole topic.
+    Never,
+    /// There is none, but of others of the topic.
+    Added,
 }
 
 /// In whose name positions are read and committed.
@@ -44,67 +56,103 @@ impl Member {
     }
 }
 
-/// Finds positions, and commits those that are new. Partitions of topics that are gone are left out.
-pub(super) async fn open(
-    shared: Arc<Shared>,
-    member: Member,
-    start: Start,
+/// Where a group begins that has no position: `latest` means when the group was made, not when somebody first asks.
+pub(super) fn start_of(group: &ResolvedGroup) -> Start {
+    match group.start {
+        Start::Latest if group.create_time_ms > 0 => Start::Time(group.create_time_ms),
+        start => start,
+    }
+}
+
+/// Looks what is committed. An error is of the whole group.
+pub(super) async fn look(
+    shared: &Shared,
+    member: &Member,
     closed: Vec<Closed>,
-) -> Result<Vec<Opened>, Error> {
-    let mut topics: BTreeMap<Arc<str>, Vec<Closed>> = BTreeMap::new();
-    for closed in closed {
+) -> Result<Vec<(Closed, Result<Known, Error>)>, Error> {
+    let mut topics: BTreeMap<Arc<str>, Vec<&Closed>> = BTreeMap::new();
+    for closed in &closed {
         topics.entry(Arc::clone(&closed.assigned.topic)).or_default().push(closed);
     }
     let asked: Vec<(Arc<str>, Vec<i32>)> =
         topics.iter().map(|(name, closed)| (Arc::clone(name), all_of(closed))).collect();
     let asked: Vec<(&str, &[i32])> = asked.iter().map(|(name, partitions)| (&**name, &partitions[..])).collect();
-    let mut committed = BTreeMap::new();
-    for (key, found) in shared.wire.committed_offsets(&member.group, member.committer(), Some(&asked), CALL).await? {
-        if let Some(found) = found? {
-            committed.insert(key, found);
+    let found = shared.wire.committed_offsets(&member.group, member.committer(), Some(&asked), CALL).await?;
+    Ok(closed.into_iter().map(|closed| (closed.clone(), known(&found, &closed.assigned))).collect())
+}
+
+fn known(
+    found: &PartitionResults<Option<sluice_wire::CommittedOffset>>,
+    assigned: &TopicPartition,
+) -> Result<Known, Error> {
+    match found.get(&(assigned.topic.to_string(), assigned.partition)) {
+        Some(Ok(Some(found))) => {
+            let (offset, metadata) = (found.offset, found.metadata.clone());
+            return Ok(Known::At(Position { offset, metadata }));
+        }
+        Some(Ok(None)) => {}
+        Some(Err(error)) => return Err(error.clone()),
+        None => return Err(lacks_partition()),
+    }
+    let mut of_topic = found.iter().filter(|((topic, _), _)| **topic == *assigned.topic).map(|(_, found)| found);
+    match of_topic.clone().any(|found| matches!(found, Ok(Some(_)))) {
+        true => Ok(Known::Added),
+        // One of those that could not be told may have a position.
+        false => of_topic.find_map(|found| found.as_ref().err()).map_or(Ok(Known::Never), |error| Err(error.clone())),
+    }
+}
+
+/// Finds where partitions without a position begin, and commits that. An error is of the whole group.
+pub(super) async fn begin(
+    shared: &Shared,
+    member: &Member,
+    closed: Vec<(Closed, Start)>,
+) -> Result<Vec<(Closed, Result<Position, Error>)>, Error> {
+    let mut wanted: Vec<(Arc<str>, Start, Vec<i32>)> = Vec::new();
+    for (Closed { assigned, .. }, rule) in &closed {
+        match wanted.iter_mut().find(|(topic, of, _)| *topic == assigned.topic && of == rule) {
+            Some((_, _, partitions)) => partitions.push(assigned.partition),
+            None => wanted.push((Arc::clone(&assigned.topic), *rule, vec![assigned.partition])),
         }
     }
-    let mut opened = Vec::new();
-    let mut fresh = Vec::new();
-    for (name, closed) in topics {
-        let is_known = committed.keys().any(|(topic, _)| **topic == *name);
-        let mut missing = Vec::new();
-        for closed in closed {
-            match committed.remove(&(name.to_string(), closed.assigned.partition)) {
-                Some(found) => opened.push(Opened { closed, offset: found.offset, metadata: found.metadata }),
-                None => missing.push(closed),
+    // At the same time, so that a topic whose leaders are away holds up no other.
+    let answers = join_all(wanted.into_iter().map(|(topic, rule, partitions)| async move {
+        let found = find_each(shared, &topic, &partitions, offset_at(rule)).await;
+        found.into_iter().map(move |(partition, found)| ((Arc::clone(&topic), partition), found)).collect::<Vec<_>>()
+    }));
+    let mut answers: BTreeMap<(Arc<str>, i32), Result<i64, Error>> = answers.await.into_iter().flatten().collect();
+    let mut found = Vec::with_capacity(closed.len());
+    for (Closed { assigned, .. }, _) in &closed {
+        let answer = answers.remove(&(Arc::clone(&assigned.topic), assigned.partition));
+        found.push(answer.unwrap_or_else(|| Err(lacks_partition())));
+    }
+    let fresh =
+        closed.iter().zip(&found).filter_map(|((closed, _), found)| found.as_ref().ok().map(|at| (closed, *at)));
+    let commits: Vec<CommitOffset> = fresh.map(|(closed, offset)| commit_of(&closed.assigned, offset)).collect();
+    let stored = match commits.is_empty() {
+        true => BTreeMap::new(),
+        false => shared.wire.commit_offsets(&member.group, member.committer(), &commits, CALL).await?,
+    };
+    let begun = closed.into_iter().zip(found).map(|((closed, _), found)| {
+        let position = found.and_then(|offset| {
+            match stored.get(&(closed.assigned.topic.to_string(), closed.assigned.partition)) {
+                Some(Ok(())) => Ok(Position { offset, metadata: String::new() }),
+                Some(Err(error)) => Err(error.clone()),
+                None => Err(lacks_partition()),
             }
-        }
-        if missing.is_empty() {
-            continue;
-        }
-        let rule = if is_known { Start::Earliest } else { start };
-        let partitions: Vec<i32> = missing.iter().map(|closed| closed.assigned.partition).collect();
-        match find(&shared, &name, &partitions, rule).await {
-            Ok(found) => fresh.extend(missing.into_iter().filter_map(|closed| {
-                let offset = found.get(&closed.assigned.partition).copied()?;
-                Some(Opened { closed, offset, metadata: String::new() })
-            })),
-            Err(Error::UnknownTopic { .. } | Error::UnknownPartition { .. }) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    if !fresh.is_empty() {
-        let commits: Vec<CommitOffset> = fresh.iter().map(commit_of).collect();
-        let stored = shared.wire.commit_offsets(&member.group, member.committer(), &commits, CALL).await?;
-        let mut kept = Vec::new();
-        for opened in fresh {
-            match stored.get(&(opened.closed.assigned.topic.to_string(), opened.closed.assigned.partition)) {
-                Some(Ok(())) => kept.push(opened),
-                // Deleted at this moment.
-                Some(Err(Error::Kafka(error))) if error.code == sluice_wire::code::UNKNOWN_TOPIC_OR_PARTITION => {}
-                Some(Err(error)) => return Err(error.clone()),
-                None => return Err(Error::Protocol("answer lacks a partition".to_owned())),
-            }
-        }
-        opened.extend(kept);
-    }
-    Ok(opened)
+        });
+        (closed, position)
+    });
+    Ok(begun.collect())
+}
+
+/// The offset of one partition among those that were found.
+pub(super) fn one(found: &BTreeMap<i32, i64>, partition: i32) -> Result<i64, Error> {
+    found.get(&partition).copied().ok_or_else(lacks_partition)
+}
+
+fn lacks_partition() -> Error {
+    Error::Protocol("answer lacks a partition".to_owned())
 }
 
 /// The offsets at which a start rule begins.
@@ -114,34 +162,51 @@ pub(super) async fn find(
     partitions: &[i32],
     rule: Start,
 ) -> Result<BTreeMap<i32, i64>, Error> {
-    let at = match rule {
+    find_at(shared, topic, partitions, offset_at(rule)).await
+}
+
+pub(super) fn offset_at(rule: Start) -> OffsetAt {
+    match rule {
         Start::Earliest => OffsetAt::Earliest,
         Start::Latest => OffsetAt::Latest,
         Start::Time(ms) => OffsetAt::TimestampMs(ms),
-    };
-    find_at(shared, topic, partitions, at).await
+    }
 }
 
-/// The offsets at a place; the end where no record is that late.
+/// The offsets at a place, of all partitions or of none.
 pub(super) async fn find_at(
     shared: &Shared,
     topic: &str,
     partitions: &[i32],
     at: OffsetAt,
 ) -> Result<BTreeMap<i32, i64>, Error> {
+    let found = find_each(shared, topic, partitions, at).await;
+    found.into_iter().map(|(partition, found)| Ok((partition, found?))).collect()
+}
+
+/// The offset of each partition at a place; the end where no record is that late.
+pub(super) async fn find_each(
+    shared: &Shared,
+    topic: &str,
+    partitions: &[i32],
+    at: OffsetAt,
+) -> BTreeMap<i32, Result<i64, Error>> {
     let mut found = BTreeMap::new();
     let mut late = Vec::new();
-    for (partition, listed) in list(shared, topic, partitions, at).await? {
+    for (partition, listed) in list(shared, topic, partitions, at).await {
         match listed {
-            Some(offset) => drop(found.insert(partition, offset)),
-            None => late.push(partition),
+            Ok(Some(offset)) => drop(found.insert(partition, Ok(offset))),
+            Ok(None) => late.push(partition),
+            Err(error) => drop(found.insert(partition, Err(error))),
         }
     }
     if !late.is_empty() {
-        let ends = list(shared, topic, &late, OffsetAt::Latest).await?;
-        found.extend(ends.into_iter().map(|(partition, end)| (partition, end.unwrap_or(0))));
+        let ends = list(shared, topic, &late, OffsetAt::Latest).await;
+        found.extend(
+            ends.into_iter().map(|(partition, end)| (partition, end.and_then(|end| end.ok_or_else(lacks_partition)))),
+        );
     }
-    Ok(found)
+    found
 }
 
 async fn list(
@@ -149,24 +214,61 @@ async fn list(
     topic: &str,
     partitions: &[i32],
     at: OffsetAt,
-) -> Result<Vec<(i32, Option<i64>)>, Error> {
-    let listed = shared.wire.list_offsets(topic, partitions, at, Isolation::ReadCommitted, CALL).await?;
-    listed.into_iter().map(|(partition, listed)| Ok((partition, listed?.offset))).collect()
+) -> Vec<(i32, Result<Option<i64>, Error>)> {
+    match shared.wire.list_offsets(topic, partitions, at, Isolation::ReadCommitted, CALL).await {
+        Ok(listed) => {
+            listed.into_iter().map(|(partition, listed)| (partition, listed.map(|listed| listed.offset))).collect()
+        }
+        Err(error) => partitions.iter().map(|partition| (*partition, Err(error.clone()))).collect(),
+    }
 }
 
-fn commit_of(opened: &Opened) -> CommitOffset {
+fn commit_of(assigned: &TopicPartition, offset: i64) -> CommitOffset {
     CommitOffset {
-        topic: opened.closed.assigned.topic.to_string(),
-        partition: opened.closed.assigned.partition,
-        offset: opened.offset,
+        topic: assigned.topic.to_string(),
+        partition: assigned.partition,
+        offset,
         leader_epoch: None,
-        metadata: opened.metadata.clone(),
+        metadata: String::new(),
     }
 }
 
 /// All partitions of the topic, to see whether the group knows it.
-fn all_of(closed: &[Closed]) -> Vec<i32> {
+fn all_of(closed: &[&Closed]) -> Vec<i32> {
     let known = closed.first().map_or(0, |closed| closed.topic.partitions);
-    let most = closed.iter().map(|closed| closed.assigned.partition + 1).max().unwrap_or(0);
-    (0..known.max(most)).collect()
+    let asked: BTreeSet<i32> = closed.iter().map(|closed| closed.assigned.partition).chain(0..known).collect();
+    asked.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assigned(topic: &str, partition: i32) -> TopicPartition {
+        TopicPartition { topic: topic.into(), topic_id: sluice_wire::TopicId::ZERO, partition }
+    }
+
+    fn at(offset: i64) -> Option<sluice_wire::CommittedOffset> {
+        Some(sluice_wire::CommittedOffset { offset, leader_epoch: None, metadata: String::new() })
+    }
+
+    #[test]
+    fn a_partition_that_a_broker_does_not_know_yet_fails_alone_and_is_not_taken_for_deleted() {
+        let unknown = || Error::UnknownPartition { topic: "a".into(), partition: 1 };
+        let found = PartitionResults::from([
+            (("a".into(), 0), Ok(at(7))),
+            (("a".into(), 1), Err(unknown())),
+            (("a".into(), 2), Ok(None)),
+            (("b".into(), 0), Ok(None)),
+            (("c".into(), 0), Ok(None)),
+            (("c".into(), 1), Err(unknown())),
+        ]);
+        let of = |topic, partition| known(&found, &assigned(topic, partition));
+        assert!(matches!(of("a", 0), Ok(Known::At(Position { offset: 7, .. }))));
+        assert!(of("a", 1).is_err());
+        assert!(matches!(of("a", 2), Ok(Known::Added)));
+        assert!(matches!(of("b", 0), Ok(Known::Never)));
+        assert!(of("c", 0).is_err(), "the other one may have a position");
+        assert!(of("d", 0).is_err(), "not in the answer");
+    }
 }

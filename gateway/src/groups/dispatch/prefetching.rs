@@ -12,11 +12,10 @@ use sluice_wire::Error;
 
 use crate::groups::dispatch::budget::{Charge, SHARE_BYTES_MIN};
 use crate::groups::dispatch::group::{Done, Group, Stage};
-use crate::groups::dispatch::joining::term;
-use crate::groups::dispatch::part::{PartKey, Skipped};
-use crate::groups::dispatch::positions;
+use crate::groups::dispatch::losing::Reading;
+use crate::groups::dispatch::opening::term;
+use crate::groups::dispatch::part::PartKey;
 use crate::groups::dispatch::reading::{Read, WAITING_BYTES, Wanted, read_within};
-use crate::groups::model::Start;
 
 /// Bytes of a read that catches up.
 pub(super) const CATCH_UP_BYTES: usize = 1 << 20;
@@ -183,21 +182,23 @@ impl Group {
                 if !wanted.waits {
                     part.fetch_bytes = next_fetch(&wanted, &read);
                 }
+                part.beyond_since = None;
+                let log_start = read.log_start;
                 part.take_read(wanted.offset, read, charge);
                 self.touched = now;
+                self.lose_below(key, term, log_start, now);
             }
             // There are records, and no room for them: the account is told when there is.
             Ok(None) => {
                 part.starved = true;
                 part.at_end = false;
             }
-            Err(Error::OffsetOutOfRange { .. }) => self.begin_restart(key, term),
+            Err(Error::OffsetOutOfRange { .. }) => self.find_bounds(key, term, Reading::On),
             Err(error) => self.read_failed(key, term, &error, now),
         }
     }
 
     pub(super) fn have_reread(&mut self, key: PartKey, term: u64, wanted: Wanted, outcome: Outcome, now: Instant) {
-        let shared = Arc::clone(&self.shared);
         let Some(part) = self.part(key, term) else { return };
         part.rereading = false;
         part.expected -= wanted.held_bytes;
@@ -210,80 +211,9 @@ impl Group {
                 part.take_reread(wanted.offset, read, charge);
                 self.touched = now;
             }
-            Err(Error::OffsetOutOfRange { .. }) => {
-                part.rereading = true;
-                let place = part.place.clone();
-                self.work.push(
-                    async move {
-                        let partitions = [place.partition];
-                        let found = positions::find(&shared, &place.topic, &partitions, Start::Earliest).await;
-                        let outcome = found.map(|found| found.get(&place.partition).copied().unwrap_or(0));
-                        Done::LogStart { key, term, outcome }
-                    }
-                    .boxed(),
-                );
-            }
+            Err(Error::OffsetOutOfRange { .. }) => self.find_bounds(key, term, Reading::Again),
             Err(error) => self.read_failed(key, term, &error, now),
         }
-    }
-
-    /// Records that were to be delivered again were lost to retention.
-    pub(super) fn log_start(&mut self, key: PartKey, term: u64, outcome: Result<i64, Error>, now: Instant) {
-        let at_ms = self.shared.clock.ms(now);
-        let skipped = self.shared.metrics.skipped.clone();
-        let Some(part) = self.part(key, term) else { return };
-        part.rereading = false;
-        let Ok(log_start) = outcome else {
-            part.read_after = Some(now + RETRY);
-            return;
-        };
-        let from = part.window.base();
-        let lost = part.lose_below(log_start);
-        skipped.inc_by(lost as u64);
-        if lost > 0 {
-            tracing::warn!(topic = %part.place.topic, partition = part.place.partition, from, log_start, lost, "records that were to be delivered again were lost to retention");
-            part.skipped = Some(Skipped { from, to: log_start, at_ms });
-        }
-    }
-
-    /// The position is not in the log any more: the start rule says where to go on.
-    fn begin_restart(&mut self, key: PartKey, term: u64) {
-        let (shared, start) = (Arc::clone(&self.shared), self.config.start);
-        let Some(part) = self.part(key, term) else { return };
-        part.reading = true;
-        let place = part.place.clone();
-        // A time lies before what is still there, or at it.
-        let rule = if start == Start::Latest { Start::Latest } else { Start::Earliest };
-        self.work.push(
-            async move {
-                let found = positions::find(&shared, &place.topic, &[place.partition], rule).await;
-                let outcome = found.map(|found| found.get(&place.partition).copied().unwrap_or(0));
-                Done::Restart { key, term, outcome }
-            }
-            .boxed(),
-        );
-    }
-
-    pub(super) fn restart(&mut self, key: PartKey, of_term: u64, outcome: Result<i64, Error>, now: Instant) {
-        let at_ms = self.shared.clock.ms(now);
-        let skipped = self.shared.metrics.skipped.clone();
-        let offset = match outcome {
-            Ok(offset) => offset,
-            Err(error) => {
-                if let Some(part) = self.part(key, of_term) {
-                    part.reading = false;
-                }
-                return self.read_failed(key, of_term, &error, now);
-            }
-        };
-        let from = self.part(key, of_term).map_or(offset, |part| part.window.next_read());
-        if self.move_part(key, of_term, offset).is_none() {
-            return;
-        }
-        let Some(part) = self.index.get(&key).map(|&at| &mut self.parts[at]) else { return };
-        tracing::warn!(topic = %part.place.topic, partition = part.place.partition, from, to = offset, "the position is not in the log any more; going on by the start rule");
-        skipped.inc_by(u64::try_from(offset.saturating_sub(from)).unwrap_or(0));
-        part.skipped = Some(Skipped { from, to: offset, at_ms });
     }
 
     /// Moves a partition to an offset, with a new term; gives that.
@@ -296,7 +226,7 @@ impl Group {
         Some(fresh)
     }
 
-    fn read_failed(&mut self, key: PartKey, term: u64, error: &Error, now: Instant) {
+    pub(super) fn read_failed(&mut self, key: PartKey, term: u64, error: &Error, now: Instant) {
         let Some(part) = self.part(key, term) else { return };
         tracing::debug!(topic = %part.place.topic, partition = part.place.partition, %error, "cannot read");
         part.trouble = Some(error.to_string());

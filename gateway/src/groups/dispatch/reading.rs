@@ -51,6 +51,8 @@ pub(super) struct Read {
     pub(super) next_offset: i64,
     /// Where readers stand who have read everything.
     pub(super) end: i64,
+    /// The first offset still in the log.
+    pub(super) log_start: i64,
     /// Memory that the records hold.
     pub(super) bytes: usize,
     /// Bytes that came from Kafka for these records, about.
@@ -159,6 +161,7 @@ fn taken(shared: &Shared, place: &Place, fetched: &Fetched, mut decoded: Decoded
         seen,
         foreign,
         next_offset: decoded.next_offset,
+        log_start: fetched.log_start_offset,
         end: match fetched.last_stable_offset {
             -1 => fetched.high_watermark,
             stable => stable,

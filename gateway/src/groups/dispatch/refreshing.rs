@@ -1,33 +1,43 @@
-//! Positions of groups that nobody consumes: Kafka forgets those of an empty group after a week, so they are committed again now and
-//! then. What is committed is what was read a moment before, in nobody's name: a group that is taken meanwhile refuses it.
+//! Kafka forgets a position that was committed a week ago, once nobody is a member of its group: all positions are committed again
+//! now and then, also those of groups that are dispatched, since a partition may be quiet for as long.
+//!
+//! A group that is dispatched does it itself. For one that nobody dispatches it is done in nobody's name, with what was read a moment
+//! before: a group that is taken meanwhile refuses it, and one that was deleted meanwhile is left alone, or the commit would make it
+//! again.
 
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::mpsc;
 
 use sluice_proto::internal::control::v1::control_record::Resource;
 use sluice_types::physical::GroupName;
 use sluice_types::{GroupUid, TenantUid};
 use sluice_wire::{CommitOffset, Committer, Error};
 
+use crate::groups::dispatch::command::Command;
 use crate::groups::dispatch::shared::Shared;
 use crate::groups::model::{Owner, Owners as _, ResolvedGroup};
 
 /// Well below Kafka's week, and a gateway that starts anew every day still comes to it.
 const EVERY: Duration = Duration::from_secs(8 * 3600);
+/// The first time, for gateways that never live for long.
+const FIRST: Duration = Duration::from_secs(15 * 60);
 /// Between two groups: 10,000 take some minutes.
 const PAUSE: Duration = Duration::from_millis(50);
 const CALL: Duration = Duration::from_secs(10);
 
-/// Runs for ever. `is_idle` tells whether nobody dispatches a group here.
-pub(super) async fn run(shared: Arc<Shared>, is_idle: impl Fn(GroupUid) -> bool + Send) {
+/// Runs for ever. `inbox` gives the task of a group that is dispatched here.
+pub(super) async fn run(shared: Arc<Shared>, inbox: impl Fn(GroupUid) -> Option<mpsc::Sender<Command>> + Send) {
+    tokio::time::sleep(FIRST).await;
     loop {
+        sweep(&shared, &inbox).await;
         tokio::time::sleep(EVERY).await;
-        sweep(&shared, &is_idle).await;
     }
 }
 
-/// Refreshes every group that this gateway owns and nobody consumes.
-async fn sweep(shared: &Shared, is_idle: &(impl Fn(GroupUid) -> bool + Send)) {
+/// Refreshes every group that this gateway owns.
+pub(super) async fn sweep(shared: &Shared, inbox: &(impl Fn(GroupUid) -> Option<mpsc::Sender<Command>> + Send)) -> u64 {
     let groups: Vec<(TenantUid, GroupUid)> = shared
         .view
         .index()
@@ -40,19 +50,25 @@ async fn sweep(shared: &Shared, is_idle: &(impl Fn(GroupUid) -> bool + Send)) {
         .collect();
     let mut refreshed = 0_u64;
     for (tenant, uid) in groups {
-        if shared.owners.owner(uid) != Owner::Here || !is_idle(uid) {
+        if shared.owners.owner(uid) != Owner::Here {
             continue;
         }
         let Some(tenant) = shared.view.tenant(tenant) else { continue };
         let Some(group) = tenant.names().group_of(uid) else { continue };
+        let running = inbox(uid);
+        if let Some(inbox) = &running {
+            // One that does not take it now ends, or is so busy that it commits anyway.
+            refreshed += u64::from(inbox.try_send(Command::Refresh).is_ok());
+        }
         let (topics, letters) = {
             let names = tenant.names();
             let physical = |id| Some(names.topic_in(group.namespace_uid, id)?.physical.as_str().to_owned());
             let topics: Vec<String> = group.topics.iter().filter_map(physical).collect();
             (topics, group.dead_letter_topic.as_ref().and_then(physical))
         };
-        for (name, topics) in names_of(&group, topics, letters) {
-            match refresh(shared, name.as_str(), &topics).await {
+        let is_there = || tenant.names().group_of(uid).is_some();
+        for (name, topics) in names_of(&group, topics, letters, running.is_some()) {
+            match refresh(shared, name.as_str(), &topics, is_there).await {
                 Ok(()) => refreshed += 1,
                 // Somebody consumes now, or nobody ever did.
                 Err(error) if error.membership().is_some() => {}
@@ -61,20 +77,29 @@ async fn sweep(shared: &Shared, is_idle: &(impl Fn(GroupUid) -> bool + Send)) {
             tokio::time::sleep(PAUSE).await;
         }
     }
-    tracing::info!(refreshed, "positions of idle groups were committed again");
+    tracing::info!(refreshed, "positions were committed again");
+    refreshed
 }
 
 /// What is kept in the group's name: its positions, and which dead letters were redriven.
-fn names_of(group: &ResolvedGroup, topics: Vec<String>, letters: Option<String>) -> Vec<(GroupName, Vec<String>)> {
-    let mut names = vec![(group.physical.clone(), topics)];
+fn names_of(
+    group: &ResolvedGroup,
+    topics: Vec<String>,
+    letters: Option<String>,
+    is_dispatched: bool,
+) -> Vec<(GroupName, Vec<String>)> {
+    let mut names = Vec::new();
+    if !is_dispatched {
+        names.push((group.physical.clone(), topics));
+    }
     if let Some(letters) = letters {
         names.push((GroupName::redrive(group.namespace_uid, group.group_uid), vec![letters]));
     }
     names
 }
 
-/// Commits again what is committed.
-pub(super) async fn refresh(shared: &Shared, group: &str, topics: &[String]) -> Result<(), Error> {
+/// Commits again what is committed, if the group is there still.
+async fn refresh(shared: &Shared, group: &str, topics: &[String], is_there: impl Fn() -> bool) -> Result<(), Error> {
     let found = match shared.wire.committed_offsets(group, Committer::Outside, None, CALL).await {
         Ok(found) => found,
         Err(error) if error.kafka_code() == Some(sluice_wire::code::GROUP_ID_NOT_FOUND) => return Ok(()),
@@ -89,7 +114,7 @@ pub(super) async fn refresh(shared: &Shared, group: &str, topics: &[String]) -> 
             Some(CommitOffset { topic, partition, offset, leader_epoch, metadata })
         })
         .collect();
-    if commits.is_empty() {
+    if commits.is_empty() || !is_there() {
         return Ok(());
     }
     shared.wire.commit_offsets(group, Committer::Outside, &commits, CALL).await.map(drop)

@@ -58,7 +58,7 @@ impl Group {
         let ready = match self.stage {
             Stage::NoTopics => true,
             Stage::Joining { .. } => false,
-            Stage::Running => !self.opening && self.to_open.is_empty(),
+            Stage::Running => !self.is_opening(),
         };
         if !ready {
             let moving = || DispatchError::Moving("it is being taken".to_owned());
@@ -86,6 +86,17 @@ impl Group {
         let consumers = self.consumers.attached.len() + pulled;
         if consumers > 0 && !call.request.force && !call.request.dry_run {
             return Err(connected(consumers));
+        }
+        // Those that cannot be opened now would stay where they are.
+        let closed = self.to_open.iter().find_map(|one| {
+            let topic = self.topics.get(&one.assigned.topic)?;
+            selects(&call.request, &topic.name, one.assigned.partition).then(|| (&topic.name, one.assigned.partition))
+        });
+        if let Some((topic, partition)) = closed {
+            let what = format!(
+                "partition {partition} of {topic} cannot be reached at the moment; try again, or reset the others alone"
+            );
+            return Err(Error::unavailable(Reason::ClusterUnavailable, what));
         }
         let wanted = self.parts.iter().any(|part| selects(&call.request, &part.topic.name, part.place.partition));
         if wanted { Ok(()) } else { Err(nothing_selected(&call.request, &self.config)) }

@@ -10,15 +10,17 @@ use sluice_proto::stream::v1::{
     DeliveryState, GroupStatus, PartitionStatus, ResetOffsetsRequest, ResetOffsetsResponse,
 };
 use sluice_types::error::Error;
-use sluice_wire::{CommittedOffset, Committer, PartitionResults};
+use sluice_wire::{CommittedOffset, Committer, OffsetAt, PartitionResults};
 
 use crate::data::failure;
-use crate::groups::dispatch::explaining::{self, Notes};
+use crate::groups::dispatch::explaining::{self, Notes, PartNote};
 use crate::groups::dispatch::group::policy_of;
+use crate::groups::dispatch::losing::CutOff;
 use crate::groups::dispatch::positions;
 use crate::groups::dispatch::resetting::{Move, nothing_selected, response, selects, targets};
 use crate::groups::dispatch::shared::Shared;
-use crate::groups::model::{Inspected, ResolvedGroup, Start};
+use crate::groups::dispatch::status::skipped_range;
+use crate::groups::model::{Inspected, ResolvedGroup};
 use crate::groups::window::{Bounds, Window};
 use crate::ports::ResolvedTopic;
 use crate::view::TenantEntry;
@@ -59,28 +61,26 @@ pub(super) async fn inspect(
     deadline: Instant,
 ) -> Result<Inspected, Error> {
     let (topics, missing_topics) = topics_of(config, tenant);
-    let mut known = committed(shared, config, deadline.saturating_duration_since(Instant::now())).await?;
-    let mut partitions = Vec::new();
+    let known = committed(shared, config, deadline.saturating_duration_since(Instant::now())).await?;
+    let (mut partitions, mut notes) = (Vec::new(), Vec::new());
     for topic in &topics {
         let numbers: Vec<i32> = (0..topic.partitions).collect();
-        let reading = |error| failure::reading(error, &topic.name);
         let name = topic.physical.as_str();
-        let ends = positions::find(shared, name, &numbers, Start::Latest).await.map_err(reading)?;
-        let mut is_new = true;
-        let mut of_topic = Vec::new();
+        let find = |at| positions::find_each(shared, name, &numbers, at);
+        let (starts, ends) = tokio::join!(find(OffsetAt::Earliest), find(OffsetAt::Latest));
+        let position =
+            |partition| known.get(&(name.to_owned(), partition)).and_then(|found| found.as_ref().ok()?.as_ref());
+        let is_new = numbers.iter().all(|partition| position(*partition).is_none());
+        let begins = match (is_new, positions::offset_at(positions::start_of(config))) {
+            (true, at) if at != OffsetAt::Earliest => find(at).await,
+            _ => starts.clone(),
+        };
         for partition in numbers {
-            let end = ends.get(&partition).copied().unwrap_or(0);
-            let position = known.remove(&(name.to_owned(), partition)).and_then(Result::ok).flatten();
-            is_new &= position.is_none();
-            of_topic.push(partition_status(config, topic, partition, end, position.as_ref()));
+            let log = Log::of(partition, [&starts, &ends, &begins]);
+            let (status, note) = partition_status(shared, config, topic, partition, log, position(partition));
+            partitions.push(status);
+            notes.push(note);
         }
-        for status in of_topic.iter_mut().filter(|status| status.committed_offset.is_none()) {
-            let rule = if is_new { config.start } else { Start::Earliest };
-            let begin = positions::find(shared, name, &[status.partition], rule).await.map_err(reading)?;
-            let begin = begin.get(&status.partition).copied().unwrap_or(status.end_offset);
-            status.lag = (status.end_offset - begin).max(0);
-        }
-        partitions.extend(of_topic);
     }
     let state = if topics.is_empty() { DeliveryState::NoTopics } else { DeliveryState::NoRecords };
     let mut status = GroupStatus {
@@ -90,39 +90,68 @@ pub(super) async fn inspect(
         missing_topics,
         ..GroupStatus::default()
     };
-    explaining::complete(
-        &mut status,
-        &Notes { has_credit: true, ack_deadline: config.ack_deadline, ..Notes::default() },
-    );
-    // What waits, waits because nobody consumes.
-    for waiting in status.partitions.iter_mut().filter(|partition| partition.lag > 0) {
-        waiting.state = DeliveryState::NoCredit.into();
-    }
-    if status.lag > 0 {
-        status.state = DeliveryState::NoCredit.into();
-    }
+    let notes = Notes { has_credit: true, ack_deadline: config.ack_deadline, parts: notes, ..Notes::default() };
+    explaining::complete(&mut status, &notes);
     Ok(Inspected { dispatching: false, status })
 }
 
+/// Where the log of a partition begins and ends, and where a group without a position would begin.
+struct Log {
+    start: i64,
+    end: i64,
+    begin: i64,
+}
+
+impl Log {
+    fn of(partition: i32, found: [&BTreeMap<i32, Result<i64, sluice_wire::Error>>; 3]) -> Option<Self> {
+        let of = |found: &BTreeMap<i32, Result<i64, _>>| {
+            found.get(&partition).and_then(|found| found.as_ref().ok().copied())
+        };
+        let [start, end, begin] = found.map(of);
+        Some(Self { start: start?, end: end?, begin: begin? })
+    }
+}
+
 fn partition_status(
+    shared: &Shared,
     config: &ResolvedGroup,
     topic: &ResolvedTopic,
     partition: i32,
-    end: i64,
+    log: Option<Log>,
     position: Option<&CommittedOffset>,
-) -> PartitionStatus {
-    let figures = position.map(|position| {
-        Window::restore(position.offset, &position.metadata, policy_of(config), Bounds::default()).0.figures()
-    });
-    PartitionStatus {
+) -> (PartitionStatus, PartNote) {
+    let now_ms = shared.clock.ms(Instant::now());
+    let mut status = PartitionStatus {
         topic: topic.name.clone(),
         partition,
         committed_offset: position.map(|position| position.offset),
-        end_offset: end,
-        acked_ahead_records: figures.map_or(0, |figures| figures.acked_ahead),
         state: DeliveryState::NoRecords.into(),
         ..PartitionStatus::default()
+    };
+    let window = position.map(|position| {
+        Window::restore(position.offset, &position.metadata, policy_of(config), Bounds::default(), now_ms).0
+    });
+    let mut note = PartNote::default();
+    let Some(log) = log else {
+        status.state = DeliveryState::ClusterUnavailable.into();
+        note.trouble = Some("its leader does not answer".to_owned());
+        status.skipped = window.and_then(|window| window.skipped()).map(skipped_range);
+        return (status, note);
+    };
+    status.end_offset = log.end;
+    note.from = Some(log.begin);
+    if let Some(mut window) = window {
+        status.acked_ahead_records = window.figures().acked_ahead;
+        // As whoever takes the group will find.
+        window.lose_below(log.start, now_ms, |_| false);
+        let from = window.base().max(log.start);
+        (note.from, note.ahead) = (Some(from), (log.end - from).max(0) - window.lag(from, log.end));
+        status.skipped = window.skipped().map(skipped_range);
+        if window.base() > log.end {
+            note.cut_off = Some(CutOff { position: window.base(), end: log.end, to: log.end, at_ms: now_ms });
+        }
     }
+    (status, note)
 }
 
 /// What a reset would do.

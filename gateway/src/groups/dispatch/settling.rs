@@ -1,4 +1,5 @@
-//! Acknowledgements, refusals, extensions. An acknowledgement is answered when the commit that holds it succeeded.
+//! Acknowledgements, refusals, extensions. An acknowledgement is answered when the commit that holds it succeeded; a refusal or an
+//! extension once Kafka has lately confirmed that the group is ours.
 
 use std::time::Duration;
 
@@ -17,6 +18,10 @@ use crate::layers::deadline::kept;
 
 /// Settlements that wait for commits.
 const PENDING_MAX: usize = 4_096;
+/// Between two looks for a confirmation.
+const CONFIRMED_PAUSE: Duration = Duration::from_millis(20);
+/// Between two heartbeats that are asked for.
+const BEAT_PAUSE: Duration = Duration::from_millis(200);
 /// Kept of a call's time for the way back.
 const MARGIN: Duration = Duration::from_millis(50);
 
@@ -28,7 +33,8 @@ pub(super) struct Pending {
     answer: Answer,
 }
 
-/// An acknowledgement that came before its partitions were open: what Kafka holds will tell whether it is done already.
+/// A settlement that cannot be answered yet: its partitions are not open, and what Kafka holds will tell whether it is done already;
+/// or Kafka has not lately said that the group is ours.
 pub(super) struct Early {
     pub(super) settle: Settle,
     pub(super) leases: Vec<LeaseKey>,
@@ -54,7 +60,13 @@ impl Group {
     /// Settles, once it is known what the leases are.
     pub(super) fn settle_or_keep(&mut self, early: Early, now: Instant) {
         let Early { settle, leases, deadline, reply } = early;
-        if settle != Settle::Acknowledge || !self.is_still_opening(&leases) {
+        let must_wait = match settle {
+            Settle::Acknowledge => self.is_still_opening(&leases),
+            // Without effect beyond this process until they are committed; but who was replaced must not say OK. The next
+            // heartbeat tells.
+            Settle::Refuse { .. } | Settle::Extend { .. } => self.is_unconfirmed(now),
+        };
+        if !must_wait {
             return self.settle(settle, leases, deadline, reply, now);
         }
         if self.early.len() >= PENDING_MAX {
@@ -63,12 +75,25 @@ impl Group {
         self.early.push(Early { settle, leases, deadline, reply });
     }
 
+    /// Whether Kafka has to say first that we are its member still. Asks it to.
+    fn is_unconfirmed(&mut self, now: Instant) -> bool {
+        let is_unconfirmed = matches!(self.stage, Stage::Running) && !self.is_confirmed();
+        if let (true, Some(member)) = (is_unconfirmed, &self.member) {
+            if self.beat_after.is_none_or(|after| after <= now) {
+                member.beat_now();
+                self.beat_after = Some(now + BEAT_PAUSE);
+            }
+            self.wake_at(now + CONFIRMED_PAUSE);
+        }
+        is_unconfirmed
+    }
+
     /// Whether some of these are of partitions that are about to be opened.
     fn is_still_opening(&self, leases: &[LeaseKey]) -> bool {
         let opening = match self.stage {
             Stage::NoTopics => false,
             Stage::Joining { .. } => true,
-            Stage::Running => self.opening || !self.to_open.is_empty(),
+            Stage::Running => !self.to_open.is_empty(),
         };
         opening && leases.iter().any(|lease| !self.index.contains_key(&(lease.topic, lease.partition)))
     }
@@ -96,10 +121,6 @@ impl Group {
     ) {
         match settle {
             Settle::Acknowledge => self.acknowledge(leases, deadline, reply, now),
-            // Without effect beyond this process until they are committed; but who was replaced must not say OK.
-            Settle::Refuse { .. } | Settle::Extend { .. } if !self.is_confirmed() => {
-                let _gone = reply.send(Ok(vec![SettleOutcome::Unavailable; leases.len()]));
-            }
             Settle::Refuse { delay, reason } => {
                 let now_ms = self.shared.clock.ms(now);
                 let delay = delay.map(|delay| i64::try_from(delay.as_millis()).unwrap_or(i64::MAX));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use tokio::time::Instant;
@@ -9,16 +10,21 @@ use tokio::time::Instant;
 use sluice_proto::stream::v1::{Consumer, DeliveryState, GroupStatus, PartitionStatus, SkippedRange};
 use sluice_proto::wkt::Timestamp;
 use sluice_types::limits::GROUP_CONSUMERS_MAX;
+use sluice_wire::OffsetAt;
 
 use crate::groups::dispatch::command::Reply;
 use crate::groups::dispatch::consumers::Attached;
-use crate::groups::dispatch::delivering::lag_of;
 use crate::groups::dispatch::explaining;
 use crate::groups::dispatch::group::{Done, Group, Stage};
+use crate::groups::dispatch::opening::ToOpen;
 use crate::groups::dispatch::part::Part;
 use crate::groups::dispatch::positions;
 use crate::groups::dispatch::resetting::RECENT;
-use crate::groups::model::{Inspected, Start};
+use crate::groups::model::Inspected;
+use crate::groups::window::Skipped;
+
+/// A group that Kafka confirmed within this is told to be served.
+const CONFIRMED_LATELY: Duration = Duration::from_secs(8);
 
 /// Everything but ends that have to be asked for.
 struct Draft {
@@ -28,16 +34,32 @@ struct Draft {
     notes: explaining::Notes,
 }
 
+/// One partition of it.
+struct PartDraft {
+    status: PartitionStatus,
+    note: explaining::PartNote,
+    /// Its topic in Kafka, if its end is to be asked for.
+    ask: Option<Arc<str>>,
+}
+
 impl Group {
     /// Why records flow or do not.
     pub(super) fn state(&self) -> DeliveryState {
+        // Between two heartbeats there may be a moment too long for handing out records; it is not worth telling.
+        let since = self.member.as_ref().and_then(sluice_wire::GroupMember::since_confirmed);
+        let is_confirmed = since.is_some_and(|since| since < CONFIRMED_LATELY);
         match self.stage {
             Stage::NoTopics => DeliveryState::NoTopics,
-            Stage::Running if self.is_confirmed() && !self.parts.is_empty() => self.running_state(),
-            Stage::Running if self.is_confirmed() && self.trouble.is_none() => DeliveryState::Assigning,
+            Stage::Running if is_confirmed && !self.parts.is_empty() => self.running_state(),
+            Stage::Running if is_confirmed && self.trouble.is_none() && !self.none_opens() => DeliveryState::Assigning,
             Stage::Joining { .. } if self.trouble.is_none() => DeliveryState::Assigning,
             Stage::Running | Stage::Joining { .. } => DeliveryState::ClusterUnavailable,
         }
+    }
+
+    /// Whether something was assigned and nothing of it can be opened.
+    fn none_opens(&self) -> bool {
+        !self.to_open.is_empty() && !self.is_opening()
     }
 
     fn running_state(&self) -> DeliveryState {
@@ -49,7 +71,8 @@ impl Group {
             DeliveryState::WaitingForAcks => 4,
             _ => 5,
         };
-        let states = self.parts.iter().map(part_state);
+        let closed = self.to_open.iter().filter(|one| one.trouble.is_some());
+        let states = self.parts.iter().map(part_state).chain(closed.map(|_| DeliveryState::ClusterUnavailable));
         states.min_by_key(rank).unwrap_or(DeliveryState::NoRecords)
     }
 
@@ -58,16 +81,18 @@ impl Group {
         let shared = Arc::clone(&self.shared);
         self.work.push(
             async move {
-                let Draft { mut status, unknown, notes } = draft;
+                let Draft { mut status, unknown, mut notes } = draft;
                 let ask = async {
                     for (topic, partitions) in unknown {
                         let numbers: Vec<i32> = partitions.iter().map(|(partition, _)| *partition).collect();
-                        let Ok(ends) = positions::find(&shared, &topic, &numbers, Start::Latest).await else {
-                            continue;
-                        };
+                        let find = |at| positions::find_each(&shared, &topic, &numbers, at);
+                        let (starts, ends) = tokio::join!(find(OffsetAt::Earliest), find(OffsetAt::Latest));
                         for (partition, at) in partitions {
-                            if let Some(end) = ends.get(&partition) {
+                            if let Some(Ok(end)) = ends.get(&partition) {
                                 status.partitions[at].end_offset = *end;
+                            }
+                            if let (Some(Ok(start)), Some(from)) = (starts.get(&partition), &mut notes.parts[at].from) {
+                                *from = start.max(from).to_owned();
                             }
                         }
                     }
@@ -85,51 +110,27 @@ impl Group {
     fn draft(&self, now: Instant) -> Draft {
         let clock = self.shared.clock;
         let time = |ms: i64| Some(Timestamp::from_millis(ms));
-        let mut unknown: BTreeMap<Arc<str>, Vec<(i32, usize)>> = BTreeMap::new();
-        let mut parts: Vec<&Part> = self.parts.iter().collect();
-        parts.sort_by(|a, b| (&a.topic.name, a.place.partition).cmp(&(&b.topic.name, b.place.partition)));
         let mut notes = explaining::Notes {
             trouble: self.trouble.clone().or_else(|| self.commits.is_failing().then(|| "commits fail".to_owned())),
             burial: self.burial.trouble.clone(),
+            circled: self.burial.circled,
             ack_deadline: self.config.ack_deadline,
             has_consumers: false,
             has_credit: true,
-            parts: Vec::with_capacity(parts.len()),
+            parts: Vec::new(),
         };
+        let open = self.parts.iter().map(|part| self.draft_open(part));
+        let closed = self.to_open.iter().filter_map(|one| self.draft_closed(one));
+        let mut parts: Vec<PartDraft> = open.chain(closed).collect();
+        parts.sort_by(|a, b| (&a.status.topic, a.status.partition).cmp(&(&b.status.topic, b.status.partition)));
+        let mut unknown: BTreeMap<Arc<str>, Vec<(i32, usize)>> = BTreeMap::new();
         let mut partitions = Vec::with_capacity(parts.len());
-        for part in parts {
-            let figures = part.window.figures();
-            if !(part.at_end && part.tailing) {
-                unknown
-                    .entry(Arc::clone(&part.place.topic))
-                    .or_default()
-                    .push((part.place.partition, partitions.len()));
+        for PartDraft { status, note, ask } in parts {
+            if let Some(topic) = ask {
+                unknown.entry(topic).or_default().push((status.partition, partitions.len()));
             }
-            notes.parts.push(explaining::PartNote {
-                trouble: part.trouble.clone(),
-                dead: figures.dead,
-                starved: part.starved,
-            });
-            partitions.push(PartitionStatus {
-                topic: part.topic.name.clone(),
-                partition: part.place.partition,
-                committed_offset: part.committed,
-                end_offset: part.end.max(part.window.next_read()),
-                lag: lag_of(part.end, part.window.base(), figures.acked_ahead),
-                window_offsets: figures.window_offsets,
-                outstanding_records: figures.outstanding,
-                delayed_records: figures.delayed,
-                blocked_records: figures.blocked,
-                acked_ahead_records: figures.acked_ahead,
-                oldest_unacked_offset: figures.oldest_unacked.map(|(offset, _)| offset),
-                oldest_unacked_since: figures.oldest_unacked.and_then(|(_, ms)| time(ms)),
-                state: part_state(part).into(),
-                skipped: part.skipped.map(|skipped| SkippedRange {
-                    from_offset: skipped.from,
-                    to_offset: skipped.to,
-                    time: time(skipped.at_ms),
-                }),
-            });
+            notes.parts.push(note);
+            partitions.push(status);
         }
         let consumers = self.consumers(now);
         notes.has_consumers = !consumers.is_empty();
@@ -155,6 +156,62 @@ impl Group {
         Draft { status, unknown, notes }
     }
 
+    #[cfg(test)]
+    pub(super) fn partition_states(&self) -> impl Iterator<Item = DeliveryState> {
+        self.draft(Instant::now()).status.partitions.into_iter().map(|partition| partition.state())
+    }
+
+    fn draft_open(&self, part: &Part) -> PartDraft {
+        let time = |ms: i64| Some(Timestamp::from_millis(ms));
+        let figures = part.window.figures();
+        let commits = part.commit_failed.map(|_| "commits fail".to_owned());
+        let from = part.window.base().max(part.log_start);
+        let end = part.end.max(part.window.next_read());
+        let note = explaining::PartNote {
+            trouble: part.trouble.clone().or(commits),
+            dead: figures.dead,
+            starved: part.starved,
+            from: Some(from),
+            ahead: end - from - part.window.lag(from, end),
+            cut_off: part.cut_off,
+        };
+        let status = PartitionStatus {
+            topic: part.topic.name.clone(),
+            partition: part.place.partition,
+            committed_offset: part.committed,
+            end_offset: end,
+            lag: 0,
+            window_offsets: figures.window_offsets,
+            outstanding_records: figures.outstanding,
+            delayed_records: figures.delayed,
+            blocked_records: figures.blocked,
+            acked_ahead_records: figures.acked_ahead,
+            oldest_unacked_offset: figures.oldest_unacked.map(|(offset, _)| offset),
+            oldest_unacked_since: figures.oldest_unacked.and_then(|(_, ms)| time(ms)),
+            state: part_state(part).into(),
+            skipped: part.window.skipped().map(skipped_range),
+        };
+        // What waits at the end knows where that is, and has nothing that retention could take but what is not done.
+        let is_known = part.at_end && part.tailing && part.window.base() >= end;
+        PartDraft { status, note, ask: (!is_known).then(|| Arc::clone(&part.place.topic)) }
+    }
+
+    fn draft_closed(&self, one: &ToOpen) -> Option<PartDraft> {
+        let topic = self.topics.get(&one.assigned.topic)?;
+        let state = match one.trouble {
+            Some(_) => DeliveryState::ClusterUnavailable,
+            None => DeliveryState::Assigning,
+        };
+        let status = PartitionStatus {
+            topic: topic.name.clone(),
+            partition: one.assigned.partition,
+            state: state.into(),
+            ..PartitionStatus::default()
+        };
+        let note = explaining::PartNote { trouble: one.trouble.clone(), ..explaining::PartNote::default() };
+        Some(PartDraft { status, note, ask: Some(Arc::clone(&one.assigned.topic)) })
+    }
+
     fn consumers(&self, now: Instant) -> Vec<Consumer> {
         let clock = self.shared.clock;
         let time = |at: Instant| Some(Timestamp::from_millis(clock.ms(at)));
@@ -178,6 +235,16 @@ impl Group {
             since: time(recent.since),
         });
         attached.chain(pulls).take(GROUP_CONSUMERS_MAX).collect()
+    }
+}
+
+/// As it is told.
+pub(super) fn skipped_range(skipped: Skipped) -> SkippedRange {
+    SkippedRange {
+        from_offset: skipped.from,
+        to_offset: skipped.to,
+        time: Some(Timestamp::from_millis(skipped.at)),
+        total_offsets: i64::try_from(skipped.total).unwrap_or(i64::MAX),
     }
 }
 

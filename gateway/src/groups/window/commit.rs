@@ -1,6 +1,8 @@
 //! What of the window goes into a commit, how it comes back, and how it is shown.
 
-use super::metadata::{self, Contents, SPAN_MAX};
+use sluice_types::limits::BACKOFF_MS_MAX;
+
+use super::metadata::{self, Contents, Failed, SPAN_MAX};
 use super::slots::State;
 use super::{Bounds, Millis, Policy, Window};
 
@@ -54,8 +56,9 @@ pub struct Figures {
 
 impl Window {
     /// The window that a commit left behind. Records it told as done are not offered again; the others are new, and ready as
-    /// soon as they are read, whatever lease they were under. Any metadata is accepted.
-    pub fn restore(offset: i64, metadata: &str, policy: Policy, bounds: Bounds) -> (Self, Restored) {
+    /// soon as they are read, whatever lease they were under; one that waited for its next delivery goes on waiting, but never
+    /// longer from `now` on than any wait may be. Any metadata is accepted.
+    pub fn restore(offset: i64, metadata: &str, policy: Policy, bounds: Bounds, now: Millis) -> (Self, Restored) {
         let mut window = Self::at(offset, policy, bounds);
         let in_range = offset.checked_add(2 * i64::from(SPAN_MAX)).is_some();
         let Some(contents) = metadata::decode(offset, metadata).filter(|_| in_range) else {
@@ -68,14 +71,17 @@ impl Window {
             window.slots.set_state(offset, State::Done);
             acks += 1;
         }
-        for &(distance, failures) in &contents.failures {
+        for &Failed { distance, failures, waits } in &contents.failures {
             let offset = offset + i64::from(distance);
             window.slots.reach(offset);
             if window.slots.get(offset).is_some_and(|slot| slot.state == State::Unread) {
                 window.slots.set_failures(offset, failures);
+                let waits = waits.map(|at| at.min(now.saturating_add(BACKOFF_MS_MAX)));
+                window.slots.set_at(offset, waits.unwrap_or(0));
                 attempts += 1;
             }
         }
+        window.skipped = contents.skipped;
         (window, Restored::Read { acks, attempts })
     }
 
@@ -111,6 +117,16 @@ impl Window {
         }
     }
 
+    /// Records that are not done, of those that the log holds between these offsets.
+    pub fn lag(&self, log_start: i64, end: i64) -> i64 {
+        let from = self.base().max(log_start);
+        let ahead = match from == self.base() {
+            true => i64::from(self.slots.count(State::Done)),
+            false => (from..self.slots.end().min(end)).filter(|&offset| self.is_done(offset)).count() as i64,
+        };
+        (end - from - ahead).max(0)
+    }
+
     fn oldest_unacked(&self) -> Option<(i64, Millis)> {
         if self.slots.count(State::Out) == 0 && self.slots.failing() == 0 {
             return None;
@@ -122,7 +138,7 @@ impl Window {
     }
 
     fn contents(&self) -> Contents {
-        let mut contents = Contents::default();
+        let mut contents = Contents::of(self.skipped);
         let (mut done, mut failing) = (self.slots.count(State::Done), self.slots.failing());
         for (distance, slot) in (0u32..).zip(self.slots.iter()) {
             if done == 0 && failing == 0 {
@@ -133,7 +149,7 @@ impl Window {
                 contents.set_done(distance);
             } else if slot.failures > 0 {
                 failing -= 1;
-                contents.failures.push((distance, slot.failures));
+                contents.failures.push(Failed { distance, failures: slot.failures, waits: slot.waits() });
             }
         }
         contents

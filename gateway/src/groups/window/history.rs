@@ -23,9 +23,9 @@ pub(super) enum Step {
     Refuse(Index, Option<i64>),
     Extend(Index, i64),
     Wait(i64),
-    TellDead,
+    BeginBurials,
     Bury(Index),
-    Revive(Index),
+    FailBurial(Index),
     SetMaxAttempts(Option<u32>),
     Snapshot,
     Committed(Index),
@@ -118,20 +118,19 @@ impl History {
                 }
             }
             Step::Wait(time) => self.wait(*time),
-            Step::TellDead => {
-                let told: Vec<(i64, u32)> =
-                    self.window.dead().into_iter().map(|dead| (dead.offset, dead.attempts)).collect();
-                prop_assert_eq!(told, self.model.dead());
+            Step::BeginBurials => {
+                let begun = self.begin_burials();
+                prop_assert_eq!(begun, self.model.dead());
             }
             Step::Bury(index) => {
                 if let Some(offset) = self.pick_dead(index) {
                     self.bury(offset);
                 }
             }
-            Step::Revive(index) => {
+            Step::FailBurial(index) => {
                 if let Some(offset) = self.pick_dead(index) {
-                    self.window.revive(offset);
-                    self.model.revive(offset);
+                    self.window.burial_failed(offset);
+                    self.model.burial_failed(offset);
                 }
             }
             Step::SetMaxAttempts(most) => {
@@ -197,6 +196,11 @@ impl History {
         Ok(())
     }
 
+    fn begin_burials(&mut self) -> Vec<(i64, u32)> {
+        let dead: Vec<(i64, u32)> = self.window.dead().map(|dead| (dead.offset, dead.attempts)).collect();
+        dead.into_iter().filter(|(offset, _)| self.window.begin_burial(*offset)).collect()
+    }
+
     fn bury(&mut self, offset: i64) {
         self.window.bury(offset);
         self.model.finish(offset);
@@ -243,7 +247,7 @@ impl History {
             self.committed = self.sent.swap_remove(index - 1);
         }
         let (Snapshot { offset, metadata, .. }, model) = &self.committed;
-        self.window = Window::restore(*offset, metadata, self.model.policy, self.bounds).0;
+        self.window = Window::restore(*offset, metadata, self.model.policy, self.bounds, self.now).0;
         self.model = model.crash(self.model.policy);
         self.sent.clear();
         self.leases.clear();
@@ -289,9 +293,7 @@ impl History {
                 self.lease(record.offset)?;
                 self.ack(record.offset, record.attempt)?;
             }
-            for (offset, _) in self.model.dead() {
-                self.bury(offset);
-            }
+            prop_assert_eq!(self.begin_burials(), self.model.dead());
             let told: Vec<i64> = self.told_dead();
             told.into_iter().for_each(|offset| self.bury(offset));
             self.wait(100);
@@ -306,7 +308,7 @@ impl History {
     }
 
     fn told_dead(&self) -> Vec<i64> {
-        let dead = self.model.places.iter().filter(|(_, place)| matches!(place, Place::Dead { told: true }));
+        let dead = self.model.places.iter().filter(|(_, place)| matches!(place, Place::Dead { burying: true }));
         dead.map(|(&offset, _)| offset).collect()
     }
 

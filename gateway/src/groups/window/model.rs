@@ -42,7 +42,7 @@ pub(super) enum Place {
     Queued,
     Out { end: Millis },
     Waiting { at: Millis },
-    Dead { told: bool },
+    Dead { burying: bool },
 }
 
 #[derive(Debug, Clone)]
@@ -55,6 +55,8 @@ pub(super) struct Model {
     pub(super) done: BTreeSet<i64>,
     pub(super) failures: BTreeMap<i64, u32>,
     pub(super) places: BTreeMap<i64, Place>,
+    /// Of records that are not read: what a commit told.
+    waits: BTreeMap<i64, Millis>,
 }
 
 impl Model {
@@ -68,12 +70,18 @@ impl Model {
             done: BTreeSet::new(),
             failures: BTreeMap::new(),
             places: BTreeMap::new(),
+            waits: BTreeMap::new(),
         }
     }
 
     /// What is left of it after a crash, if this was its state when it was last committed.
     pub(super) fn crash(&self, policy: Policy) -> Self {
-        Self { policy, next_read: self.base, places: BTreeMap::new(), ..self.clone() }
+        let mut waits = self.waits.clone();
+        waits.extend(self.places.iter().filter_map(|(&offset, place)| match *place {
+            Place::Waiting { at } => Some((offset, at)),
+            _ => None,
+        }));
+        Self { policy, next_read: self.base, places: BTreeMap::new(), waits, ..self.clone() }
     }
 
     /// What a commit has to tell: position, records done above it, failures of those not done.
@@ -113,7 +121,8 @@ impl Model {
             if record.is_none() {
                 self.done.insert(offset);
             } else if !self.done.contains(&offset) {
-                self.places.insert(offset, Place::Queued);
+                let place = self.waits.remove(&offset).map_or(Place::Queued, |at| Place::Waiting { at });
+                self.places.insert(offset, place);
             }
             self.settle();
         }
@@ -190,7 +199,7 @@ impl Model {
         let failures = self.attempt(offset);
         self.failures.insert(offset, failures);
         if self.policy.max_attempts.is_some_and(|most| failures >= most) {
-            self.places.insert(offset, Place::Dead { told: false });
+            self.places.insert(offset, Place::Dead { burying: false });
             return Refused::Dead;
         }
         let doubled = (1..failures).fold(self.policy.backoff_min_ms, |wait, _| (wait * 2).min(1_000_000));
@@ -221,19 +230,23 @@ impl Model {
         }
     }
 
-    /// Tells the dead: offsets and attempts.
+    /// Begins to bury the dead: offsets and attempts.
     pub(super) fn dead(&mut self) -> Vec<(i64, u32)> {
-        let untold = |place: &Place| *place == Place::Dead { told: false };
-        let dead: Vec<i64> = self.places.iter().filter(|(_, place)| untold(place)).map(|(&offset, _)| offset).collect();
+        let is_dead = |place: &Place| *place == Place::Dead { burying: false };
+        let dead: Vec<i64> =
+            self.places.iter().filter(|(_, place)| is_dead(place)).map(|(&offset, _)| offset).collect();
         for &offset in &dead {
-            self.places.insert(offset, Place::Dead { told: true });
+            self.places.insert(offset, Place::Dead { burying: true });
         }
         dead.into_iter().map(|offset| (offset, self.attempt(offset) - 1)).collect()
     }
 
-    pub(super) fn revive(&mut self, offset: i64) {
-        if let Some(Place::Dead { told }) = self.places.get_mut(&offset) {
-            *told = false;
+    pub(super) fn burial_failed(&mut self, offset: i64) {
+        let most = self.policy.max_attempts;
+        let failures = self.failures.get(&offset).copied().unwrap_or(0);
+        if let Some(place) = self.places.get_mut(&offset) {
+            let lives = most.is_none_or(|most| failures < most);
+            *place = if lives { Place::Queued } else { Place::Dead { burying: false } };
         }
     }
 
@@ -241,7 +254,7 @@ impl Model {
         self.policy.max_attempts = most;
         for (offset, place) in &mut self.places {
             let failures = self.failures.get(offset).copied().unwrap_or(0);
-            if matches!(place, Place::Dead { .. }) && most.is_none_or(|most| failures < most) {
+            if *place == (Place::Dead { burying: false }) && most.is_none_or(|most| failures < most) {
                 *place = Place::Queued;
             }
         }

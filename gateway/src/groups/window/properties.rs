@@ -24,9 +24,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => (pick(), option::of(0..300i64)).prop_map(|(lease, delay)| Step::Refuse(lease, delay)),
         1 => (pick(), 1..400i64).prop_map(|(lease, time)| Step::Extend(lease, time)),
         6 => (0..250i64).prop_map(Step::Wait),
-        2 => Just(Step::TellDead),
+        2 => Just(Step::BeginBurials),
         2 => pick().prop_map(Step::Bury),
-        1 => pick().prop_map(Step::Revive),
+        1 => pick().prop_map(Step::FailBurial),
         1 => option::of(1..4u32).prop_map(Step::SetMaxAttempts),
         4 => Just(Step::Snapshot),
         3 => pick().prop_map(Step::Committed),
@@ -109,7 +109,7 @@ proptest! {
         }
         let Snapshot { offset, metadata, .. } = window.current();
         prop_assert!(metadata.len() <= 4_096);
-        let (mut heir, restored) = Window::restore(offset, &metadata, policy, Bounds::default());
+        let (mut heir, restored) = Window::restore(offset, &metadata, policy, Bounds::default(), 0);
         let Restored::Read { acks, attempts } = restored else { panic!("unreadable") };
         prop_assert_eq!(acks, done.len());
         prop_assert!(attempts == failures.len() || metadata.len() > 4_080, "room was left");
@@ -126,11 +126,11 @@ proptest! {
 
     #[test]
     fn any_metadata_leaves_a_window_that_works(offset in 0..i64::MAX / 2, text: String, body in bodies()) {
-        for text in [text, metadata::seal(offset, &body)] {
+        for text in [text, metadata::seal(1, offset, &body), metadata::seal(2, offset, &body)] {
             let policy = Policy {
                 key_ordered: true, ack_deadline_ms: 1, max_attempts: None, backoff_min_ms: 0, backoff_max_ms: 0,
             };
-            let (mut window, _) = Window::restore(offset, &text, policy, Bounds::default());
+            let (mut window, _) = Window::restore(offset, &text, policy, Bounds::default(), 0);
             let end = offset + 25_000;
             while window.base() < end {
                 let from = window.next_read();
@@ -140,6 +140,7 @@ proptest! {
                     .map(|offset| Seen { offset, key: Some(offset as u64 % 3), bytes: 1 })
                     .collect();
                 window.read(&records, end);
+                window.tick(i64::MAX);
                 let ready: Vec<Ready> = window.ready().collect();
                 for record in ready {
                     window.lease(record.offset, 0);

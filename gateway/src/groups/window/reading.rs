@@ -1,7 +1,7 @@
 //! What reading the log brings into the window, and how far it may go.
 
 use super::Window;
-use super::slots::State;
+use super::slots::{Slot, State};
 
 /// A record that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl Window {
         self.finish(offset);
     }
 
-    /// Takes the record at `next_read`.
+    /// Takes the record at `next_read`. One that waited when the commit was made goes on waiting.
     fn take(&mut self, record: &Seen) {
         let offset = record.offset;
         self.next_read = offset + 1;
@@ -60,17 +60,20 @@ impl Window {
         if self.slots.get(offset).is_some_and(|slot| slot.state == State::Done) {
             return;
         }
+        let waits = self.slots.get(offset).and_then(Slot::waits);
         let key = record.key.filter(|_| self.policy.key_ordered);
         self.slots.fill(offset, key, record.bytes);
         if key.is_some_and(|key| self.keys.append(&mut self.slots, key, offset)) {
             self.slots.set_state(offset, State::Blocked);
+        } else if let Some(at) = waits {
+            self.make_timed(offset, State::Waiting, at);
         } else {
             self.make_ready(offset);
         }
     }
 
     /// Nothing is there up to this offset: it is done, as far as the window reaches.
-    fn pass_over(&mut self, until: i64) {
+    pub(super) fn pass_over(&mut self, until: i64) {
         if until <= self.next_read {
             return;
         }

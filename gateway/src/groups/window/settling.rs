@@ -70,26 +70,40 @@ impl Window {
         }
     }
 
-    /// Records that are dead and were not told yet, by offset.
-    pub fn dead(&mut self) -> Vec<Dead> {
-        let untold = std::mem::take(&mut self.untold);
-        let tell = |offset: i64| {
+    /// Records that are dead and whose letters nobody writes yet, by offset.
+    pub fn dead(&self) -> impl Iterator<Item = Dead> + '_ {
+        self.graves.iter().filter(|(offset, _)| !self.burying.contains(offset)).filter_map(|(&offset, reason)| {
             let slot = self.slots.get(offset)?;
-            let reason = self.graves.get(&offset)?.clone();
-            Some(Dead { offset, attempts: slot.failures, first_delivery: slot.first().unwrap_or_default(), reason })
-        };
-        untold.into_iter().filter_map(tell).collect()
+            let (attempts, reason) = (slot.failures, reason.clone());
+            Some(Dead { offset, attempts, first_delivery: slot.first().unwrap_or_default(), reason })
+        })
     }
 
-    /// The dead letter of a record is written: it is done, also if it has been revived by a change of the policy meanwhile.
+    /// The letter of a dead record is about to be written: from now on nothing brings the record back but
+    /// [`Window::burial_failed`]. False: it is not dead any more, or its letter is being written already.
+    pub fn begin_burial(&mut self, offset: i64) -> bool {
+        self.graves.contains_key(&offset) && self.burying.insert(offset)
+    }
+
+    /// The letter that was begun is written: the record is done.
     pub fn bury(&mut self, offset: i64) {
-        self.finish(offset);
+        if self.burying.contains(&offset) {
+            self.finish(offset);
+        }
     }
 
-    /// The dead letter of a record could not be written: [`Window::dead`] tells it again.
-    pub fn revive(&mut self, offset: i64) {
-        if self.graves.contains_key(&offset) {
-            self.untold.insert(offset);
+    /// The letter that was begun could not be written: the record is dead as before, or ready if the policy has changed.
+    pub fn burial_failed(&mut self, offset: i64) {
+        if self.burying.remove(&offset) {
+            self.live_again(offset);
+        }
+    }
+
+    /// Makes a dead record ready, if it has attempts left.
+    pub(super) fn live_again(&mut self, offset: i64) {
+        let failures = self.slots.get(offset).map_or(0, |slot| slot.failures);
+        if !self.policy.is_over(failures) {
+            self.make_ready(offset);
         }
     }
 
@@ -110,7 +124,6 @@ impl Window {
             self.leave(offset);
             self.slots.set_state(offset, State::Dead);
             self.graves.insert(offset, reason);
-            self.untold.insert(offset);
             return Refused::Dead;
         }
         let at = now.saturating_add(delay.unwrap_or_else(|| self.policy.backoff(failures)).max(0));

@@ -34,7 +34,7 @@ const KEPT: usize = 16;
 pub(super) struct Slot {
     /// The hash of its key, if `keyed`.
     pub(super) key: u64,
-    /// When its lease or its wait ends, in states `Out` and `Waiting`.
+    /// When its lease or its wait ends, in states `Out` and `Waiting`; in `Unread`, when the wait ends that a commit told of.
     pub(super) at: Millis,
     first: Millis,
     /// Its size.
@@ -56,6 +56,15 @@ impl Slot {
     /// The attempt that its lease is or would be.
     pub(super) fn attempt(&self) -> u32 {
         self.failures.saturating_add(1)
+    }
+
+    /// When its next delivery is due at the earliest, if it waits for that.
+    pub(super) fn waits(&self) -> Option<Millis> {
+        match self.state {
+            State::Waiting => Some(self.at),
+            State::Unread => Some(self.at).filter(|&at| at > 0 && self.failures > 0),
+            _ => None,
+        }
     }
 
     /// When it was first delivered.
@@ -118,6 +127,11 @@ impl Slots {
     fn get_mut(&mut self, offset: i64) -> Option<&mut Slot> {
         let index = self.index(offset)?;
         self.ring.get_mut(index)
+    }
+
+    /// Behind the last slot.
+    pub(super) fn end(&self) -> i64 {
+        self.base.saturating_add(i64::try_from(self.ring.len()).unwrap_or(i64::MAX))
     }
 
     /// Makes slots up to and with this offset.

@@ -53,7 +53,7 @@ fn done(window: &mut Window, offset: i64) {
 /// What a dispatcher that takes over finds.
 fn takeover(window: &Window) -> Window {
     let Snapshot { offset, metadata, .. } = window.current();
-    Window::restore(offset, &metadata, window.policy, window.bounds).0
+    Window::restore(offset, &metadata, window.policy, window.bounds, 0).0
 }
 
 #[test]
@@ -238,6 +238,9 @@ fn a_dead_record_holds_its_key_until_it_is_buried() {
     assert_eq!(refuse(&mut window, 0, 1, Some(0), 0), Refused::Dead);
     assert_eq!(ready(&window), [] as [i64; 0]);
     window.bury(0);
+    assert_eq!(ready(&window), [] as [i64; 0], "nobody has begun to write its letter");
+    assert!(window.begin_burial(0));
+    window.bury(0);
     assert_eq!((ready(&window), window.base()), (vec![1], 1));
 }
 
@@ -254,7 +257,7 @@ fn an_unordered_group_waits_for_nothing() {
 }
 
 #[test]
-fn the_last_failure_kills_and_is_told_once() {
+fn the_last_failure_kills_and_the_dead_are_told_until_their_letters_are_begun() {
     let mut window = reading(POLICY, &[None]);
     for (attempt, now) in [(1, 100), (2, 10_000)] {
         assert_eq!(lease(&mut window, 0, now), attempt);
@@ -263,14 +266,17 @@ fn the_last_failure_kills_and_is_told_once() {
     lease(&mut window, 0, 20_000);
     window.tick(50_000);
     let dead = Dead { offset: 0, attempts: 3, first_delivery: 100, reason: DeathReason::DeadlineExceeded };
-    assert_eq!(window.dead(), std::slice::from_ref(&dead));
-    assert_eq!(window.dead(), []);
+    let told = |window: &Window| window.dead().collect::<Vec<_>>();
+    assert_eq!(told(&window), std::slice::from_ref(&dead));
+    assert!(window.begin_burial(0) && !window.begin_burial(0), "once");
+    assert_eq!(told(&window), []);
     assert_eq!((window.base(), window.figures().dead), (0, 1), "not done before it is buried");
-    window.revive(0);
-    assert_eq!(window.dead(), [dead], "its letter could not be written");
+    window.burial_failed(0);
+    assert_eq!(told(&window), [dead], "its letter could not be written");
+    window.begin_burial(0);
     window.bury(0);
-    window.revive(0);
-    assert_eq!((window.base(), window.dead()), (1, vec![]));
+    window.burial_failed(0);
+    assert_eq!((window.base(), told(&window)), (1, vec![]));
 }
 
 #[test]
@@ -278,7 +284,7 @@ fn a_refusal_that_kills_tells_its_reason() {
     let mut window = reading(Policy { max_attempts: Some(1), ..POLICY }, &[None]);
     lease(&mut window, 0, 0);
     window.refuse(0, 1, None, Arc::from("bad amount"), 0);
-    assert_eq!(window.dead()[0].reason, DeathReason::Refused(Arc::from("bad amount")));
+    assert_eq!(window.dead().next().expect("dead").reason, DeathReason::Refused(Arc::from("bad amount")));
 }
 
 #[test]
@@ -288,13 +294,44 @@ fn dead_records_come_back_when_the_policy_gives_them_attempts() {
         lease(&mut window, offset, 0);
         refuse(&mut window, offset, 1, None, 0);
     }
-    assert_eq!(window.dead().len(), 2);
+    assert_eq!(window.dead().count(), 2);
+    assert!(window.begin_burial(1));
     window.set_policy(FOREVER);
-    assert_eq!((ready(&window), window.figures().dead), (vec![0, 1], 0));
+    assert_eq!((ready(&window), window.figures().dead), (vec![0], 1), "the letter of the other is being written");
+    assert!(!window.begin_burial(0), "it lives");
     assert_eq!(lease(&mut window, 0, 0), 2);
     window.bury(0);
-    assert_eq!(window.base(), 1, "its letter was written all the same");
-    assert_eq!(window.ack(0, 2), Acked::AlreadyDone);
+    assert_eq!(window.ack(0, 2), Acked::Done, "a letter that was not begun does not end a lease");
+    window.burial_failed(1);
+    assert_eq!(ready(&window), [1], "its letter was not written, and now it has attempts");
+    assert_eq!((lease(&mut window, 1, 0), window.ack(1, 2), window.base()), (2, Acked::Done, 2));
+}
+
+#[test]
+fn what_retention_took_is_counted_and_the_next_of_its_key_does_not_wait_for_it() {
+    let mut window = reading(POLICY, &[Some(1), Some(2), Some(2), None, Some(3), Some(1)]);
+    lease(&mut window, 0, 0);
+    assert_eq!(window.lose_below(3, 70, |_| false), 2);
+    let skipped = Skipped { total: 2, from: 1, to: 3, at: 70 };
+    assert_eq!(window.skipped(), Some(skipped));
+    assert_eq!((ready(&window), window.base()), (vec![3, 4], 0), "the receiver of the first may still acknowledge it");
+    assert_eq!(window.lose_below(3, 80, |_| false), 0, "counted once");
+    assert_eq!(window.lose_below(20, 90, |offset| offset == 4), 2 + 14, "the next of the first's key, too");
+    assert_eq!((ready(&window), window.next_read()), (vec![4], 20));
+    assert_eq!(window.ack(0, 1), Acked::Done);
+    assert_eq!(window.skipped(), Some(Skipped { total: 18, from: 3, to: 20, at: 90 }));
+    let heir = takeover(&window);
+    assert_eq!((heir.base(), heir.skipped()), (4, window.skipped()), "also by the next dispatcher");
+}
+
+#[test]
+fn what_was_done_ahead_is_not_lost() {
+    let mut window = reading(UNORDERED, &[None; 6]);
+    done(&mut window, 2);
+    done(&mut window, 4);
+    let mut heir = takeover(&window);
+    assert_eq!(heir.lose_below(5, 0, |_| false), 3);
+    assert_eq!((heir.base(), heir.next_read()), (5, 5));
 }
 
 #[test]

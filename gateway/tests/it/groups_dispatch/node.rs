@@ -1,6 +1,5 @@
 //! A tenant with topics and a group on the shared Kafka, and dispatchers for it, as several gateways would have them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
@@ -78,8 +77,12 @@ impl Tenant {
 
     /// Makes a topic and publishes it.
     pub(crate) async fn topic(&self, id: &str, partitions: i32) -> Topic {
+        self.topic_with(id, partitions, &[]).await
+    }
+
+    pub(crate) async fn topic_with(&self, id: &str, partitions: i32, configs: &[(&str, &str)]) -> Topic {
         let topic = Topic { id: id.into(), uid: TopicUid::random(), namespace: self.namespace };
-        let configs = BTreeMap::new();
+        let configs = configs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let new = NewTopic { name: topic.physical(), partitions, replication: -1, configs };
         self.admin.create_topic(&new, PATIENCE).await.expect("topic");
         self.wait_for_leaders(&topic, partitions).await;

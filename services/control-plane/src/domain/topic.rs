@@ -150,7 +150,9 @@ fn set_partitions(row: &mut TopicRow, sent: Option<i32>) -> Result<(), Error> {
     if count < there {
         return Err(Error::invalid(
             "topic.partition_count",
-            format!("is {count}, fewer than the {there} there are; partitions only go up: leave it out, or create another topic"),
+            format!(
+                "is {count}, fewer than the {there} there are; partitions only go up: leave it out, or create another topic"
+            ),
         ));
     }
     row.partition_count = sent;

@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn it_fits_a_terminal_and_says_all_there_is_to_know() {
         let mut skipping = partition(1, 0);
-        skipping.skipped = Some(SkippedRange { from_offset: 5, to_offset: 9, time: None });
+        skipping.skipped = Some(SkippedRange { from_offset: 5, to_offset: 9, time: None, total_offsets: 4 });
         let status = GroupStatus {
             state: DeliveryState::WindowFull.into(),
             dispatcher: "gateway-2".into(),

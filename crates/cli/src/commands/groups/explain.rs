@@ -104,6 +104,9 @@ mod tests {
         assert!(text.contains("nobody consumes, and nothing waits"), "{text}");
         let waiting = GroupStatus { lag: 3, ..status(DeliveryState::NoRecords) };
         assert!(explained("demo/billing", &waiting).contains("nobody consumes. 3 records not done"), "nothing flows");
+        let told = GroupStatus { lag: 3, ..status(DeliveryState::NoCredit) };
+        let told = explained("demo/billing", &told);
+        assert!(told.contains("nobody consumes. 3") && !told.contains("as it wants"), "there is no consumer: {told}");
     }
 
     #[test]

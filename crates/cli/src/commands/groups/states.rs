@@ -7,7 +7,11 @@ pub(super) fn of_group(status: &GroupStatus) -> (&'static str, &'static str) {
     let state = status.state();
     let is_quiet = matches!(
         state,
-        DeliveryState::Unspecified | DeliveryState::Flowing | DeliveryState::NoRecords | DeliveryState::CatchingUp
+        DeliveryState::Unspecified
+            | DeliveryState::Flowing
+            | DeliveryState::NoRecords
+            | DeliveryState::CatchingUp
+            | DeliveryState::NoCredit
     );
     match status.consumers.is_empty() {
         true if is_quiet && status.lag > 0 => ("idle", "nobody consumes"),

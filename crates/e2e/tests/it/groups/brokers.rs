@@ -80,7 +80,7 @@ async fn groups_go_on_when_each_broker_dies_in_turn_and_when_topics_grow_and_go(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_position_that_retention_has_overtaken_follows_the_start_rule_and_says_so() -> Result<()> {
+async fn a_position_that_retention_has_overtaken_goes_on_at_what_is_left_and_says_so() -> Result<()> {
     let it = Installation::start(Options { gateways: 1, ..Options::default() }).await?;
     let world = World::new(&it, 1, |group| group).await?;
     let ledger = Ledger::default();
