@@ -13,6 +13,7 @@ mod command;
 mod committing;
 mod consumers;
 mod delivering;
+mod epochs;
 mod explaining;
 mod finishing;
 mod group;

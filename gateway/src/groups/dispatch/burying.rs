@@ -146,8 +146,8 @@ impl Group {
             part.window.dead().take(share).map(|dead| Corpse {
                 key: part.key(),
                 term: part.term,
+                place: part.place_at(dead.offset),
                 dead,
-                place: part.place.clone(),
                 topic: part.topic.name.clone(),
             })
         });

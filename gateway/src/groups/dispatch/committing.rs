@@ -100,7 +100,7 @@ impl Group {
                 topic: part.place.topic.to_string(),
                 partition: part.place.partition,
                 offset: snapshot.offset,
-                leader_epoch: None,
+                leader_epoch: part.epochs.before(snapshot.offset),
                 metadata: snapshot.metadata,
             });
         }
@@ -166,6 +166,7 @@ impl Group {
                 part.committed_sequence = part.committed_sequence.max(mark.sequence);
                 part.commit_failed = None;
                 part.aged = false;
+                part.epochs.drop_below(mark.offset);
             }
             Err(error) => {
                 // The coordinator's broker may not have heard of the topic yet: the assignment says whether it is ours. Only a
@@ -233,7 +234,7 @@ mod tests {
         let assigned = testing::partition(&group, 0);
         let topic = Arc::clone(&group.topics[&assigned.topic]);
         group.member_event(Some(MemberEvent::Assigned(vec![assigned.clone()])));
-        let known = Ok(Known::At(Position { offset: 5, metadata: String::new() }));
+        let known = Ok(Known::At(Position { offset: 5, leader_epoch: None, metadata: String::new() }));
         group.opening(1, Step::Looked(vec![(Closed { assigned, topic }, known)]), now);
         let committed = refused(&group.parts[0], now);
         group.committed(committed, now);

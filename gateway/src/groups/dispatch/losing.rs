@@ -3,7 +3,8 @@
 //! Behind the beginning: what lies between is lost, counted and told, and reading goes on at the first record that is still there,
 //! whatever the group's start rule. What is out stays out. Beyond the end: the log is not what it was (an unclean election, a lost
 //! disk), unless the leader merely lags; it is asked again, and only who hears the same for a while begins anew: at its first record that was not done, if the log reaches so far, or at the end. Records may
-//! come again then, since the old offsets may be those of new records.
+//! come again then, since the old offsets may be those of new records. A leader that holds other records below the position says so
+//! at once, since reads name the leader epoch that they stand at.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -120,21 +121,28 @@ impl Group {
 
     /// The log ends before the position.
     fn beyond(&mut self, key: PartKey, term: u64, bounds: LogBounds, now: Instant) {
-        let at_ms = self.shared.clock.ms(now);
         let Some(part) = self.part(key, term) else { return };
         let since = *part.beyond_since.get_or_insert(now);
-        let position = part.window.next_read();
         if now < since + BEYOND {
             part.trouble = Some("the log ends before the position".to_owned());
             part.at_end = false;
             part.read_after = Some(now + RETRY);
             return;
         }
-        let to = part.window.base().min(bounds.end);
-        tracing::error!(topic = %part.place.topic, partition = part.place.partition, position, end = bounds.end, to, "the log was cut off behind the position of a group");
+        self.cut_off(key, term, bounds.end, now);
+    }
+
+    /// From an offset on the log is not the one that was read: what was done above the first record that was not is not known any
+    /// more, and what is out is stale.
+    pub(super) fn cut_off(&mut self, key: PartKey, term: u64, end: i64, now: Instant) {
+        let at_ms = self.shared.clock.ms(now);
+        let Some(part) = self.part(key, term) else { return };
+        let (position, to) = (part.window.next_read(), part.window.base().min(end));
+        tracing::error!(topic = %part.place.topic, partition = part.place.partition, position, end, to, "the log was cut off below the position of a group");
         self.move_part(key, term, to);
         if let Some(part) = self.index.get(&key).map(|&at| &mut self.parts[at]) {
-            part.cut_off = Some(CutOff { position, end: bounds.end, to, at_ms });
+            part.epochs.cut_off(end);
+            part.cut_off = Some(CutOff { position, end, to, at_ms });
         }
         self.commits.soon(now);
     }

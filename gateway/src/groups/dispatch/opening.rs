@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use sluice_types::Uid;
 use sluice_wire::{Error, TopicPartition};
 
+use crate::groups::dispatch::epochs::Epochs;
 use crate::groups::dispatch::group::{Done, Group, Stage};
 use crate::groups::dispatch::part::Part;
 use crate::groups::dispatch::positions::{self, Closed, Known, Member, Position};
@@ -206,7 +207,7 @@ impl Group {
         if self.to_open.len() == before {
             return;
         }
-        let Position { offset, metadata } = position;
+        let Position { offset, leader_epoch, metadata } = position;
         let (window, restored) = Window::restore(offset, &metadata, self.policy, Bounds::default(), now_ms);
         tracing::debug!(group = %self.name, topic = %assigned.topic, partition = assigned.partition, offset, ?restored, "reads on");
         let place = Place {
@@ -215,8 +216,10 @@ impl Group {
             partition: assigned.partition,
             share: self.config.tenant_uid.uid().as_u64(),
             group: Arc::clone(&self.uid),
+            last_epoch: None,
         };
-        let part = Part::new(topic, place, assigned, term(epoch), window);
+        let mut part = Part::new(topic, place, assigned, term(epoch), window);
+        part.epochs = Epochs::restored(offset, leader_epoch);
         self.remove_part(part.key());
         self.add_part(part);
     }
@@ -252,7 +255,7 @@ mod tests {
         group.member_event(Some(MemberEvent::Assigned(assigned.to_vec())));
         let topic = Arc::clone(&group.topics[&assigned[0].topic]);
         let closed = |at: usize| Closed { assigned: assigned[at].clone(), topic: Arc::clone(&topic) };
-        let at = |offset| Ok(Known::At(Position { offset, metadata: String::new() }));
+        let at = |offset| Ok(Known::At(Position { offset, leader_epoch: None, metadata: String::new() }));
         // As a broker answers that lags behind.
         let unknown = || Error::UnknownPartition { topic: assigned[1].topic.to_string(), partition: 1 };
         group.opening(1, Step::Looked(vec![(closed(0), at(5)), (closed(1), Err(unknown()))]), now);

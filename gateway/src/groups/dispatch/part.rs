@@ -11,6 +11,7 @@ use sluice_wire::TopicPartition;
 use crate::groups::dispatch::budget::Charge;
 use crate::groups::dispatch::cache::Cache;
 use crate::groups::dispatch::consumers::Holder;
+use crate::groups::dispatch::epochs::Epochs;
 use crate::groups::dispatch::losing::CutOff;
 use crate::groups::dispatch::prefetching::CATCH_UP_BYTES;
 use crate::groups::dispatch::reading::{Place, Read};
@@ -83,6 +84,8 @@ pub(super) struct Part {
     pub(super) committed_sequence: u64,
     /// Commits of this partition alone that failed one after the other, and when to try again.
     pub(super) commit_failed: Option<(u32, Instant)>,
+    /// Under which leaders what was read was written.
+    pub(super) epochs: Epochs,
     /// Where the log began, as of the last read.
     pub(super) log_start: i64,
     /// Since when the log has ended before the position.
@@ -127,6 +130,7 @@ impl Part {
             changed: false,
             committed,
             commit_failed: None,
+            epochs: Epochs::default(),
             log_start: 0,
             beyond_since: None,
             cut_off: None,
@@ -136,6 +140,11 @@ impl Part {
 
     pub(super) fn key(&self) -> PartKey {
         (self.topic.topic_uid, self.place.partition)
+    }
+
+    /// Where to read from an offset on.
+    pub(super) fn place_at(&self, offset: i64) -> Place {
+        Place { last_epoch: self.epochs.before(offset), ..self.place.clone() }
     }
 
     /// Its position is to be committed once more: Kafka forgets old ones.
@@ -164,6 +173,7 @@ impl Part {
         self.window.inherit_skipped(before.window.skipped());
         self.cut_off = before.cut_off;
         self.log_start = before.log_start;
+        self.epochs = before.epochs;
         self.is_restored = false;
         self.end = before.end;
         self.changed = true;
@@ -176,6 +186,7 @@ impl Part {
         if from != self.window.next_read() {
             return false;
         }
+        self.epochs.learn(&read.epochs);
         let before = self.window.sequence();
         let next = self.window.read(&read.seen, read.next_offset);
         for &offset in read.foreign.iter().filter(|&&offset| (from..next).contains(&offset)) {

@@ -28,6 +28,8 @@ pub(super) struct Closed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Position {
     pub(super) offset: i64,
+    /// Of the record before it, if known.
+    pub(super) leader_epoch: Option<i32>,
     pub(super) metadata: String,
 }
 
@@ -87,8 +89,8 @@ fn known(
 ) -> Result<Known, Error> {
     match found.get(&(assigned.topic.to_string(), assigned.partition)) {
         Some(Ok(Some(found))) => {
-            let (offset, metadata) = (found.offset, found.metadata.clone());
-            return Ok(Known::At(Position { offset, metadata }));
+            let (offset, leader_epoch, metadata) = (found.offset, found.leader_epoch, found.metadata.clone());
+            return Ok(Known::At(Position { offset, leader_epoch, metadata }));
         }
         Some(Ok(None)) => {}
         Some(Err(error)) => return Err(error.clone()),
@@ -136,7 +138,7 @@ pub(super) async fn begin(
     let begun = closed.into_iter().zip(found).map(|((closed, _), found)| {
         let position = found.and_then(|offset| {
             match stored.get(&(closed.assigned.topic.to_string(), closed.assigned.partition)) {
-                Some(Ok(())) => Ok(Position { offset, metadata: String::new() }),
+                Some(Ok(())) => Ok(Position { offset, leader_epoch: None, metadata: String::new() }),
                 Some(Err(error)) => Err(error.clone()),
                 None => Err(lacks_partition()),
             }

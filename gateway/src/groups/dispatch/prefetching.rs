@@ -104,7 +104,7 @@ impl Group {
         let Some(&from) = part.wants.first() else { return };
         part.rereading = true;
         part.expected += bytes;
-        let (shared, place, account) = (Arc::clone(&self.shared), part.place.clone(), self.account.clone());
+        let (shared, place, account) = (Arc::clone(&self.shared), part.place_at(from), self.account.clone());
         let (key, term) = (part.key(), part.term);
         let fetch_bytes = u32::try_from(part.fetch_bytes.min(bytes)).unwrap_or(u32::MAX);
         let wanted = Wanted { offset: from, fetch_bytes, held_bytes: bytes, waits: false };
@@ -159,9 +159,10 @@ impl Group {
         part.tailing = waits;
         part.starved = false;
         part.expected += if waits { 0 } else { held_bytes };
-        let (shared, place, account) = (Arc::clone(&self.shared), part.place.clone(), self.account.clone());
+        let offset = part.window.next_read();
+        let (shared, place, account) = (Arc::clone(&self.shared), part.place_at(offset), self.account.clone());
         let (key, term) = (part.key(), part.term);
-        let wanted = Wanted { offset: part.window.next_read(), fetch_bytes, held_bytes, waits };
+        let wanted = Wanted { offset, fetch_bytes, held_bytes, waits };
         self.work.push(
             async move {
                 let outcome = read_within(shared, place, account, wanted).await;
@@ -194,6 +195,7 @@ impl Group {
                 part.at_end = false;
             }
             Err(Error::OffsetOutOfRange { .. }) => self.find_bounds(key, term, Reading::On),
+            Err(Error::LogTruncated { end_offset, .. }) => self.cut_off(key, term, end_offset, now),
             Err(error) => self.read_failed(key, term, &error, now),
         }
     }
@@ -212,6 +214,7 @@ impl Group {
                 self.touched = now;
             }
             Err(Error::OffsetOutOfRange { .. }) => self.find_bounds(key, term, Reading::Again),
+            Err(Error::LogTruncated { end_offset, .. }) => self.cut_off(key, term, end_offset, now),
             Err(error) => self.read_failed(key, term, &error, now),
         }
     }

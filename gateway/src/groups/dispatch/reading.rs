@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_types::record::logical_bytes;
-use sluice_wire::{DecodeLimits, Decoded, Error, FetchRequest, Fetched, Isolation, Record, TopicId, decode_with};
+use sluice_wire::{
+    DecodeLimits, Decoded, EpochStart, Error, FetchRequest, Fetched, Isolation, Record, TopicId, decode_with,
+};
 
 use crate::groups::dispatch::budget::{Account, Charge};
 use crate::groups::dispatch::cache::{RECORD_OVERHEAD, own};
@@ -38,6 +40,8 @@ pub(super) struct Place {
     pub(super) share: u64,
     /// The group's uid, as text.
     pub(super) group: Arc<str>,
+    /// The leader epoch of the record before the offset that is read, if known.
+    pub(super) last_epoch: Option<i32>,
 }
 
 /// What was read.
@@ -53,6 +57,8 @@ pub(super) struct Read {
     pub(super) end: i64,
     /// The first offset still in the log.
     pub(super) log_start: i64,
+    /// Under which leaders what was read was written.
+    pub(super) epochs: Vec<EpochStart>,
     /// Memory that the records hold.
     pub(super) bytes: usize,
     /// Bytes that came from Kafka for these records, about.
@@ -162,6 +168,7 @@ fn taken(shared: &Shared, place: &Place, fetched: &Fetched, mut decoded: Decoded
         foreign,
         next_offset: decoded.next_offset,
         log_start: fetched.log_start_offset,
+        epochs: decoded.epochs,
         end: match fetched.last_stable_offset {
             -1 => fetched.high_watermark,
             stable => stable,
@@ -185,7 +192,7 @@ async fn fetch(
         topic_id: Some(place.topic_id),
         partition: place.partition,
         offset,
-        last_epoch: None,
+        last_epoch: place.last_epoch,
         max_bytes,
         min_bytes: 1,
         max_wait,

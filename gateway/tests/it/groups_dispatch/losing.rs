@@ -85,16 +85,15 @@ async fn the_lag_of_an_idle_group_counts_what_can_be_read() {
     node.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_position_beyond_the_end_of_the_log_is_told_and_goes_on_with_what_comes() {
+/// A group whose position is not in the log, as after an unclean election: what it had acknowledged is gone.
+async fn goes_on(leader_epoch: Option<i32>) {
     let tenant = Tenant::new().await;
     let topic = tenant.topic("orders", 1).await;
     tenant.group(&["orders"], |_| {});
     tenant.produce(&topic, 0, &["a", "b", "c"], 0).await;
     let node = tenant.node("a").await.alone();
-    // As after an unclean election: what was acknowledged is not in the log any more.
     let (offset, metadata) = (100, String::new());
-    let position = CommitOffset { topic: topic.physical(), partition: 0, offset, leader_epoch: None, metadata };
+    let position = CommitOffset { topic: topic.physical(), partition: 0, offset, leader_epoch, metadata };
     let group = node.resolved().physical.as_str().to_owned();
     let stored = tenant.admin.commit_offsets(&group, Committer::Outside, &[position], LONG).await.expect("stored");
     assert!(stored.values().all(Result::is_ok), "{stored:?}");
@@ -111,4 +110,17 @@ async fn a_position_beyond_the_end_of_the_log_is_told_and_goes_on_with_what_come
     assert_eq!(values(&got), [7]);
     node.ack(&got).await;
     node.stop().await;
+    let positions = tenant.admin.committed_offsets(&group, Committer::Outside, None, LONG).await.expect("positions");
+    let position = positions.into_values().next().expect("one").expect("known").expect("committed");
+    assert_eq!((position.offset, position.leader_epoch), (4, Some(0)), "with the epoch of the record before it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_position_beyond_the_end_of_the_log_is_told_and_goes_on_with_what_comes() {
+    goes_on(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_was_cut_off_below_the_position_is_told_and_goes_on_with_what_comes() {
+    goes_on(Some(0)).await;
 }
