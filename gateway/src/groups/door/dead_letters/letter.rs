@@ -184,6 +184,7 @@ mod tests {
             topic_uid: sluice_types::TopicUid::random(),
             partitions: 12,
             compacted: false,
+            record_age_ms_max: None,
             log_append_time: false,
             name: "namespaces/a/topics/orders".into(),
         };
