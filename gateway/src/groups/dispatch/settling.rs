@@ -65,6 +65,7 @@ impl Group {
             // Without effect beyond this process until they are committed; but who was replaced must not say OK. The next
             // heartbeat tells.
             Settle::Refuse { .. } | Settle::Extend { .. } => self.is_unconfirmed(now),
+            Settle::Restart | Settle::HandBack => false,
         };
         if !must_wait {
             return self.settle(settle, leases, deadline, reply, now);

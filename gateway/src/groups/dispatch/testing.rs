@@ -44,6 +44,10 @@ impl ProduceSink for NoSink {
         false
     }
 
+    fn is_useless(&self) -> bool {
+        false
+    }
+
     fn flush(&self, _: StdInstant) -> BoxFuture<'static, bool> {
         std::future::ready(true).boxed()
     }
