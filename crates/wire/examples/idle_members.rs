@@ -110,6 +110,7 @@ async fn read(reader: Reader, partition: TopicPartition, tell: mpsc::UnboundedSe
         topic_id: Some(partition.topic_id),
         partition: partition.partition,
         offset: 0,
+        last_epoch: None,
         max_bytes: 64 * 1024,
         min_bytes: 1,
         max_wait: Duration::from_secs(600),

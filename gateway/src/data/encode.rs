@@ -153,7 +153,7 @@ impl Payload {
 }
 
 /// As a value, if it is one in protobuf, too: no number that a double changes, and not much larger.
-fn as_value(text: &str) -> Option<sluice_proto::wkt::Value> {
+fn as_value(text: &str) -> Option<Value> {
     let value: Value = json::survives_doubles(text).then(|| serde_json::from_str(text).ok()).flatten()?;
     (text.len() * JSON_GROWTH_MAX <= JSON_MESSAGE_BYTES_MAX || value.encoded_len() <= JSON_MESSAGE_BYTES_MAX)
         .then_some(value)
@@ -203,10 +203,6 @@ impl Shown {
             headers: self.headers,
         }
     }
-}
-
-fn as_value(text: &str) -> Option<Value> {
-    json::survives_doubles(text).then(|| serde_json::from_str(text).ok()).flatten()
 }
 
 impl IntoJson for Shown {

@@ -205,7 +205,7 @@ pub(super) mod tests {
     use super::*;
 
     pub(in crate::groups::door) fn flowing(records: Vec<Received>) -> Pulled {
-        Pulled { records, state: DeliveryState::Flowing }
+        Pulled { records, state: DeliveryState::Flowing, parcel: None }
     }
 
     #[test]

@@ -67,7 +67,10 @@ impl Progress {
 #[derive(Clone)]
 pub(super) struct Parcel(Arc<Sent>);
 
-struct Sent(Mutex<Option<Box<dyn FnOnce(bool) + Send>>>);
+struct Sent(Mutex<Option<Then>>);
+
+/// What is told, once, whether the answer was taken.
+type Then = Box<dyn FnOnce(bool) + Send>;
 
 impl Parcel {
     /// `then` is told once whether the transport took the answer.

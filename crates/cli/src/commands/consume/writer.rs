@@ -81,7 +81,8 @@ mod pipe {
         is_pipe
     }
 
-    /// Returns when the reader has taken all; fails if it went away before.
+    /// Returns when the reader has taken all; fails if it went away before. Blocks its thread, which only writes.
+    #[expect(clippy::disallowed_methods, reason = "the kernel tells of room in a pipe, but not that it is empty")]
     pub(super) fn wait_taken(out: &impl AsFd) -> io::Result<()> {
         while ioctl_fionread(out)? > 0 {
             let mut polled = [PollFd::new(out, PollFlags::OUT)];
