@@ -24,6 +24,7 @@ fn a_topic_in_json_is_complete_and_canonical() {
     let expected = json!({
         "name": "namespaces/prod/topics/orders", "uid": "", "displayName": "", "labels": {"a": "1", "b": "2"},
         "partitionCount": 3, "retention": "604800s", "cleanupPolicy": "CLEANUP_POLICY_UNSPECIFIED",
+        "timestampPolicy": "TIMESTAMP_POLICY_UNSPECIFIED",
         "deletionProtection": false, "effectivePartitionCount": 0, "createTime": "2026-11-21T10:00:00.250Z", "etag": "",
         "state": "STATE_ACTIVE", "reconciling": false, "conditions": [], "generation": "9007199254740993",
         "observedGeneration": "0",

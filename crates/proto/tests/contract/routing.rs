@@ -71,13 +71,20 @@ fn topic_ids_may_hold_dots_underscores_and_dashes() {
 }
 
 #[test]
-fn an_encoded_slash_or_colon_never_changes_the_route() {
+fn an_encoded_slash_never_changes_the_route_and_an_encoded_colon_is_a_colon() {
     let slash = get("/v1/namespaces/demo/topics/a%2Frecords").unwrap();
     assert_eq!(slash.rpc, &rpcs::TOPIC_SERVICE_GET_TOPIC);
     assert_eq!(slash.vars[0].1, "namespaces/demo/topics/a/records");
-    let colon = get("/v1/namespaces/demo/topics/a%3Ametadata").unwrap();
-    assert_eq!(colon.rpc, &rpcs::TOPIC_SERVICE_GET_TOPIC);
-    assert_eq!(colon.vars[0].1, "namespaces/demo/topics/a:metadata");
+    for colon in [":", "%3A", "%3a"] {
+        let verb = get(&format!("/v1/namespaces/demo/topics/a{colon}metadata")).unwrap();
+        assert_eq!(verb.rpc, &rpcs::STREAM_SERVICE_GET_TOPIC_METADATA);
+        assert_eq!(verb.vars[0].1, "namespaces/demo/topics/a");
+        let nobodys = get(&format!("/v1/namespaces/demo/topics/a{colon}b")).unwrap();
+        assert_eq!(
+            (nobodys.rpc, nobodys.vars[0].1.as_str()),
+            (&rpcs::TOPIC_SERVICE_GET_TOPIC, "namespaces/demo/topics/a:b")
+        );
+    }
     assert_eq!(get("/v1/n%61mespaces/demo").unwrap_err(), RouteError::NotFound);
 }
 

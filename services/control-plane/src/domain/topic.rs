@@ -334,7 +334,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_count_of_partitions_that_cannot_be_says_what_can() {
-        let old = TopicRow { state: TopicState::Active, ..row(&Topic::default()) };
+        let old = TopicRow { state: TopicState::Active, observed_partitions: 3, ..row(&Topic::default()) };
         let ask = |count| {
             let topic = Topic { partition_count: Some(count), ..Topic::default() };
             validate(&topic).and_then(|()| update(&old, &topic, &["partition_count"], DEFAULTS).map(|_| ()))
