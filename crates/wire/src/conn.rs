@@ -83,7 +83,8 @@ struct Outgoing {
 }
 
 impl Connection {
-    /// Connects and authenticates within the configured timeout and the deadline.
+    /// Connects and authenticates within the configured timeout and half of what is left until the deadline: the other half is for
+    /// another broker, if this one is silent because it does not lead any more.
     pub(crate) async fn open(address: &Address, config: &ClientConfig, deadline: Deadline) -> Result<Self> {
         let connect = async {
             let mut stream = transport::open(address, &config.security).await?;
@@ -91,14 +92,13 @@ impl Connection {
             let greeting = handshake::greet(stream.as_mut(), address, &config.client_id, sasl).await?;
             Ok((stream, greeting))
         };
-        let (stream, greeting) =
-            deadline.at_most(config.connect_timeout).bound(connect).await.map_err(|error| match error {
-                Error::DeadlineExceeded => Error::Connect {
-                    address: address.to_string(),
-                    source: Arc::new(std::io::ErrorKind::TimedOut.into()),
-                },
-                other => other,
-            })?;
+        let time = config.connect_timeout.min(deadline.remaining() / 2);
+        let (stream, greeting) = deadline.at_most(time).bound(connect).await.map_err(|error| match error {
+            Error::DeadlineExceeded => {
+                Error::Connect { address: address.to_string(), source: Arc::new(std::io::ErrorKind::TimedOut.into()) }
+            }
+            other => other,
+        })?;
         Ok(Self::start(stream, address, config, greeting))
     }
 
