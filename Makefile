@@ -12,7 +12,7 @@ BIN := $(or $(CARGO_TARGET_DIR),target)
 ALL := --workspace --all-targets --locked
 PROGRAMS := --locked -p sluice-features -p sluiced -p sluice
 
-.PHONY: help deps tools up up-separate demo example test check fmt deny proto layers build units faults faults-long load api-baseline docs clean
+.PHONY: help deps test-deps tools up up-separate demo example test check fmt deny proto layers build units faults faults-long load api-baseline docs clean
 
 help: ## List the doors
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +20,10 @@ help: ## List the doors
 deps: ## Install what the machine lacks (as root), or name the exact command
 	@dev/deps.sh
 
-tools: deps $(BUF) $(CARGO_DENY) $(NEXTEST) ## Install the checkers into the cache
+test-deps: # The same with what only tests need
+	@dev/deps.sh tests
+
+tools: test-deps $(BUF) $(CARGO_DENY) $(NEXTEST) ## Install the checkers into the cache
 $(BUF): dev/tools.txt
 	@python3 -m venv $(TOOLS)/venv && $(TOOLS)/venv/bin/pip install --quiet --requirement dev/tools.txt && touch $@
 $(CARGO_DENY): dev/tools.mk

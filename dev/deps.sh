@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Finds what a Debian machine lacks to build and run Sluice. As root it installs that; else it prints the exact command.
+# Finds what a Debian machine lacks to build and run Sluice; with the word `tests`, also what its tests need. As root it installs that; else it prints the exact command.
 set -euo pipefail
 
 missing=()
@@ -7,9 +7,8 @@ need() { # command, package
     command -v "$1" >/dev/null 2>&1 || missing+=("$2")
 }
 has_postgres() { compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null 2>&1; }
-# A compiler, not only a runtime: a test's client is compiled.
 has_java() {
-    command -v javac >/dev/null 2>&1 || return 1
+    command -v java >/dev/null 2>&1 || return 1
     local major
     major=$(java -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p' | head -1)
     [ "${major:-0}" -ge 17 ]
@@ -24,10 +23,13 @@ need python3 python3
 need setpriv util-linux
 need curl curl
 # Clients of these languages are part of the tests.
-need go golang-go
-need node nodejs
+if [ "${1:-}" = tests ]; then
+    need go golang-go
+    need node nodejs
+    need javac default-jdk-headless
+fi
 has_postgres || missing+=(postgresql)
-has_java || missing+=(default-jdk-headless)
+has_java || missing+=(default-jre-headless)
 [ -e /usr/include/openssl/ssl.h ] || missing+=(libssl-dev)
 [ -e /usr/include/zlib.h ] || missing+=(zlib1g-dev)
 python3 -c 'import ensurepip' >/dev/null 2>&1 || missing+=(python3-venv)
