@@ -85,6 +85,7 @@ impl Default for MemberOptions {
 pub(super) struct View {
     pub(super) epoch: Option<i32>,
     pub(super) confirmed: Option<Instant>,
+    pub(super) failing: bool,
     pub(super) assignment: Vec<TopicPartition>,
 }
 
@@ -120,6 +121,11 @@ impl GroupMember {
     /// others may have the partitions.
     pub fn since_confirmed(&self) -> Option<Duration> {
         self.view.lock().confirmed.map(|at| at.elapsed())
+    }
+
+    /// Whether the last heartbeat failed.
+    pub fn is_failing(&self) -> bool {
+        self.view.lock().failing
     }
 
     /// What may be used now: assigned, and not revoked.

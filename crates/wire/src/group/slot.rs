@@ -107,7 +107,9 @@ impl Slot {
     pub(super) fn confirmed(&mut self, sent: Instant, answer: Answer) -> Duration {
         self.failures = 0;
         self.interval = answer.interval;
-        self.view.lock().confirmed = Some(sent);
+        let mut view = self.view.lock();
+        (view.confirmed, view.failing) = (Some(sent), false);
+        drop(view);
         if answer.assignment.is_some() && !self.asked {
             self.brisk = 0;
         }
@@ -124,6 +126,7 @@ impl Slot {
     /// joining, so that a broker's restart does not bring them all at the same moment.
     pub(super) fn failed(&mut self, key: u64) -> Duration {
         self.failures = self.failures.saturating_add(1);
+        self.view.lock().failing = true;
         let pause = (PAUSE_MIN * 2_u32.pow(self.failures.min(6))).min(PAUSE_MAX);
         let uneven = (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u32;
         pause / 2 + pause * uneven / 512

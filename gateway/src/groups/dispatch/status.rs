@@ -23,7 +23,7 @@ use crate::groups::dispatch::resetting::RECENT;
 use crate::groups::model::Inspected;
 use crate::groups::window::Skipped;
 
-/// A group that Kafka confirmed within this is told to be served.
+/// A group that Kafka confirmed within this is told to be served, unless its last heartbeat failed.
 const CONFIRMED_LATELY: Duration = Duration::from_secs(8);
 
 /// Everything but ends that have to be asked for.
@@ -46,8 +46,10 @@ impl Group {
     /// Why records flow or do not.
     pub(super) fn state(&self) -> DeliveryState {
         // Between two heartbeats there may be a moment too long for handing out records; it is not worth telling.
-        let since = self.member.as_ref().and_then(sluice_wire::GroupMember::since_confirmed);
-        let is_confirmed = since.is_some_and(|since| since < CONFIRMED_LATELY);
+        let is_between_beats = |member: &sluice_wire::GroupMember| {
+            !member.is_failing() && member.since_confirmed().is_some_and(|since| since < CONFIRMED_LATELY)
+        };
+        let is_confirmed = self.is_confirmed() || self.member.as_ref().is_some_and(is_between_beats);
         match self.stage {
             Stage::NoTopics => DeliveryState::NoTopics,
             Stage::Running if is_confirmed && !self.parts.is_empty() => self.running_state(),
