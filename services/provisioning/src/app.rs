@@ -27,9 +27,9 @@ pub const ROLE: &str = "provisioning";
 /// The role of the server that we call.
 const CONTROL_PLANE: &str = "control-plane";
 const KAFKA_CHECK_EVERY: Duration = Duration::from_secs(2);
-/// A run ends by itself in this time.
 /// Of an instance's name in the lease.
 const INSTANCE_BYTES: usize = 90;
+/// A run ends by itself in this time.
 const STOP: Duration = run_within().saturating_add(Duration::from_secs(5));
 
 /// Provisioning, built and not yet running.
