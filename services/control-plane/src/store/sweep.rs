@@ -39,8 +39,8 @@ pub(crate) async fn sweep_tombstones(tx: &mut SystemTx, limit: i64) -> Result<u6
     Ok(sqlx::query(sql).bind(limit).execute(tx.conn()).await?.rows_affected())
 }
 
-/// Removes what is gone and whose tombstone was published more than an hour ago, with the tombstone's own row. Tenants' rows
-/// stay: their ids are not reused.
+/// Removes what is gone and whose tombstone was published more than an hour ago, with the tombstone's own row and all rows
+/// below it: one that stayed would be the newest, and be published again. Tenants' rows stay: their ids are not reused.
 pub(crate) async fn sweep_purge(tx: &mut SystemTx, limit: i64) -> Result<u64> {
     let buried = "SELECT id, aggregate_uid FROM control.outbox WHERE payload IS NULL AND published_offset IS NOT NULL \
                   AND publish_time < now() - interval '1 hour' ORDER BY publish_time LIMIT $1";
@@ -66,8 +66,13 @@ pub(crate) async fn sweep_purge(tx: &mut SystemTx, limit: i64) -> Result<u64> {
                  AND (EXISTS (SELECT 1 FROM control.service_account a WHERE a.uid = o.aggregate_uid) \
                       OR EXISTS (SELECT 1 FROM control.namespace n WHERE n.uid = o.aggregate_uid))";
     sqlx::query(waits).bind(&ids).execute(tx.conn()).await?;
-    let done = "DELETE FROM control.outbox WHERE id = ANY($1) AND publish_time < now() - interval '1 hour'";
-    Ok(sqlx::query(done).bind(&ids).execute(tx.conn()).await?.rows_affected())
+    let done = "WITH done AS (SELECT id, aggregate_uid FROM control.outbox WHERE id = ANY($1) \
+                AND publish_time < now() - interval '1 hour'), \
+                gone AS (DELETE FROM control.outbox o USING done WHERE o.aggregate_uid = done.aggregate_uid \
+                    AND o.id <= done.id) \
+                SELECT count(*) FROM done";
+    let done: i64 = sqlx::query_scalar(done).bind(&ids).fetch_one(tx.conn()).await?;
+    Ok(done.unsigned_abs())
 }
 
 /// Tenants with keys that expired more than an hour ago and are still to be put away.
