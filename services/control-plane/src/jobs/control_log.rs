@@ -31,7 +31,7 @@ use sluice_types::physical::{CONTROL_COMPLETE_KEY, CONTROL_TOPIC};
 use sluice_wire::{Client, Isolation, LogTail, OffsetAt, OutRecord, TailBatch, TailOptions, TopicId};
 use tokio_util::sync::CancellationToken;
 
-use self::compare::{Found, Mends, Outcome, end, look, look_at, mend};
+use self::compare::{Found, MEND_AGAIN, Mends, Outcome, end, look, look_at, mend};
 use self::log_state::LogState;
 use crate::config::Unknown;
 use crate::plane::{Plane, SharedPlane};
@@ -93,6 +93,8 @@ struct Audit<'a> {
     adopted: bool,
     /// `None`: what was found is settled.
     compare_at: Option<Instant>,
+    /// When what is behind is looked at.
+    behind_at: Instant,
     read_again_at: Instant,
 }
 
@@ -107,7 +109,19 @@ impl<'a> Audit<'a> {
         let (tail, state) = (tail(kafka, log), LogState::default());
         let now = Instant::now();
         let (compare_at, read_again_at) = (Some(now), now + READ_AGAIN_EVERY);
-        Self { plane, kafka, health, mends, log, tail, state, adopted: false, compare_at, read_again_at }
+        Self {
+            plane,
+            kafka,
+            health,
+            mends,
+            log,
+            tail,
+            state,
+            adopted: false,
+            compare_at,
+            behind_at: now,
+            read_again_at,
+        }
     }
 
     /// Reads and compares until it is time to read it all again.
@@ -159,7 +173,8 @@ impl<'a> Audit<'a> {
         let due = self.compare_at.is_some_and(|at| Instant::now() >= at);
         if due || self.plane.comparison.is_required() {
             self.compare(batch.position).await
-        } else if self.state.is_behind() {
+        } else if self.state.is_behind() && Instant::now() >= self.behind_at {
+            self.behind_at = Instant::now() + COMPARE_SOON;
             let found = look_at(self.plane, &self.state, &self.state.behind()).await?;
             self.mend(found).await.map(drop)
         } else {
@@ -186,17 +201,23 @@ impl<'a> Audit<'a> {
 
     /// Compares everything, and lets publishing begin.
     async fn compare(&mut self, position: i64) -> Result<(), AuditError> {
-        let begun = Instant::now();
+        let (number, begun) = (self.plane.comparison.begin(), Instant::now());
         let found = look(self.plane, &self.state, position).await?;
         let outcome = self.mend(found).await?;
-        self.plane.comparison.done();
+        self.plane.comparison.done(number);
         let unknown = self.unknown(&outcome.unknown).await?;
-        let on_their_way = outcome.mended + outcome.waiting + unknown.ended;
-        if on_their_way == 0 && !self.state.is_complete() {
+        let differing = outcome.mended + outcome.again + unknown.ended;
+        let unsaid = !self.state.is_complete();
+        // Whoever adopts a log in which something is missing or old takes away what exists, or brings back what ended.
+        if unsaid && differing + outcome.stuck + outcome.waiting == 0 {
             self.say_complete().await?;
         }
-        let pause = COMPARE_SOON.max(begun.elapsed() * PAUSE_FACTOR);
-        self.compare_at = (on_their_way > 0).then(|| Instant::now() + pause);
+        let pause = match (differing, outcome.stuck) {
+            (0, 0) => (unsaid && outcome.waiting > 0).then(|| COMPARE_SOON.max(begun.elapsed() * PAUSE_FACTOR)),
+            (0, _) => Some(MEND_AGAIN),
+            _ => Some(COMPARE_SOON.max(begun.elapsed() * PAUSE_FACTOR)),
+        };
+        self.compare_at = pause.map(|pause| Instant::now() + pause);
         self.tell(&outcome, unknown.left);
         Ok(())
     }

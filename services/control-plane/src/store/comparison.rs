@@ -69,14 +69,17 @@ pub(crate) async fn newest_state(tx: &mut TenantTx, aggregate: Uid) -> Result<Op
     Ok(sqlx::query_as(sql).bind(aggregate.as_u64() as i64).fetch_optional(tx.conn()).await?)
 }
 
-/// Has rows published again, unless something happened to them since they were read.
-pub(crate) async fn rows_publish_again(tx: &mut SystemTx, rows: &[NewestRow]) -> Result<u64> {
+/// Has rows published again, unless something happened to them since they were read or a later one came. Gives the
+/// aggregates of which it was done.
+pub(crate) async fn rows_publish_again(tx: &mut SystemTx, rows: &[NewestRow]) -> Result<Vec<Uid>> {
     let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
     let offsets: Vec<Option<i64>> = rows.iter().map(|row| row.published_offset).collect();
     let sql = "UPDATE control.outbox o SET published_offset = NULL \
                FROM unnest($1::bigint[], $2::bigint[]) AS seen (id, at) \
-               WHERE o.id = seen.id AND o.published_offset = seen.at";
-    Ok(sqlx::query(sql).bind(ids).bind(offsets).execute(tx.conn()).await?.rows_affected())
+               WHERE o.id = seen.id AND o.published_offset = seen.at AND NOT EXISTS (SELECT 1 FROM control.outbox later \
+                   WHERE later.aggregate_uid = o.aggregate_uid AND later.id > o.id) RETURNING o.aggregate_uid";
+    let done: Vec<i64> = sqlx::query_scalar(sql).bind(ids).bind(offsets).fetch_all(tx.conn()).await?;
+    Ok(done.into_iter().map(|uid| Uid::from_u64(uid as u64)).collect())
 }
 
 /// Gives a row that is not published yet another version; the caller holds the tenant's lock.

@@ -24,8 +24,11 @@ use crate::store::tenant::tenant_lock;
 
 /// Rows of one transaction.
 const PAGE_ROWS: i64 = 2_000;
-/// The same mend of the same resource is not tried again for so long: if the first did not help, no haste will.
+/// A resource is not mended again for so long: if the first mends did not help, no haste will.
 pub(super) const MEND_AGAIN: Duration = Duration::from_secs(300);
+/// Mends of one resource in that time. One that is raised may meet another relay's record, and be raised above that.
+const PUBLISH_MAX: u8 = 1;
+const RAISE_MAX: u8 = 3;
 /// Resources without a row that are looked at in one comparison.
 const UNKNOWN_MAX: usize = 10_000;
 
@@ -33,8 +36,8 @@ const UNKNOWN_MAX: usize = 10_000;
 #[derive(Debug, Default)]
 pub(super) struct Found {
     differing: Vec<NewestRow>,
-    /// Rows on their way to a log that knows nothing of their resource.
-    waiting: Vec<Uid>,
+    /// Rows on their way to a log that knows nothing of them yet, with their versions.
+    waiting: Vec<(Uid, i64)>,
     /// In the log's state, and in none of the rows.
     unknown: Vec<Uid>,
 }
@@ -46,7 +49,9 @@ pub(super) struct Outcome {
     pub(super) mended: usize,
     /// Resources that were mended lately and still differ.
     pub(super) stuck: usize,
-    /// Resources that wait for their first publication, or for their tenant.
+    /// Resources that were changed meanwhile, or whose tenant is busy: to be looked at again soon.
+    pub(super) again: usize,
+    /// Resources whose newest state the relay has not published yet.
     pub(super) waiting: usize,
     /// Resources in service in the log that the database does not know.
     pub(super) unknown: Vec<Uid>,
@@ -54,23 +59,39 @@ pub(super) struct Outcome {
 
 /// Mends done lately.
 #[derive(Debug, Default)]
-pub(super) struct Mends(HashMap<Uid, (Verdict, Instant)>);
+pub(super) struct Mends(HashMap<Uid, Mended>);
+
+#[derive(Debug, Clone, Copy)]
+struct Mended {
+    published: u8,
+    raised: u8,
+    since: Instant,
+}
 
 impl Mends {
-    /// Whether this one may be done now; remembers it if so.
-    fn allow(&mut self, resource: Uid, verdict: Verdict) -> bool {
-        let now = Instant::now();
-        self.0.retain(|_, (_, at)| now.duration_since(*at) < MEND_AGAIN);
-        let again = self.0.get(&resource).is_some_and(|(before, _)| *before == verdict);
-        if !again {
-            self.0.insert(resource, (verdict, now));
-        }
-        !again
+    /// Forgets those that may be done again.
+    fn age(&mut self, now: Instant) {
+        self.0.retain(|_, mended| now.duration_since(mended.since) < MEND_AGAIN);
     }
 
-    /// It was not done.
-    fn forget(&mut self, resource: Uid) {
-        self.0.remove(&resource);
+    /// Whether this one may be done.
+    fn may(&self, resource: Uid, verdict: Verdict) -> bool {
+        let Some(mended) = self.0.get(&resource) else { return true };
+        match verdict {
+            Verdict::Agree => true,
+            Verdict::Publish => mended.published < PUBLISH_MAX,
+            Verdict::Raise(_) => mended.raised < RAISE_MAX,
+        }
+    }
+
+    /// It was done. What failed is not told here, so it is tried again at once.
+    fn done(&mut self, resource: Uid, verdict: Verdict, now: Instant) {
+        let mended = self.0.entry(resource).or_insert(Mended { published: 0, raised: 0, since: now });
+        match verdict {
+            Verdict::Agree => {}
+            Verdict::Publish => mended.published += 1,
+            Verdict::Raise(_) => mended.raised += 1,
+        }
     }
 }
 
@@ -114,32 +135,36 @@ pub(super) async fn mend(
     found: Found,
     mends: &mut Mends,
 ) -> Result<Outcome, DbError> {
+    let now = Instant::now();
+    mends.age(now);
     let mut outcome = Outcome::default();
     let mut publish = Vec::new();
     for row in found.differing {
         let verdict = log.judge(&row);
         match verdict {
-            Verdict::Agree => continue,
-            _ if !mends.allow(row.aggregate(), verdict) => outcome.stuck += 1,
+            Verdict::Agree => {}
+            _ if !mends.may(row.aggregate(), verdict) => outcome.stuck += 1,
             Verdict::Publish => publish.push(row),
             Verdict::Raise(version) => match raise(plane, row, version).await {
-                Ok(true) => outcome.mended += 1,
-                Ok(false) => mends.forget(row.aggregate()),
-                // The tenant is busy: it must not hold up all others.
-                Err(DbError::Conflict(_)) => {
-                    mends.forget(row.aggregate());
-                    outcome.waiting += 1;
+                Ok(true) => {
+                    mends.done(row.aggregate(), verdict, now);
+                    outcome.mended += 1;
                 }
+                Ok(false) => outcome.again += 1,
+                // The tenant is busy: it must not hold up all others.
+                Err(DbError::Conflict(_)) => outcome.again += 1,
                 Err(error) => return Err(error),
             },
         }
     }
     for part in publish.chunks(PAGE_ROWS as usize) {
         let rows = part.to_vec();
-        outcome.mended +=
-            with_tx(plane, move |tx| Box::pin(async move { rows_publish_again(tx, &rows).await })).await? as usize;
+        let done = with_tx(plane, move |tx| Box::pin(async move { rows_publish_again(tx, &rows).await })).await?;
+        outcome.mended += done.len();
+        outcome.again += part.len() - done.len();
+        done.into_iter().for_each(|resource| mends.done(resource, Verdict::Publish, now));
     }
-    outcome.waiting += found.waiting.iter().filter(|uid| !log.knows(**uid)).count();
+    outcome.waiting = found.waiting.iter().filter(|(uid, version)| !log.holds(*uid, *version)).count();
     outcome.unknown = found.unknown.into_iter().filter(|uid| log.live_version(*uid).is_some()).collect();
     Ok(outcome)
 }
@@ -179,14 +204,16 @@ impl Found {
         for row in rows {
             if log.judge(&row) != Verdict::Agree {
                 self.differing.push(row);
-            } else if row.published_offset.is_none() && row.digest.is_some() && !log.knows(row.aggregate()) {
-                self.waiting.push(row.aggregate());
+            } else if row.published_offset.is_none() && row.digest.is_some() && !log.holds(row.aggregate(), row.version)
+            {
+                self.waiting.push((row.aggregate(), row.version));
             }
         }
     }
 }
 
-/// Publishes the newest state of a resource under a version above the one that readers hold. False if it has one by now.
+/// Publishes the newest state of a resource under a version above the one that readers hold. False if it was changed since
+/// it was compared, or has such a version by now.
 async fn raise(plane: &Plane, row: NewestRow, version: i64) -> Result<bool, DbError> {
     let system = plane.db.system().clone();
     let (tenant, aggregate) = (row.tenant(), row.aggregate());
@@ -194,7 +221,7 @@ async fn raise(plane: &Plane, row: NewestRow, version: i64) -> Result<bool, DbEr
         let mut tx = system.tenant(tenant).await?;
         tenant_lock(&mut tx).await?;
         let newest = newest_state(&mut tx, aggregate).await?;
-        let Some(newest) = newest.filter(|newest| newest.version < version) else {
+        let Some(newest) = newest.filter(|newest| newest.id == row.id && newest.version < version) else {
             tx.rollback().await?;
             return Ok::<_, DbError>(false);
         };
@@ -226,4 +253,35 @@ async fn raise_ids(plane: &Plane, id: i64) -> Result<(), DbError> {
 async fn rows_of(plane: &Plane, resources: &[Uid]) -> Result<Vec<NewestRow>, DbError> {
     let uids: Vec<i64> = resources.iter().map(|uid| uid.as_u64() as i64).collect();
     with_tx(plane, move |tx| Box::pin(async move { newest_of(tx, &uids).await })).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_of_mend_is_done_so_often_and_then_not_for_a_while() {
+        let (resource, now) = (Uid::random(), Instant::now());
+        let mut mends = Mends::default();
+        let raises: Vec<_> = (6..11)
+            .filter(|version| {
+                let verdict = Verdict::Raise(*version);
+                let may = mends.may(resource, verdict);
+                // One that failed is not told, and may be done again.
+                assert_eq!(mends.may(resource, verdict), may);
+                if may {
+                    mends.done(resource, verdict, now);
+                }
+                may
+            })
+            .collect();
+        assert_eq!(raises, [6, 7, 8], "another version is no other mend");
+        assert!(mends.may(resource, Verdict::Publish));
+        mends.done(resource, Verdict::Publish, now);
+        assert!(!mends.may(resource, Verdict::Publish) && mends.may(Uid::random(), Verdict::Publish));
+        mends.age(now + MEND_AGAIN - Duration::from_secs(1));
+        assert!(!mends.may(resource, Verdict::Publish));
+        mends.age(now + MEND_AGAIN);
+        assert!(mends.may(resource, Verdict::Publish) && mends.may(resource, Verdict::Raise(11)));
+    }
 }

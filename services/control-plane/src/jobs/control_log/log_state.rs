@@ -116,9 +116,9 @@ impl LogState {
         }
     }
 
-    /// Whether anything is known of the resource.
-    pub(super) fn knows(&self, aggregate: Uid) -> bool {
-        self.entries.contains_key(&aggregate.as_u64())
+    /// Whether this version of the resource, or a later one, stands in it.
+    pub(super) fn holds(&self, aggregate: Uid, version: i64) -> bool {
+        self.entries.get(&aggregate.as_u64()).is_some_and(|held| held.newest >= version)
     }
 
     /// The highest version of a resource that is in service, or on its way into it.
@@ -209,6 +209,7 @@ mod tests {
         assert_eq!(judge(&log, 4, "b", true), Verdict::Raise(6), "an older backup");
         assert_eq!(judge(&log, 4, "b", false), Verdict::Raise(6), "changed after the restore, not published yet");
         assert_eq!(judge(&log, 5, "b", true), Verdict::Raise(6), "readers hold another state of the same version");
+        assert!(log.holds(key, 5) && !log.holds(key, 6), "the newest is still on its way");
         assert_eq!(log.outbox_id(), 9);
     }
 
@@ -253,6 +254,6 @@ mod tests {
         log.see(&record(kept, 2, Some(payload(1, "b"))));
         assert!(log.is_complete() && !log.lost_before(0));
         assert!(log.lost_before(2));
-        assert_eq!((log.knows(lost), log.knows(kept), log.is_complete()), (false, true, false));
+        assert_eq!((log.holds(lost, 1), log.holds(kept, 1), log.is_complete()), (false, true, false));
     }
 }
