@@ -23,7 +23,10 @@ pub struct Uncovered {
 
 #[derive(Debug)]
 struct Watched {
+    /// The mark: where the log ended when the grace began.
     end: i64,
+    /// Where it was last seen to end: the mark of the next grace.
+    latest: i64,
     since: Instant,
     uncovered: Option<Uncovered>,
 }
@@ -38,7 +41,8 @@ impl Watch {
         if counted >= end {
             self.0.remove(&key);
         } else if self.0.len() < WATCHED_MAX || self.0.contains_key(&key) {
-            self.0.entry(key).or_insert(Watched { end, since: now, uncovered: None });
+            let watched = self.0.entry(key).or_insert(Watched { end, latest: end, since: now, uncovered: None });
+            watched.latest = watched.latest.max(end);
         }
     }
 
@@ -54,8 +58,8 @@ impl Watch {
         let starts = counted.iter().map(|&(start, _)| start.min(below)).chain([below]);
         let ends = [0].into_iter().chain(counted.iter().map(|&(_, end)| end.min(below)));
         let gaps: Vec<_> = ends.zip(starts).filter(|(from, to)| from < to).collect();
-        // It is judged again after another grace, and others have their turn.
-        watched.since = now;
+        // It is judged again after another grace, with what came meanwhile, and others have their turn.
+        (watched.since, watched.end) = (now, watched.latest);
         watched.uncovered = gaps
             .first()
             .map(|first| Uncovered { records: gaps.iter().map(|(from, to)| to - from).sum(), first: *first });
@@ -97,7 +101,14 @@ mod tests {
         assert!(watch.due(GRACE, start + GRACE).is_empty());
         let uncovered: Vec<_> = watch.uncovered().collect();
         assert_eq!(uncovered, [(KEY, Uncovered { records: 20, first: (0, 10) })]);
-        watch.seen(KEY, 250, 250, start + 2 * GRACE);
+        // What nobody reported behind the gap counts when its own grace has gone.
+        watch.seen(KEY, 300, 140, start + GRACE);
+        assert_eq!(watch.due(GRACE, start + 2 * GRACE), [(KEY, 250)]);
+        watch.judged(KEY, 250, &[(10, 40), (50, 130)], start + 2 * GRACE);
+        let uncovered: Vec<_> = watch.uncovered().collect();
+        assert_eq!(uncovered, [(KEY, Uncovered { records: 140, first: (0, 10) })]);
+        assert_eq!(watch.due(GRACE, start + 3 * GRACE), [(KEY, 300)]);
+        watch.seen(KEY, 300, 300, start + 3 * GRACE);
         assert_eq!(watch.uncovered().count(), 0);
     }
 
