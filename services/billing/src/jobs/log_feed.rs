@@ -151,8 +151,11 @@ impl<S: Sink> LogFeed<S> {
             };
             let batch = match batch {
                 Ok(batch) => batch,
-                Err(sluice_wire::Error::OffsetOutOfRange { .. } | sluice_wire::Error::LogTruncated { .. }) => {
+                Err(sluice_wire::Error::OffsetOutOfRange { .. }) => {
                     return Ok(self.skip_lost(Position { next, ..position }).await);
+                }
+                Err(sluice_wire::Error::LogTruncated { .. }) => {
+                    return Ok(self.read_again(Position { next, ..position }, shutdown).await);
                 }
                 // The position is checked against the topic's id before reading goes on.
                 Err(sluice_wire::Error::TopicReplaced { .. }) => return Ok(Ended::Reload),
@@ -225,6 +228,30 @@ impl<S: Sink> LogFeed<S> {
             tracing::info!(log = ?self.log, %error, "try again to store the position");
         }
         Ended::Reload
+    }
+
+    /// The log was cut off below the next offset and holds other records since, however far it has grown. Where it began to
+    /// differ is known as an upper bound only, so all is read again. The position must be stored before reading goes on: the
+    /// epoch of what was read is not, and without it the other records would be taken for the ones that follow.
+    async fn read_again(&self, at: Position, shutdown: &CancellationToken) -> Ended {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let failure = match self.listed(OffsetAt::Earliest).await {
+                None => "find the beginning of a log that was cut off".to_owned(),
+                Some(start) => {
+                    let now = Position { next: start.min(at.next), ..at };
+                    match self.restart(at, now, "the log was cut off below what was read of it").await {
+                        Ok(()) => return Ended::Reload,
+                        Err(error) => format!("begin a log again that was cut off: {error}"),
+                    }
+                }
+            };
+            tracing::info!(log = ?self.log, failure, "try again to store the position");
+            self.health.set_component(self.component, ComponentStatus::failing(failure));
+            if self.paused(&mut pause, shutdown).await {
+                return Ended::Shutdown;
+            }
+        }
     }
 
     /// One end of the log; `None` if Kafka could not be asked.
