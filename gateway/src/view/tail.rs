@@ -7,22 +7,26 @@
 //!
 //! If the log turns out to be another one or to lack what comes next, it is read from its beginning beside the tables, which
 //! are served on, and adopted when it is whole: read to its end, and said to be complete by the control plane. A new log
-//! that is still being filled would take away what exists. The first tables of a gateway without a snapshot wait for the
-//! same.
+//! that is still being filled would take away what exists. Of a log that lost something it must be said again since: what was
+//! said before stands in it still, while its last changes are gone, and what they ended would work again. The first tables of
+//! a gateway without a snapshot wait for the same.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use prost::Message as _;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use sluice_proto::internal::control::v1::ControlRecord;
+use sluice_proto::internal::control::v1::control_record::Resource;
 use sluice_runtime::{ComponentStatus, Health};
 use sluice_types::limits::TenantLimits;
 use sluice_types::physical::{CONTROL_COMPLETE_KEY, CONTROL_TOPIC};
-use sluice_wire::{Client, LogTail, OffsetAt, Record, TailBatch, TailOptions, TailState, TopicId};
+use sluice_wire::{Client, Error, LogTail, OffsetAt, Record, TailBatch, TailOptions, TailState, TopicId};
 
 use crate::ports::{ResolvedTopic, TopicReadiness};
 use crate::view::View;
@@ -81,6 +85,8 @@ struct Reading {
     beside: Option<WholeLog>,
     /// The log says that all is in it.
     complete: bool,
+    /// Which of the records that say so count.
+    marker: Marker,
     /// The tables held all of it once. Before, they may lack even what is old: compaction moves it to its last change.
     whole: bool,
     readiness: JoinSet<()>,
@@ -103,6 +109,34 @@ impl Reading {
     }
 }
 
+/// Which record that says that the log is complete is believed: of a log that lost something only one that was appended after
+/// all that was read of it before. Times are those of appending.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Marker {
+    /// When the latest record was appended that was read.
+    read_ms: i64,
+    after_ms: Option<i64>,
+}
+
+impl Marker {
+    fn read(&mut self, record: &Record) {
+        self.read_ms = self.read_ms.max(record.timestamp_ms);
+    }
+
+    /// The log lost something that was read.
+    fn lost(&mut self) {
+        self.after_ms = Some(self.read_ms);
+    }
+
+    /// Whether this record says it of the log with this id.
+    fn is_complete(&self, record: &Record, log: TopicId) -> bool {
+        let said = record.value.as_ref().and_then(|value| ControlRecord::decode(value.clone()).ok());
+        let Some(Resource::Complete(complete)) = said.and_then(|said| said.resource) else { return false };
+        complete.control_topic_id == log.to_string()
+            && self.after_ms.is_none_or(|after_ms| record.timestamp_ms > after_ms)
+    }
+}
+
 /// What the disk holds.
 struct Saved {
     offset: i64,
@@ -121,6 +155,9 @@ impl Feed {
                     Err(error) => {
                         tracing::warn!(%error, "the control log cannot be read on; reading it from its beginning");
                         tokio::time::sleep(RESTART_PAUSE).await;
+                        if matches!(error, Error::LogTruncated { .. } | Error::OffsetOutOfRange { .. }) {
+                            reading.marker.lost();
+                        }
                         self.begin_again(&mut reading);
                     }
                 },
@@ -153,6 +190,7 @@ impl Feed {
             index: Arc::new(Index::new(self.defaults)),
             beside: None,
             complete: false,
+            marker: Marker::default(),
             whole: false,
             readiness: JoinSet::new(),
             permits: Arc::new(Semaphore::new(READY_AT_ONCE)),
@@ -186,6 +224,9 @@ impl Feed {
         self.applied.reached(found.offset + 1);
         reading.saved.offset = found.offset;
         reading.from_snapshot = Some(found.time);
+        // All of the log up to then was read, by this gateway's clock.
+        let read = found.time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        reading.marker.read_ms = i64::try_from(read.as_millis()).unwrap_or_default();
         self.view.set_behind(true);
         let options =
             TailOptions { topic_id: Some(TopicId(found.topic_id)), poll_wait: START_POLL_WAIT, ..tail_options() };
@@ -214,6 +255,8 @@ impl Feed {
             && self.applied.topic_id() != id.0
         {
             self.applied.reset(id.0);
+            // What was read was of another one, whose losses do not matter.
+            reading.marker = Marker::default();
         }
         for record in &batch.records {
             self.apply(reading, record);
@@ -238,9 +281,13 @@ impl Feed {
     fn apply(&self, reading: &mut Reading, record: &Record) {
         let Some(uid) = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()) else { return };
         if uid == CONTROL_COMPLETE_KEY {
-            reading.complete = record.value.is_some();
+            // One that does not count takes nothing back.
+            let said = || reading.marker.is_complete(record, TopicId(self.applied.topic_id()));
+            reading.complete = record.value.is_some() && (reading.complete || said());
+            reading.marker.read(record);
             return;
         }
+        reading.marker.read(record);
         if let Some(beside) = &mut reading.beside {
             beside.see(uid, record.value.clone());
             return;
@@ -279,6 +326,7 @@ impl Feed {
 
     fn caught_up(&self, reading: &mut Reading, batch: &TailBatch) {
         if let Some(log) = reading.beside.take() {
+            reading.marker.after_ms = None;
             let (changes, errors) = reading.index.adopt(log);
             let changes = changes.into_iter().map(Ok).chain(errors.into_iter().map(Err));
             changes.for_each(|change| self.changed(reading, change, batch.position - 1));
@@ -373,5 +421,44 @@ fn control_status(reading: &Reading, batch: &TailBatch, from_disk: Option<System
             None => "the control log is not complete yet; waiting for the control plane",
         }),
         None => ComponentStatus::ok("follows the control log"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_proto::internal::control::v1::LogComplete;
+    use sluice_wire::TimestampType;
+
+    use super::*;
+
+    const LOG: TopicId = TopicId([7; 16]);
+
+    fn said_of(log: TopicId, timestamp_ms: i64) -> Record {
+        let complete = LogComplete { resources: 1, control_topic_id: log.to_string() };
+        let record = ControlRecord { resource: Some(Resource::Complete(complete)), ..ControlRecord::default() };
+        Record {
+            offset: 0,
+            timestamp_ms,
+            timestamp_type: TimestampType::LogAppendTime,
+            key: Some(CONTROL_COMPLETE_KEY.into()),
+            value: Some(record.encode_to_vec().into()),
+            headers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_log_that_lost_something_is_complete_when_that_is_said_again() {
+        let mut marker = Marker::default();
+        assert!(marker.is_complete(&said_of(LOG, 5), LOG));
+        assert!(!marker.is_complete(&said_of(TopicId([8; 16]), 5), LOG), "said of another log");
+        assert!(!marker.is_complete(&Record { value: None, ..said_of(LOG, 5) }, LOG));
+        marker.read(&said_of(LOG, 5));
+        marker.read(&Record { key: None, ..said_of(LOG, 9) });
+        marker.lost();
+        assert!(!marker.is_complete(&said_of(LOG, 5), LOG), "it was said before the loss");
+        // What is read again is not later than what was lost.
+        marker.read(&said_of(LOG, 5));
+        assert!(!marker.is_complete(&said_of(LOG, 9), LOG));
+        assert!(marker.is_complete(&said_of(LOG, 10), LOG));
     }
 }

@@ -15,8 +15,8 @@ use sluice_gateway::ports::DataPath;
 use sluice_gateway::{Addrs, App, Config, RunError};
 use sluice_proto::internal::control::v1::control_record::Resource;
 use sluice_proto::internal::control::v1::{
-    AccountState, ControlRecord, Grant, GroupState, KeyState, Life, MemberHeartbeat, NamespaceState, TenantState,
-    TopicState,
+    AccountState, ControlRecord, Grant, GroupState, KeyState, Life, LogComplete, MemberHeartbeat, NamespaceState,
+    TenantState, TopicState,
 };
 use sluice_runtime::Health;
 use sluice_runtime::config::{InternalTlsConfig, KafkaConfig, SecretFile, parse};
@@ -362,7 +362,9 @@ async fn make_log(kafka: &Client, name: &str) {
 
 /// Says that all states are in the control log, as the control plane does.
 pub(crate) async fn mark_complete(kafka: &Client) {
-    let value = ControlRecord { resource: Some(Resource::Complete(Default::default())), ..Default::default() };
+    let control_topic_id = kafka.topic(CONTROL_TOPIC, PATIENCE).await.expect("control log").topic_id.to_string();
+    let complete = LogComplete { control_topic_id, ..Default::default() };
+    let value = ControlRecord { resource: Some(Resource::Complete(complete)), ..Default::default() };
     let key = Some(CONTROL_COMPLETE_KEY.into());
     let record = OutRecord { key, value: Some(value.encode_to_vec().into()), ..OutRecord::default() };
     kafka.produce_batch(CONTROL_TOPIC, 0, &[record], PATIENCE).await.expect("publish");

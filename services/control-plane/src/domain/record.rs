@@ -6,10 +6,11 @@ use sha2::{Digest as _, Sha256};
 use sluice_proto::internal::control::v1::control_record::Resource;
 use sluice_proto::internal::control::v1::{
     AccountState as AccountRecord, ControlRecord, Grant as GrantRecord, GroupState as GroupRecord,
-    KeyState as KeyRecord, Life, Limits, NamespaceState as NamespaceRecord, TenantState as TenantRecord,
+    KeyState as KeyRecord, Life, Limits, LogComplete, NamespaceState as NamespaceRecord, TenantState as TenantRecord,
     TopicState as TopicRecord, group_state,
 };
 use sluice_types::{TenantUid, Uid};
+use sluice_wire::TopicId;
 
 use crate::domain::group::{self, Beginning};
 use crate::domain::topic::{is_compacted, keeps_append_time, record_age_ms_max};
@@ -221,6 +222,18 @@ pub(crate) fn key(tenant: TenantUid, row: &KeyRow) -> Entry {
         expire_time_ms: row.expire_us.map_or(0, millis_up),
     };
     entry(tenant, row.uid().uid(), row.version, row.update_us, gone, Resource::Key(state))
+}
+
+/// Says that this log holds everything: so many resources.
+pub(crate) fn complete(log: TopicId, resources: usize) -> ControlRecord {
+    let resources = i64::try_from(resources).unwrap_or(i64::MAX);
+    let complete = LogComplete { resources, control_topic_id: log.to_string() };
+    ControlRecord { resource: Some(Resource::Complete(complete)), ..ControlRecord::default() }
+}
+
+/// Whether a record says so of the log with this id.
+pub(crate) fn says_complete(record: &ControlRecord, log: &str) -> bool {
+    matches!(&record.resource, Some(Resource::Complete(complete)) if complete.control_topic_id == log)
 }
 
 #[cfg(test)]

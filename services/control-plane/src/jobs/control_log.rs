@@ -12,7 +12,8 @@
 //!   ([`Unknown`]): the database may be the wrong one.
 //!
 //! Until the first comparison is done nothing is published, so a change cannot be told to hold where it was dropped. When all
-//! stands in the log, a record says so; gateways do not take a log for whole before.
+//! stands in the log, a record says so; gateways do not take a log for whole before. It is said again each time that the log
+//! turned out to have lost something, and with each regular reading: a gateway may have seen a loss that nobody here saw.
 
 mod compare;
 mod log_state;
@@ -23,8 +24,7 @@ use std::time::{Duration, Instant};
 use futures::future::BoxFuture;
 use prost::Message as _;
 use sluice_db::{DbError, SystemTx};
-use sluice_proto::internal::control::v1::control_record::Resource;
-use sluice_proto::internal::control::v1::{ControlRecord, LogComplete};
+use sluice_proto::internal::control::v1::ControlRecord;
 use sluice_runtime::{ComponentStatus, Health};
 use sluice_types::Uid;
 use sluice_types::physical::{CONTROL_COMPLETE_KEY, CONTROL_TOPIC};
@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use self::compare::{Found, MEND_AGAIN, Mends, Outcome, end, look, look_at, mend};
 use self::log_state::LogState;
 use crate::config::Unknown;
+use crate::domain::record::complete;
 use crate::plane::{Plane, SharedPlane};
 use crate::store::comparison::replaced_rows_forget;
 use crate::store::outbox::{control_log_get, control_log_set};
@@ -59,16 +60,45 @@ enum AuditError {
     Database(#[from] DbError),
 }
 
+impl AuditError {
+    /// Whether the log does not hold any more what was read.
+    fn is_loss(&self) -> bool {
+        use sluice_wire::Error::{LogTruncated, OffsetOutOfRange};
+        matches!(self, Self::Kafka(LogTruncated { .. } | OffsetOutOfRange { .. }))
+    }
+}
+
+/// What is known from one reading of a log to the next.
+#[derive(Debug, Default)]
+struct Kept {
+    mends: Mends,
+    /// That the log is complete is to be said, also if it was said before.
+    say: bool,
+}
+
+impl Kept {
+    /// What was mended before may be lost again.
+    fn after_a_loss() -> Self {
+        Self { mends: Mends::default(), say: true }
+    }
+}
+
 /// Reads until the shutdown.
 pub(crate) async fn run(plane: SharedPlane, kafka: Client, health: Health, shutdown: CancellationToken) {
-    let mut mends = (None, Mends::default());
+    let mut kept = (None, Kept::default());
     let follow = async {
         loop {
             let log = plane.revisions.log_ready().await;
-            if mends.0 != Some(log) {
-                mends = (Some(log), Mends::default());
+            if kept.0 != Some(log) {
+                kept = (Some(log), Kept::default());
             }
-            let Err(error) = Audit::begin(&plane, &kafka, &health, log, &mut mends.1).follow().await else { continue };
+            let Err(error) = Audit::begin(&plane, &kafka, &health, log, &mut kept.1).follow().await else {
+                kept.1.say = true;
+                continue;
+            };
+            if error.is_loss() {
+                kept.1 = Kept::after_a_loss();
+            }
             tracing::debug!(%error, "reading the control log ended; beginning again");
             health.set_component("control_log", ComponentStatus::failing("the control log cannot be read back"));
             tokio::time::sleep(AGAIN).await;
@@ -85,7 +115,7 @@ struct Audit<'a> {
     plane: &'a SharedPlane,
     kafka: &'a Client,
     health: &'a Health,
-    mends: &'a mut Mends,
+    kept: &'a mut Kept,
     log: TopicId,
     tail: LogTail,
     state: LogState,
@@ -99,29 +129,11 @@ struct Audit<'a> {
 }
 
 impl<'a> Audit<'a> {
-    fn begin(
-        plane: &'a SharedPlane,
-        kafka: &'a Client,
-        health: &'a Health,
-        log: TopicId,
-        mends: &'a mut Mends,
-    ) -> Self {
-        let (tail, state) = (tail(kafka, log), LogState::default());
+    fn begin(plane: &'a SharedPlane, kafka: &'a Client, health: &'a Health, log: TopicId, kept: &'a mut Kept) -> Self {
+        let (tail, state) = (tail(kafka, log), LogState::of(log));
         let now = Instant::now();
         let (compare_at, read_again_at) = (Some(now), now + READ_AGAIN_EVERY);
-        Self {
-            plane,
-            kafka,
-            health,
-            mends,
-            log,
-            tail,
-            state,
-            adopted: false,
-            compare_at,
-            behind_at: now,
-            read_again_at,
-        }
+        Self { plane, kafka, health, kept, log, tail, state, adopted: false, compare_at, behind_at: now, read_again_at }
     }
 
     /// Reads and compares until it is time to read it all again.
@@ -156,6 +168,7 @@ impl<'a> Audit<'a> {
 
     fn see(&mut self, batch: &TailBatch) {
         if self.state.lost_before(batch.log_start_offset) {
+            *self.kept = Kept::after_a_loss();
             self.compare_at = Some(Instant::now());
         }
         batch.records.iter().for_each(|record| self.state.see(record));
@@ -207,10 +220,11 @@ impl<'a> Audit<'a> {
         self.plane.comparison.done(number);
         let unknown = self.unknown(&outcome.unknown).await?;
         let differing = outcome.mended + outcome.again + unknown.ended;
-        let unsaid = !self.state.is_complete();
+        let unsaid = self.kept.say || !self.state.is_complete();
         // Whoever adopts a log in which something is missing or old takes away what exists, or brings back what ended.
         if unsaid && differing + outcome.stuck + outcome.waiting == 0 {
             self.say_complete().await?;
+            self.kept.say = false;
         }
         let pause = match (differing, outcome.stuck) {
             (0, 0) => (unsaid && outcome.waiting > 0).then(|| COMPARE_SOON.max(begun.elapsed() * PAUSE_FACTOR)),
@@ -232,7 +246,8 @@ impl<'a> Audit<'a> {
                 break;
             }
         }
-        let outcome = mend(self.plane, &self.state, found, self.mends).await?;
+        let outcome = mend(self.plane, &self.state, found, &mut self.kept.mends).await?;
+        self.kept.say |= outcome.lost > 0;
         if outcome.mended > 0 {
             tracing::warn!(
                 resources = outcome.mended,
@@ -265,8 +280,7 @@ impl<'a> Audit<'a> {
 
     /// Tells readers that nothing is missing. The record is read back like any other.
     async fn say_complete(&mut self) -> Result<(), AuditError> {
-        let complete = LogComplete { resources: self.state.len() as i64 };
-        let record = ControlRecord { resource: Some(Resource::Complete(complete)), ..ControlRecord::default() };
+        let record = complete(self.log, self.state.len());
         let record = OutRecord {
             key: Some(CONTROL_COMPLETE_KEY.into()),
             value: Some(record.encode_to_vec().into()),

@@ -47,6 +47,8 @@ pub(super) struct Found {
 pub(super) struct Outcome {
     /// Resources whose state is on its way into the log.
     pub(super) mended: usize,
+    /// Those of them that were published before: the log lost them.
+    pub(super) lost: usize,
     /// Resources that were mended lately and still differ.
     pub(super) stuck: usize,
     /// Resources that were changed meanwhile, or whose tenant is busy: to be looked at again soon.
@@ -161,6 +163,7 @@ pub(super) async fn mend(
         let rows = part.to_vec();
         let done = with_tx(plane, move |tx| Box::pin(async move { rows_publish_again(tx, &rows).await })).await?;
         outcome.mended += done.len();
+        outcome.lost += done.len();
         outcome.again += part.len() - done.len();
         done.into_iter().for_each(|resource| mends.done(resource, Verdict::Publish, now));
     }

@@ -9,14 +9,16 @@ use prost::Message as _;
 use sluice_proto::internal::control::v1::ControlRecord;
 use sluice_types::Uid;
 use sluice_types::physical::CONTROL_COMPLETE_KEY;
-use sluice_wire::Record;
+use sluice_wire::{Record, TopicId};
 
-use crate::domain::record::{digest, is_gone, without_outbox_id};
+use crate::domain::record::{digest, is_gone, says_complete, without_outbox_id};
 use crate::store::comparison::NewestRow;
 
 /// The log as far as it was read.
 #[derive(Debug, Default)]
 pub(super) struct LogState {
+    /// The topic's id, as records name it.
+    log: String,
     entries: HashMap<u64, Entry>,
     /// Those whose last record is not the newest.
     behind: HashSet<u64>,
@@ -52,11 +54,18 @@ pub(super) enum Verdict {
 }
 
 impl LogState {
+    /// Nothing of this log is read yet.
+    pub(super) fn of(log: TopicId) -> Self {
+        Self { log: log.to_string(), ..Self::default() }
+    }
+
     /// A record was read.
     pub(super) fn see(&mut self, record: &Record) {
         let Some(key) = record.key.as_ref().and_then(|key| std::str::from_utf8(key).ok()) else { return };
         if key == CONTROL_COMPLETE_KEY {
-            self.complete = record.value.as_ref().map(|_| record.offset);
+            let value = record.value.as_ref().and_then(|value| ControlRecord::decode(value.clone()).ok());
+            let said = value.is_some_and(|said| says_complete(&said, &self.log));
+            self.complete = said.then_some(record.offset);
             return;
         }
         let Ok(key) = key.parse::<Uid>().map(Uid::as_u64) else { return };
@@ -161,7 +170,7 @@ impl LogState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::record::with_outbox_id;
+    use crate::domain::record::{complete, with_outbox_id};
     use sluice_proto::internal::control::v1::TenantState;
     use sluice_proto::internal::control::v1::control_record::Resource;
     use sluice_wire::TimestampType;
@@ -248,9 +257,15 @@ mod tests {
     #[test]
     fn what_was_cut_off_at_the_beginning_is_no_longer_held() {
         let (lost, kept) = (Uid::random(), Uid::random());
-        let mut log = LogState::default();
+        let mut log = LogState::of(TopicId([7; 16]));
         log.see(&record(lost, 0, Some(payload(1, "a"))));
-        log.see(&Record { key: Some(CONTROL_COMPLETE_KEY.into()), ..record(lost, 1, Some(Vec::new())) });
+        let complete = |log: TopicId| {
+            let value = complete(log, 1).encode_to_vec();
+            Record { key: Some(CONTROL_COMPLETE_KEY.into()), ..record(lost, 1, Some(value)) }
+        };
+        log.see(&complete(TopicId([8; 16])));
+        assert!(!log.is_complete(), "it is said of another log");
+        log.see(&complete(TopicId([7; 16])));
         log.see(&record(kept, 2, Some(payload(1, "b"))));
         assert!(log.is_complete() && !log.lost_before(0));
         assert!(log.lost_before(2));
