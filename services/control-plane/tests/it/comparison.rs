@@ -137,6 +137,19 @@ async fn end(kafka: &Client) -> i64 {
     kafka.list_offset(CONTROL_TOPIC, 0, at, Isolation::ReadUncommitted, CALL).await.unwrap().offset.unwrap()
 }
 
+/// Lets no published row be published again, and counts the tries.
+const REFUSE_MENDS: &str = "
+    CREATE SEQUENCE control.refused;
+    CREATE FUNCTION control.refuse() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+    BEGIN
+        IF OLD.published_offset IS NOT NULL AND NEW.published_offset IS NULL THEN
+            PERFORM nextval('control.refused');
+            RAISE EXCEPTION 'refused';
+        END IF;
+        RETURN NEW;
+    END $$;
+    CREATE TRIGGER refuse BEFORE UPDATE ON control.outbox FOR EACH ROW EXECUTE FUNCTION control.refuse();";
+
 #[tokio::test]
 async fn what_a_log_lost_is_published_to_it_again() {
     let stack = Stack::builder().build().await.unwrap();
@@ -152,8 +165,16 @@ async fn what_a_log_lost_is_published_to_it_again() {
     let policy = |value: &str| BTreeMap::from([("cleanup.policy".to_owned(), ConfigChange::Set(value.to_owned()))]);
     kafka.incremental_alter_configs(CONTROL_TOPIC, &policy("compact,delete"), false, CALL).await.unwrap();
     let cut = end(&kafka).await;
+    plant.sql(REFUSE_MENDS).await;
     assert_eq!(kafka.delete_records_before(CONTROL_TOPIC, 0, cut, CALL).await.unwrap(), cut);
     owner.make_namespace("other").await;
+    // A mend that fails is tried again, and the log is not said to be complete without it.
+    eventually("a second try", || async {
+        plant.sql("SELECT last_value FROM control.refused").await.parse::<i64>().unwrap() >= 2
+    })
+    .await;
+    assert!(!held(&kafka).await.contains_key(CONTROL_COMPLETE_KEY));
+    plant.sql("DROP TRIGGER refuse ON control.outbox").await;
     eventually("all is there again, and said to be", || async {
         let now = held(&kafka).await;
         whole.iter().all(|(key, record)| now.get(key).is_some_and(|known| known.version == record.version))
