@@ -266,8 +266,9 @@ async fn provisioning_converges_after_dying_at_each_fail_point() -> Result<()> {
     for point in FAIL_POINTS {
         let id = |what: &str| format!("{what}-{}", point.replace('.', "-"));
         // Beforehand, with nothing armed: something to extend and something to delete.
-        let (extend, delete) =
-            (api.create_topic("prod", &id("extend"), 1).await?, api.create_topic("prod", &id("delete"), 2).await?);
+        // Whoever was killed may have done the last change, and has the lease until it runs out.
+        let extend = done(&api, &api.create_topic_call("prod", &id("extend"), 1).await?.into_inner()).await?;
+        let delete = done(&api, &api.create_topic_call("prod", &id("delete"), 2).await?.into_inner()).await?;
         api.produce_all(&delete.name, vec![record(None, b"gone soon"); 5]).await?;
         api.produce_all(&extend.name, vec![record(None, b"stays"); 5]).await?;
 
