@@ -29,7 +29,8 @@ const REPLACE_AT: u32 = 10;
 
 /// Another client of the cluster.
 pub trait SecondPath: Send + Sync + 'static {
-    /// Whether the cluster serves this partition, or answers at all if none is named. May block for at most `within`.
+    /// Whether this partition would take a write, or the cluster answers at all if none is named. May block for at most `within`.
+    /// A partition whose leader only answers does not show that a producer is to blame: it may lack replicas in sync.
     fn serves(&self, partition: Option<(&str, i32)>, within: Duration) -> bool;
 }
 
