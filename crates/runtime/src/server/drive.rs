@@ -57,6 +57,10 @@ pub(super) enum End {
 
 /// Time for a connection whose place is wanted by another to say goodbye.
 const EVICTED: Duration = Duration::from_millis(250);
+/// The same, at most, for one that authenticated and has begun a request meanwhile.
+const EVICTED_BUSY: Duration = Duration::from_secs(60);
+/// How often it is looked whether it still is at work.
+const BUSY_LOOK: Duration = Duration::from_millis(100);
 
 /// Handshake, first bytes, then requests until the end.
 pub(super) async fn connection<F, S, B>(
@@ -229,9 +233,7 @@ async fn drive<C: Graceful, F>(connection: C, version: Version, state: &ConnStat
         _ = connection.as_mut() => return End::Closed,
         () = state.evict.cancelled() => {
             connection.as_mut().graceful();
-            // It has no more time than to say so.
-            let _ = timeout(EVICTED, connection).await;
-            return End::Closed;
+            return farewell(connection, state, shared).await;
         }
         () = shared.shutdown.cancelled() => {}
         () = idle_too_long(state, &shared.edge) => {}
@@ -250,11 +252,34 @@ async fn drive<C: Graceful, F>(connection: C, version: Version, state: &ConnStat
     tokio::select! {
         biased;
         _ = connection.as_mut() => End::Closed,
-        () = state.evict.cancelled() => End::Closed,
-        () = shared.kill.cancelled() => match state.in_flight() {
-            0 => End::Closed,
-            requests => End::Cut(requests),
-        },
+        () = state.evict.cancelled() => farewell(connection, state, shared).await,
+        () = shared.kill.cancelled() => killed(state),
+    }
+}
+
+fn killed(state: &ConnState) -> End {
+    match state.in_flight() {
+        0 => End::Closed,
+        requests => End::Cut(requests),
+    }
+}
+
+/// Lets a connection that takes no more requests, and whose place is wanted, end what it has begun, if it authenticated: a
+/// request may have come with the wish for its place.
+async fn farewell<C: Future, F>(mut connection: Pin<&mut C>, state: &ConnState, shared: &Shared<F>) -> End {
+    let over = async {
+        // It has no more time than to say so.
+        tokio::time::sleep(EVICTED).await;
+        let until = Instant::now() + EVICTED_BUSY;
+        while state.is_trusted() && state.is_busy() && Instant::now() < until {
+            tokio::time::sleep(BUSY_LOOK).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = connection.as_mut() => End::Closed,
+        () = over => End::Closed,
+        () = shared.kill.cancelled() => killed(state),
     }
 }
 

@@ -34,6 +34,8 @@ pub(super) struct ConnState {
     /// Calls that may go on for long.
     long_calls: AtomicUsize,
     trusted: AtomicBool,
+    /// The peer has yet to take what was written.
+    sending: AtomicBool,
     since: Mutex<Instant>,
     head_since: Mutex<Option<Instant>>,
     /// A request began.
@@ -49,6 +51,7 @@ impl ConnState {
             draining: AtomicUsize::new(0),
             long_calls: AtomicUsize::new(0),
             trusted: AtomicBool::new(false),
+            sending: AtomicBool::new(false),
             since: Mutex::new(Instant::now()),
             head_since: Mutex::new(Some(Instant::now())),
             began: Notify::new(),
@@ -68,6 +71,18 @@ impl ConnState {
 
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Acquire)
+    }
+
+    /// Whether a request is in flight, or its answer has not all gone: the last bytes of an answer are queued before they are sent.
+    pub(super) fn is_busy(&self) -> bool {
+        self.in_flight() > 0 || self.sending.load(Ordering::Acquire)
+    }
+
+    /// A write waits for the peer, or does so no more, which is when it is quiet from.
+    pub(super) fn sending(&self, sending: bool) {
+        if self.sending.swap(sending, Ordering::AcqRel) && !sending {
+            *self.since.lock() = Instant::now();
+        }
     }
 
     /// Since when there is no request; `None` while there is one.
@@ -250,9 +265,12 @@ impl TimedIo {
     /// A write that the peer blocks must go on in time.
     fn timed_write<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
-            self.write_timer = None;
+            if self.write_timer.take().is_some() {
+                self.place.state.sending(false);
+            }
             return polled;
         }
+        self.place.state.sending(true);
         let timeout = self.edge.write_timeout;
         let timer = self.write_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
         timer.as_mut().poll(cx).map(|()| Err(timed_out("write")))

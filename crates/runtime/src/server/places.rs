@@ -3,7 +3,7 @@
 //! A source is an IPv4 address or an IPv6 /64. A source at its own limit replaces its own connections, never another's; a full
 //! listener takes the place of whoever has the least claim, in this order: a connection that never authenticated and has no
 //! request, one that never authenticated and has had the same request for [`STRANGER_REQUEST`], one that has no request. A
-//! connection that authenticated and has a request is never taken. Within an order, who has been quiet the longest goes first.
+//! connection that authenticated and has a request, or takes the rest of an answer, is never taken. Within an order, who has been quiet the longest goes first.
 //! So a place of one's own cannot be taken by those who only connect.
 
 use std::collections::HashMap;
@@ -147,7 +147,7 @@ fn part(max: usize) -> usize {
 
 fn claim(state: &ConnState, now: Instant) -> Option<Claim> {
     let (since, quiet) = (state.since(), now.saturating_duration_since(state.since()));
-    match (state.is_trusted(), state.in_flight() > 0) {
+    match (state.is_trusted(), state.is_busy()) {
         (false, false) => Some((0, since)),
         (false, true) => (quiet >= STRANGER_REQUEST).then_some((1, since)),
         (true, false) => (quiet >= BETWEEN_REQUESTS).then_some((2, since)),
@@ -204,6 +204,21 @@ mod tests {
         }
         assert!(places.enter(B).is_none(), "all are at work");
         assert_eq!(places.evicted(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_the_rest_of_an_answer_is_at_work() {
+        let places = Places::new(1, 4);
+        let slow = places.enter(A).expect("a place");
+        slow.state.trust();
+        drop(slow.state.begin());
+        slow.state.sending(true);
+        tokio::time::advance(BETWEEN_REQUESTS * 60).await;
+        assert!(places.enter(B).is_none(), "its answer has not all gone");
+        slow.state.sending(false);
+        assert!(places.enter(B).is_none(), "it was at work just now");
+        tokio::time::advance(BETWEEN_REQUESTS).await;
+        assert!(places.enter(B).is_some() && gone(&slow));
     }
 
     #[tokio::test(start_paused = true)]

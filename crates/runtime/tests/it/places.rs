@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use sluice_runtime::server::Edge;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::support::{PATIENCE, Server, exchange, read_answer, until_closed};
+use crate::support::{LARGE, PATIENCE, Server, exchange, read_answer, until_closed};
 
 async fn start(edge: Edge) -> Server {
     Server::start(edge, None, PATIENCE).await
@@ -62,6 +62,25 @@ async fn who_is_at_work_keeps_its_place_and_a_free_one_is_used_again() {
         .await
         .expect("a free place");
     assert!(server.stop().await.refused >= 4);
+}
+
+#[tokio::test]
+async fn who_reads_slowly_gets_all_of_its_answer() {
+    let server = start(Edge { max_connections: 1, ..Edge::default() }).await;
+    let mut slow = server.connect().await;
+    assert!(is_served(&mut slow, "/trust").await);
+    slow.write_all(b"GET /large HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.expect("write");
+    slow.readable().await.expect("an answer");
+    // Longer than who authenticated counts as at work after its last request.
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < Duration::from_secs(2) {
+        assert!(!is_served(&mut server.connect().await, "/").await, "its place is taken");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let mut answer = Vec::new();
+    tokio::time::timeout(PATIENCE, slow.read_to_end(&mut answer)).await.expect("in time").expect("a clean end");
+    assert!(answer.len() > LARGE, "{}", answer.len());
+    assert_eq!(server.stop().await.evicted, 0);
 }
 
 #[tokio::test]

@@ -124,7 +124,7 @@ impl Server {
 }
 
 /// Bytes of `/large`: more than sockets buffer.
-const LARGE: usize = 64 << 20;
+pub(crate) const LARGE: usize = 64 << 20;
 
 /// Bytes of a body that `/limited` takes, and what it says of more.
 pub(crate) const REFUSED_AT: (usize, u16) = (8 << 20, 413);
