@@ -89,6 +89,12 @@ impl Room {
         self.held = self.held.saturating_sub(records);
     }
 
+    /// Records that were taken are not to be written any more: others may come for them.
+    pub(super) fn lost(&mut self, records: u64) {
+        self.freed(records);
+        self.left = self.left.saturating_add(records);
+    }
+
     /// Whether all that was wished for has come.
     pub(super) fn is_used_up(&self) -> bool {
         self.left == 0
@@ -145,6 +151,24 @@ mod tests {
         assert!(room.is_used_up());
         room.freed(10);
         assert_eq!(room.ask(), None);
+    }
+
+    #[test]
+    fn what_is_lost_before_it_is_written_is_asked_for_again() {
+        let mut room = Room::new(100, Some(10));
+        assert_eq!(asked(&mut room), 10);
+        assert_eq!(room.came(10, 0), 10);
+        assert!(room.is_used_up());
+        room.lost(3);
+        assert!(!room.is_used_up());
+        assert_eq!(asked(&mut room), 3);
+        assert_eq!(room.came(3, 0), 3);
+        assert!(room.is_used_up());
+        let mut endless = Room::new(100, None);
+        assert_eq!(asked(&mut endless), 100);
+        assert_eq!(endless.came(100, 0), 100);
+        endless.lost(100);
+        assert_eq!(asked(&mut endless), 100);
     }
 
     #[test]

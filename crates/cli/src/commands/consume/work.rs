@@ -254,7 +254,7 @@ impl<'a> Work<'a> {
         }
         let (next, late) = self.waiting.take(self.writer.records_max(), Instant::now());
         self.tally.stale += late.len() as u64;
-        self.room.freed(late.len() as u64);
+        self.room.lost(late.len() as u64);
         self.room.dropped(late.iter().map(size).sum());
         if !next.is_empty() {
             self.writer.begin(next.iter().map(|(record, _)| written::line(self.form, record)).collect());
