@@ -86,9 +86,8 @@ impl<'a> Sender<'a> {
                         continue;
                     }
                     None => {
-                        // Refused whole by Sluice, or never sent: nothing was written. Else the answer is lost, and with it
-                        // what became of them.
-                        let unwritten = status.get_details_error_info().is_some() || self.session.is_unsent(&status);
+                        // Nothing was written, or it is not known what became of them.
+                        let unwritten = is_refused(&status) || self.session.is_unsent(&status);
                         let count = batch.records.len() as u64;
                         *(if unwritten { &mut tally.failed } else { &mut tally.unknown }) += count;
                         tally.failure = tally.failure.or_else(|| Some(self.session.error(status)));
@@ -182,6 +181,13 @@ fn is_passing(status: &Status) -> bool {
     limited || (status.code() == Code::Unavailable && status.get_details_error_info().is_some())
 }
 
+/// Refused whole by Sluice, with its reason. One that ran out of time or failed inside may have been written all the same, and
+/// without a reason of ours the answer was lost on the way.
+fn is_refused(status: &Status) -> bool {
+    let unsure = matches!(status.code(), Code::DeadlineExceeded | Code::Internal | Code::Cancelled | Code::Unknown);
+    !unsure && status.get_details_error_info().is_some()
+}
+
 /// The record at fault, `records[7].value`; nothing of the call was written.
 fn refused_record(status: &Status) -> Option<usize> {
     let details = status.get_error_details();
@@ -195,4 +201,26 @@ fn retry_delay(status: &Status) -> Option<Duration> {
 
 fn pause(status: &Status) -> Duration {
     retry_delay(status).unwrap_or(PAUSE).min(Duration::from_secs(10))
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+
+    #[test]
+    fn only_a_refusal_with_a_reason_says_that_nothing_was_written() {
+        let with_reason = |code| {
+            let details = ErrorDetails::with_error_info("REASON", "sluice", [("a".to_owned(), "b".to_owned())]);
+            Status::with_error_details(code, "no", details)
+        };
+        for code in [Code::InvalidArgument, Code::NotFound, Code::Unavailable, Code::ResourceExhausted] {
+            assert!(is_refused(&with_reason(code)), "{code}");
+        }
+        for code in [Code::DeadlineExceeded, Code::Internal] {
+            assert!(!is_refused(&with_reason(code)), "{code}: it may be written");
+        }
+        assert!(!is_refused(&Status::new(Code::Unavailable, "from a proxy")));
+    }
 }
