@@ -13,8 +13,8 @@ use crate::shared::Shared;
 use crate::sink::SinkError;
 
 const POLL_WAIT: Duration = Duration::from_millis(100);
-/// Time for the last reports when an instance ends; what is left then is answered by its callers' deadlines.
-const LAST_REPORTS_WITHIN: Duration = Duration::from_secs(2);
+/// How often an instance that ends gives up again what is still outstanding.
+const PURGE_PAUSE: Duration = Duration::from_secs(1);
 
 /// A producer.
 pub(crate) struct Instance {
@@ -121,9 +121,15 @@ fn poll(native: &Arc<Native>, state: &State) {
     while !state.stopped.load(Ordering::SeqCst) {
         native.poll(POLL_WAIT);
     }
-    let until = Instant::now() + LAST_REPORTS_WITHIN;
-    while native.outstanding() > 0 && Instant::now() < until {
-        native.poll(Duration::from_millis(10));
+    // Every report is heard, however late: what a sink holds, and what lanes have out, is counted until then. A lane that has the
+    // topic in its hands may hand over after the purge, so it must let go of it first; that is looked at before what is outstanding.
+    let mut purge_at = Instant::now() + PURGE_PAUSE;
+    while Arc::strong_count(native) > 1 || native.outstanding() > 0 {
+        native.poll(POLL_WAIT);
+        if Instant::now() >= purge_at {
+            native.purge();
+            purge_at = Instant::now() + PURGE_PAUSE;
+        }
     }
 }
 

@@ -83,6 +83,31 @@ async fn a_producer_that_no_broker_answers_is_replaced_only_while_the_cluster_se
     }
 }
 
+#[tokio::test]
+async fn what_reaches_a_producer_after_its_end_is_settled_too() {
+    // Nobody listens there, so nothing but a purge, or the time of a message, settles anything.
+    let sink = KafkaSink::start(
+        SinkConfig::new(["127.0.0.1:1"]),
+        SinkMetrics::default(),
+        Arc::new(|_: Option<(&str, i32)>, _: Duration| false),
+    )
+    .expect("sink");
+    let one = Batch { records: vec![SinkRecord { timestamp_ms: 1, ..Default::default() }], on_resolved: None };
+    let (batch, outcomes) = sink.enqueue("late", one).ok().expect("taken");
+    let instance = sink.shared.instance(0).expect("an instance");
+    let topic = instance.meet("late").expect("a topic");
+    instance.stop();
+    // Later than it has been looked at what was outstanding.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(batch.claim(0));
+    sink.shared.handing_over();
+    topic.produce(&batch, 0).expect("handed over");
+    drop(topic);
+    let outcomes = tokio::time::timeout(WITHIN / 2, outcomes).await.expect("a report").expect("outcomes");
+    assert!(matches!(outcomes[..], [RecordOutcome::NotPersisted(_)]), "{outcomes:?}");
+    assert_eq!(sink.shared.held_bytes(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sink_that_ends_answers_everybody_and_holds_nothing() {
     let (sink, topic) = sink_and_topic().await;
