@@ -124,8 +124,10 @@ impl Control {
         if self.shared.is_open() || Instant::now() < self.next_probe {
             return;
         }
-        // Each producer has connections of its own; all must be of use.
-        if self.shared.instances().iter().all(|instance| instance.probe(PROBE_WAIT)) {
+        // Each producer has connections of its own; all must be of use. All are asked, also behind one that gets no answer: who is
+        // silent, and since when, is known of each.
+        let instances = self.shared.instances();
+        if instances.iter().filter(|instance| instance.probe(PROBE_WAIT)).count() == instances.len() {
             self.shared.alive();
             self.shared.set_open(true);
         } else {
