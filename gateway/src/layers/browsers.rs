@@ -1,6 +1,6 @@
 //! What browsers and caches ask of HTTP beside the calls themselves: `HEAD`, `OPTIONS`, and CORS.
 //!
-//! `HEAD` is `GET` without its body, except for streams, which would begin one. `OPTIONS` says which methods a path takes. A
+//! `HEAD` is `GET` without its body, except for what gives records: it would begin a stream, or read and charge what nobody gets. `OPTIONS` says which methods a path takes. A
 //! page of another origin may call the gateway if the configuration names its origin: its preflight is answered without a
 //! credential, because browsers send none, and its answers say that it may read them. No cookies are involved, so a page can do
 //! no more than who gave it a key.
@@ -15,7 +15,7 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body::Body as _;
 
-use sluice_proto::{Audience, allowed_methods, match_route};
+use sluice_proto::{Audience, Rpc, allowed_methods, match_route};
 use sluice_runtime::body::{BoxBody, empty};
 
 /// How long a browser may remember what a preflight said: as long as browsers do.
@@ -60,7 +60,7 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// Looks at a request, and makes `HEAD` of what is no stream a `GET`.
+    /// Looks at a request, and makes `HEAD` of what gives no records a `GET`.
     pub(super) fn of<B>(origins: &Origins, request: &mut http::Request<B>) -> Self {
         let head = request.method() == Method::HEAD && has_head(request.uri().path());
         if head {
@@ -127,7 +127,11 @@ pub(super) fn allow(path: &str) -> Option<String> {
 }
 
 fn has_head(path: &str) -> bool {
-    match_route(Audience::Tenant, &Method::GET, path).is_ok_and(|route| !route.rpc.server_streaming)
+    match_route(Audience::Tenant, &Method::GET, path).is_ok_and(|route| !gives_records(route.rpc))
+}
+
+fn gives_records(rpc: &Rpc) -> bool {
+    rpc.server_streaming || matches!(rpc.method, "Fetch" | "Pull")
 }
 
 /// Whether a text is an origin as browsers send it, or `*`.

@@ -366,8 +366,15 @@ async fn what_http_asks_beside_the_calls_is_answered() {
     assert!(response.into_body().collect().await.expect("body").to_bytes().is_empty());
 
     let stream = "/v1/namespaces/prod/groups/billing:stream";
-    let (parts, _) = send(&edge, world.get(stream).method("HEAD")).await;
-    assert_eq!(parts.status, StatusCode::METHOD_NOT_ALLOWED, "HEAD must not begin a stream");
+    for path in [stream, "/v1/namespaces/prod/topics/orders/records"] {
+        let (parts, _) = send(&edge, world.get(path).method("HEAD")).await;
+        assert_eq!(
+            parts.status,
+            StatusCode::METHOD_NOT_ALLOWED,
+            "HEAD must not begin a stream, nor read records: {path}"
+        );
+        assert!(!parts.headers["allow"].to_str().expect("text").contains("HEAD"));
+    }
 
     let (parts, _) = send(&edge, http::Request::builder().method("OPTIONS").uri(metadata)).await;
     assert_eq!(
