@@ -33,6 +33,7 @@ use sluice_types::error::Error;
 use sluice_types::physical::TopicName;
 use sluice_wire::{Client, Reader};
 
+use crate::data::fetch::Form;
 use crate::layers::deadline::{MARGIN, kept};
 use crate::metering::Meter;
 use crate::ports::{Body, BoxFuture, DataCall, DataParts, DataPath, DataTools, HttpCall, TopicReadiness};
@@ -144,7 +145,10 @@ impl StreamService for Data {
     }
 
     async fn fetch(&self, request: Request<FetchRequest>) -> Result<Response<FetchResponse>, Status> {
-        grpc(request, |call, message| async move { Ok(self.fetch_records(&call, message).await?.into_message()) }).await
+        grpc(request, |call, message| async move {
+            Ok(self.fetch_records(&call, message, Form::Message).await?.into_message())
+        })
+        .await
     }
 
     async fn get_topic_metadata(

@@ -16,6 +16,9 @@ use crate::data::json;
 /// Headers of ours that readers see: why and from where a record is a dead letter, and by whom it was sent back.
 const SHOWN_PREFIXES: [&[u8]; 2] = [b"sluice-dlq-", b"sluice-redrive-"];
 
+/// Bytes of a message: what gRPC clients take unless they are told to take more, 4 MiB, and a margin.
+pub(crate) const ANSWER_MESSAGE_BYTES_MAX: usize = (4 << 20) - (4 << 10);
+
 /// How much of what was read goes into an answer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
@@ -23,6 +26,8 @@ pub(crate) struct Bounds {
     pub(crate) bytes_max: u64,
     /// Records.
     pub(crate) records_max: usize,
+    /// Bytes of their messages in protobuf; the first record always comes.
+    pub(crate) message_bytes_max: usize,
 }
 
 /// What goes into an answer.
@@ -31,6 +36,8 @@ pub(crate) struct Encoded {
     pub(crate) records: Vec<Shown>,
     /// Their logical bytes.
     pub(crate) bytes: u64,
+    /// No more than this are their messages in protobuf.
+    pub(crate) message_bytes: usize,
     /// The offset of the first record that found no room.
     pub(crate) cut_at: Option<i64>,
 }
@@ -64,6 +71,7 @@ pub(crate) fn encode(
     bounds: Bounds,
 ) -> Encoded {
     let mut encoded = Encoded::default();
+    let mut sizes = Vec::new();
     for record in read {
         let offset = record.offset;
         let (headers, size) = headers_and_size(&record);
@@ -73,6 +81,7 @@ pub(crate) fn encode(
             break;
         }
         encoded.bytes += size;
+        sizes.push(size);
         let producers_ms = producers_time_ms(&record.headers);
         encoded.records.push(Shown {
             partition,
@@ -84,7 +93,30 @@ pub(crate) fn encode(
             headers: headers.into_iter().map(|(name, value)| answer_header(&name, value, encoding)).collect(),
         });
     }
+    encoded.fit_in_message(&sizes, bounds.message_bytes_max);
     encoded
+}
+
+impl Encoded {
+    /// Keeps what fits in one message, at least one record.
+    fn fit_in_message(&mut self, sizes: &[u64], most: usize) {
+        self.message_bytes = self.records.iter().map(Shown::message_bytes_max).sum();
+        if self.message_bytes <= most {
+            return;
+        }
+        let (mut fits, mut kept) = (0, 0);
+        for record in &self.records {
+            let bytes = record.message_bytes();
+            if kept > 0 && fits + bytes > most {
+                break;
+            }
+            (fits, kept) = (fits + bytes, kept + 1);
+        }
+        self.message_bytes = fits;
+        self.cut_at = self.records.get(kept).map(|record| record.offset).or(self.cut_at);
+        self.records.truncate(kept);
+        self.bytes = sizes.iter().take(kept).sum();
+    }
 }
 
 type Headers = Vec<(Bytes, Option<Bytes>)>;
@@ -258,7 +290,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: Bounds = Bounds { bytes_max: 1 << 20, records_max: 100 };
+    const ALL: Bounds = Bounds { bytes_max: 1 << 20, records_max: 100, message_bytes_max: usize::MAX };
 
     fn header(name: &'static [u8], value: &'static [u8]) -> (Bytes, Option<Bytes>) {
         (Bytes::from_static(name), Some(Bytes::from_static(value)))
@@ -378,5 +410,23 @@ mod tests {
         assert_eq!(cut(Bounds { bytes_max: 1, ..ALL }), (1, Some(1)));
         assert_eq!(cut(Bounds { records_max: 2, ..ALL }), (2, Some(2)));
         assert_eq!(cut(ALL), (3, None));
+    }
+
+    #[test]
+    fn an_answer_is_cut_where_its_message_would_be_too_large() {
+        let json = format!("[{}1]", "1,".repeat(100));
+        let record = |offset| sluice_wire::Record { value: Some(json.clone().into()), ..read(offset, b"") };
+        let three = |encoding, message_bytes_max| {
+            encode((0..3).map(record).collect(), 0, encoding, Bounds { message_bytes_max, ..ALL })
+        };
+        let whole = three(PayloadEncoding::Json, usize::MAX);
+        let one: usize = whole.records[0].message_bytes();
+        assert_eq!((whole.records.len(), whole.bytes % 3), (3, 0));
+        let cut = three(PayloadEncoding::Json, 2 * one);
+        assert_eq!((cut.records.len(), cut.cut_at, cut.message_bytes), (2, Some(2), 2 * one));
+        assert_eq!(cut.bytes, whole.bytes / 3 * 2, "only what is given counts");
+        assert_eq!(three(PayloadEncoding::Json, 3 * one).records.len(), 3);
+        assert_eq!(three(PayloadEncoding::Json, 1).cut_at, Some(1), "one record always comes");
+        assert_eq!(three(PayloadEncoding::Bytes, 2 * one).records.len(), 3, "what does not grow is not cut");
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! Bytes are counted against the tenant before they are asked for: a read holds its `max_bytes` of the tenant's bytes in
 //! flight; one that waits at the end of the log asks for, and holds, little, since it returns with the first record. Records
-//! that inflate are decoded until they hold as much, and what one batch takes beyond it is counted too.
+//! that inflate are decoded until they hold as much, and what one batch takes beyond it is counted too, as is what an answer in
+//! protobuf takes beyond it. All is held until the answer is made.
+//!
+//! An answer in protobuf can be many times what is stored, so it is cut where default clients would not take it any more.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,12 +20,23 @@ use sluice_types::limits::{
 use sluice_types::{ErrorKind, Reason};
 use sluice_wire::{DecodeLimits, Isolation, OffsetAt, ReadRecords};
 
-use crate::data::encode::{Bounds, Shown, answer_json, encode};
+use crate::data::encode::{ANSWER_MESSAGE_BYTES_MAX, Bounds, Shown, answer_json, encode};
 use crate::data::{Data, answer_by, failure, time_left};
 use crate::ports::{DataCall, ResolvedTopic};
+use crate::quota::InFlightGuard;
 
 /// Bytes asked for by a read that waits.
 const WAITING_BYTES: u32 = 64 << 10;
+/// Who asks for no more than gRPC clients take by default gets no more, whatever becomes of the records on the way.
+const DEFAULT_CLIENT_BYTES: u64 = 4 << 20;
+
+/// The form in which an answer goes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    Json,
+    /// In protobuf, which clients take up to a size only.
+    Message,
+}
 
 /// A request whose fields are good.
 #[derive(Debug)]
@@ -33,6 +47,7 @@ struct Wish {
     wait: Duration,
     isolation: Isolation,
     encoding: PayloadEncoding,
+    form: Form,
 }
 
 /// An answer in no protocol's form yet.
@@ -40,6 +55,8 @@ pub(super) struct Answer {
     records: Vec<Shown>,
     /// The answer without its records.
     rest: FetchResponse,
+    /// What it holds of the tenant's bytes in flight.
+    _held: InFlightGuard,
 }
 
 impl Answer {
@@ -53,9 +70,14 @@ impl Answer {
 }
 
 impl Data {
-    pub(super) async fn fetch_records(&self, call: &DataCall, request: FetchRequest) -> Result<Answer, Error> {
+    pub(super) async fn fetch_records(
+        &self,
+        call: &DataCall,
+        request: FetchRequest,
+        form: Form,
+    ) -> Result<Answer, Error> {
         let topic = call.topic("topic", &request.topic)?;
-        let wish = check(&request, &topic)?;
+        let wish = check(&request, form, &topic)?;
         call.limiter.check_egress()?;
         let until = answer_by(call);
         let fetch = async {
@@ -116,7 +138,11 @@ impl Fetch<'_> {
                     log_start_offset: found.log_start_offset,
                     end_offset: found.high_watermark,
                 };
-                return Ok((Answer { records: encoded.records, rest }, encoded.bytes));
+                if self.wish.form == Form::Message {
+                    let more = encoded.message_bytes.saturating_sub(found.held_bytes.max(asked as usize));
+                    held.add(more as u64);
+                }
+                return Ok((Answer { records: encoded.records, rest, _held: held }, encoded.bytes));
             }
             waiting = next_offset == offset && !over;
             offset = next_offset;
@@ -183,7 +209,7 @@ fn out_of_range(offset: i64, start: i64, end: i64) -> Error {
     .with_metadata("endOffset", end.to_string())
 }
 
-fn check(request: &FetchRequest, topic: &ResolvedTopic) -> Result<Wish, Error> {
+fn check(request: &FetchRequest, form: Form, topic: &ResolvedTopic) -> Result<Wish, Error> {
     check_partition("partition", request.partition, topic)?;
     let start = request.start.unwrap_or(Start::Position(Position::Earliest.into()));
     match start {
@@ -208,16 +234,24 @@ fn check(request: &FetchRequest, topic: &ResolvedTopic) -> Result<Wish, Error> {
     };
     let encoding = PayloadEncoding::try_from(request.encoding)
         .map_err(|_| Error::invalid("encoding", format!("is {}; it must be BYTES, TEXT or JSON", request.encoding)))?;
+    let bytes_max = bounded("maxBytes", request.max_bytes, FETCH_BYTES_DEFAULT, FETCH_BYTES_MAX)? as u64;
+    let message_bytes_max = match form {
+        Form::Json => usize::MAX,
+        Form::Message if bytes_max <= DEFAULT_CLIENT_BYTES => ANSWER_MESSAGE_BYTES_MAX,
+        Form::Message => bytes_max as usize,
+    };
     Ok(Wish {
         partition: request.partition,
         start,
         bounds: Bounds {
-            bytes_max: bounded("maxBytes", request.max_bytes, FETCH_BYTES_DEFAULT, FETCH_BYTES_MAX)? as u64,
+            bytes_max,
+            message_bytes_max,
             records_max: bounded("maxRecords", request.max_records, FETCH_RECORDS_DEFAULT, FETCH_RECORDS_MAX)?,
         },
         wait: wait_of(request.wait)?,
         isolation,
         encoding,
+        form,
     })
 }
 
@@ -270,9 +304,10 @@ mod tests {
 
     #[test]
     fn what_is_not_said_has_the_documented_defaults() {
-        let wish = check(&FetchRequest::default(), &topic()).expect("good");
+        let wish = check(&FetchRequest::default(), Form::Message, &topic()).expect("good");
         assert_eq!(wish.start, Start::Position(Position::Earliest.into()));
         assert_eq!((wish.bounds.bytes_max, wish.bounds.records_max), (1 << 20, 1_000));
+        assert_eq!(wish.bounds.message_bytes_max, ANSWER_MESSAGE_BYTES_MAX);
         assert_eq!((wish.wait, wish.isolation), (Duration::ZERO, Isolation::ReadCommitted));
     }
 
@@ -293,7 +328,7 @@ mod tests {
             (FetchRequest { wait: Some(wkt::Duration::from_millis(-1)), ..base() }, "wait"),
         ];
         for (request, field) in cases {
-            let error = check(&request, &topic()).expect_err(field);
+            let error = check(&request, Form::Json, &topic()).expect_err(field);
             assert_eq!(error.field.as_deref(), Some(field));
         }
     }

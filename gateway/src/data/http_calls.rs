@@ -27,6 +27,7 @@ use sluice_proto::{Audience, RouteMatch, TranscodeError, decode_request, match_r
 use sluice_types::error::Error;
 use sluice_types::{ErrorKind, Reason};
 
+use crate::data::fetch::Form;
 use crate::data::http_calls::content::Kind;
 use crate::data::{Data, json};
 use crate::ports::{Body, HttpCall};
@@ -63,7 +64,8 @@ impl Data {
         let protobuf = accepts_protobuf(&call.parts.headers);
         let query = spelled_out(query::pairs(&call.parts.uri)?)?;
         let request: FetchRequest = decode_request(&route(&call)?, &query, &call.body).map_err(unreadable)?;
-        let found = self.fetch_records(&call.call, request).await?;
+        let form = if protobuf { Form::Message } else { Form::Json };
+        let found = self.fetch_records(&call.call, request, form).await?;
         match protobuf {
             true => answer(StatusCode::OK, &found.into_message(), true),
             false => Ok(respond(StatusCode::OK, found.into_json()?, JSON)),

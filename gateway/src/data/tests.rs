@@ -193,7 +193,7 @@ impl World {
 
     async fn fetch_by(&self, call: &DataCall, request: FetchRequest) -> Result<FetchResponse, Error> {
         let request = FetchRequest { topic: NAME.into(), ..request };
-        Ok(self.data.fetch_records(call, request).await?.into_message())
+        Ok(self.data.fetch_records(call, request, Form::Message).await?.into_message())
     }
 
     fn request(&self, method: &str, query: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> HttpCall {

@@ -36,6 +36,26 @@ async fn records_are_read_by_every_position() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn json_that_grows_as_a_message_is_read_to_its_end_by_a_client_of_the_default_size() {
+    let world = World::new(1).await;
+    let json = format!("[{}1]", "1,".repeat(500));
+    let answer = world.produce((0..1_000).map(|_| keyed("k", &json)).collect()).await;
+    assert!(answer.results.iter().all(|result| result.outcome() == Outcome::Persisted));
+    let (mut next, mut offsets) = (0, Vec::new());
+    while next < 1_000 {
+        let start = Some(Start::Offset(next));
+        let encoding = PayloadEncoding::Json.into();
+        let request = FetchRequest { start, encoding, max_bytes: 2 << 20, ..Default::default() };
+        let answer = world.fetch(request).await.expect("read");
+        assert!(answer.encoded_len() <= 4 << 20, "{} bytes", answer.encoded_len());
+        assert!(answer.next_offset > next, "it goes on");
+        offsets.extend(answer.records.iter().map(|record| record.offset));
+        next = answer.next_offset;
+    }
+    assert_eq!(offsets, (0..1_000).collect::<Vec<_>>(), "nothing is left out");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_long_poll_ends_when_its_caller_may_not_read_any_more() {
     let invalid = (ErrorKind::Unauthenticated, Reason::CredentialInvalid);
     let revoke: fn(&World) = |world| world.put_key(2, Life::Gone, 0);

@@ -9,16 +9,14 @@ use sluice_proto::stream::v1::{PayloadEncoding, ReceivedRecord};
 use sluice_proto::wkt::Timestamp;
 use sluice_types::TopicUid;
 
-use crate::data::encode::{Bounds, IntoJson, Shown, around, encode};
+use crate::data::encode::{ANSWER_MESSAGE_BYTES_MAX, Bounds, IntoJson, Shown, around, encode};
 use crate::groups::door::Shared;
 use crate::groups::model::{LeaseKey, Leased, ResolvedGroup};
 use crate::ports::{DataCall, ResolvedTopic};
 
 /// The dispatcher has bounded what it sent.
-const ALL: Bounds = Bounds { bytes_max: u64::MAX, records_max: usize::MAX };
+const ALL: Bounds = Bounds { bytes_max: u64::MAX, records_max: usize::MAX, message_bytes_max: usize::MAX };
 
-/// Bytes of a message: what gRPC clients take unless they are told to take more, 4 MiB, and a margin.
-pub(super) const ANSWER_MESSAGE_BYTES_MAX: usize = (4 << 20) - (4 << 10);
 /// The tag and the length of a field.
 const FIELD_BYTES_MAX: usize = 16;
 

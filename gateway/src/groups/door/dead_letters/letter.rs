@@ -16,7 +16,7 @@ use crate::ports::ResolvedTopic;
 
 /// For which group a record was published once more.
 const REDRIVE_GROUP: &str = "sluice-redrive-group";
-const ALL: Bounds = Bounds { bytes_max: u64::MAX, records_max: usize::MAX };
+const ALL: Bounds = Bounds { bytes_max: u64::MAX, records_max: usize::MAX, message_bytes_max: usize::MAX };
 
 /// A letter of one group.
 #[derive(Debug, Clone)]
