@@ -186,7 +186,7 @@ impl Part {
         if from != self.window.next_read() {
             return false;
         }
-        self.epochs.learn(&read.epochs);
+        self.epochs.learn(from, &read.epochs, read.next_offset);
         let before = self.window.sequence();
         let next = self.window.read(&read.seen, read.next_offset);
         for &offset in read.foreign.iter().filter(|&&offset| (from..next).contains(&offset)) {
