@@ -186,37 +186,38 @@ pub(super) async fn find_at(
     found.into_iter().map(|(partition, found)| Ok((partition, found?))).collect()
 }
 
-/// The offset of each partition at a place; the end where no record is that late.
+/// The offset of each partition at a place. Where no record is that late it is the end as it was before that was known: a record
+/// that comes meanwhile is late enough, and is not skipped.
 pub(super) async fn find_each(
     shared: &Shared,
     topic: &str,
     partitions: &[i32],
     at: OffsetAt,
 ) -> BTreeMap<i32, Result<i64, Error>> {
-    let mut found = BTreeMap::new();
-    let mut late = Vec::new();
-    for (partition, listed) in list(shared, topic, partitions, at).await {
-        match listed {
-            Ok(Some(offset)) => drop(found.insert(partition, Ok(offset))),
-            Ok(None) => late.push(partition),
-            Err(error) => drop(found.insert(partition, Err(error))),
-        }
-    }
-    if !late.is_empty() {
-        let ends = list(shared, topic, &late, OffsetAt::Latest).await;
-        found.extend(
-            ends.into_iter().map(|(partition, end)| (partition, end.and_then(|end| end.ok_or_else(lacks_partition)))),
-        );
-    }
-    found
+    let ends = match at {
+        OffsetAt::TimestampMs(_) => list(shared, topic, partitions, OffsetAt::Latest).await,
+        _ => Vec::new(),
+    };
+    let listed = list(shared, topic, partitions, at).await;
+    or_ends(listed, ends)
 }
 
-async fn list(
-    shared: &Shared,
-    topic: &str,
-    partitions: &[i32],
-    at: OffsetAt,
-) -> Vec<(i32, Result<Option<i64>, Error>)> {
+type Listed = Vec<(i32, Result<Option<i64>, Error>)>;
+
+/// What was found, and the end where there was nothing.
+fn or_ends(listed: Listed, ends: Listed) -> BTreeMap<i32, Result<i64, Error>> {
+    let mut ends: BTreeMap<i32, Result<Option<i64>, Error>> = ends.into_iter().collect();
+    let found = listed.into_iter().map(|(partition, found)| {
+        let found = match found {
+            Ok(None) => ends.remove(&partition).unwrap_or(Ok(None)),
+            found => found,
+        };
+        (partition, found.and_then(|offset| offset.ok_or_else(lacks_partition)))
+    });
+    found.collect()
+}
+
+async fn list(shared: &Shared, topic: &str, partitions: &[i32], at: OffsetAt) -> Listed {
     match shared.wire.list_offsets(topic, partitions, at, Isolation::ReadCommitted, CALL).await {
         Ok(listed) => {
             listed.into_iter().map(|(partition, listed)| (partition, listed.map(|listed| listed.offset))).collect()
@@ -252,6 +253,15 @@ mod tests {
 
     fn at(offset: i64) -> Option<sluice_wire::CommittedOffset> {
         Some(sluice_wire::CommittedOffset { offset, leader_epoch: None, metadata: String::new() })
+    }
+
+    #[test]
+    fn where_no_record_is_that_late_the_end_before_the_question_is_the_place() {
+        let away = || Error::Protocol("away".to_owned());
+        let ends = vec![(0, Ok(Some(8))), (1, Ok(Some(9))), (2, Err(away()))];
+        let found = or_ends(vec![(0, Ok(Some(5))), (1, Ok(None)), (2, Ok(None)), (3, Err(away()))], ends);
+        assert!(matches!((&found[&0], &found[&1]), (Ok(5), Ok(9))), "{found:?}");
+        assert!(found[&2].is_err() && found[&3].is_err(), "{found:?}");
     }
 
     #[test]
