@@ -24,6 +24,7 @@ use sluice_types::record::{client_headers, logical_bytes, producers_time_ms};
 use sluice_wire::{Error, Record};
 
 use crate::groups::dispatch::group::{Done, Group};
+use crate::groups::dispatch::losing::Reading;
 use crate::groups::dispatch::part::PartKey;
 use crate::groups::dispatch::positions;
 use crate::groups::dispatch::reading::{Place, Read, read};
@@ -54,6 +55,8 @@ pub(super) struct Burial {
     failures: u32,
     /// Why the last one failed.
     pub(super) trouble: Option<String>,
+    /// The partition that comes first, if one batch cannot have a record of each.
+    turn: usize,
     /// Records that were given up without a letter, because they came in a circle.
     pub(super) circled: u64,
 }
@@ -89,6 +92,10 @@ enum Found {
     Record(Box<Record>),
     /// It is not in the log any more.
     Nothing,
+    /// The log was cut off, at this offset: it is not the one that the record was in.
+    CutOff(i64),
+    /// The log ends before it, as a leader says that may merely lag.
+    Beyond,
 }
 
 /// What became of a letter.
@@ -134,15 +141,17 @@ impl Group {
             return self.burial_failed(why, now);
         }
         self.burial.phase = Phase::Reading;
+        self.burial.turn = self.turn_after(&corpses);
         let shared = Arc::clone(&self.shared);
         self.work.push(async move { Done::Exhumed(exhume(shared, corpses).await) }.boxed());
     }
 
-    /// Some of the dead, of all partitions alike.
+    /// Some of the dead, of all partitions alike; who has none in one batch has some in one of the next.
     fn corpses(&self) -> Vec<Corpse> {
         let with_dead = self.parts.iter().filter(|part| part.window.dead().next().is_some()).count();
         let share = BATCH.div_ceil(with_dead.max(1));
-        let of_parts = self.parts.iter().flat_map(|part| {
+        let (later, first) = self.parts.split_at(self.burial.turn % self.parts.len().max(1));
+        let of_parts = first.iter().chain(later).flat_map(|part| {
             part.window.dead().take(share).map(|dead| Corpse {
                 key: part.key(),
                 term: part.term,
@@ -152,6 +161,12 @@ impl Group {
             })
         });
         of_parts.take(BATCH).collect()
+    }
+
+    /// Behind the last partition that a batch has records of.
+    fn turn_after(&self, corpses: &[Corpse]) -> usize {
+        let last = corpses.last().and_then(|corpse| self.index.get(&corpse.key));
+        last.map_or(0, |at| at + 1)
     }
 
     /// Where the letters go, or why they cannot.
@@ -183,10 +198,22 @@ impl Group {
             let Some(part) = self.part(corpse.key, corpse.term) else { continue };
             match (found, &grave) {
                 (Ok(Found::Nothing), _) => {
+                    // A reset to the same place, or a change of the policy, may have made it another's.
+                    if !part.window.begin_burial(offset) {
+                        continue;
+                    }
                     tracing::warn!(topic = %part.place.topic, partition = part.place.partition, offset, "a dead record was lost to retention");
                     metrics.skipped(tenant, part.window.lose(offset, now_ms));
                     part.changed = true;
                     part.hot = true;
+                }
+                (Ok(Found::CutOff(end)), _) => self.cut_off(corpse.key, corpse.term, end, now),
+                (Ok(Found::Beyond), _) => {
+                    // Who hears the same for a while begins anew, whether somebody consumes or not.
+                    if !part.rereading {
+                        self.find_bounds(corpse.key, corpse.term, Reading::Again);
+                    }
+                    failure = Some(cannot_be_read(&corpse));
                 }
                 (Err(why), _) => {
                     metrics.dead_letter_failures.inc();
@@ -284,27 +311,28 @@ async fn exhume_part(shared: &Arc<Shared>, corpses: Vec<Corpse>, bytes_max: u64)
     let mut exhumed = Vec::with_capacity(corpses.len());
     let (mut last, mut bytes) = (None, 0);
     for corpse in corpses {
-        let found = match find(shared, &corpse, &mut last).await {
-            Ok(Some(record)) => {
-                let headers = record.headers.iter().map(|(name, value)| (&name[..], value.as_deref()));
-                bytes += logical_bytes(record.key.as_deref(), record.value.as_deref(), headers);
-                Ok(Found::Record(Box::new(record)))
-            }
-            Ok(None) => Ok(Found::Nothing),
-            Err(error) => {
-                let (topic, partition) = (&corpse.place.topic, corpse.place.partition);
-                tracing::debug!(%topic, partition, offset = corpse.dead.offset, %error, "a dead record cannot be read");
-                // Without the error, which names Kafka's topics.
-                Err(format!("records of {}/{partition} cannot be read at the moment", corpse.topic))
-            }
-        };
-        let is_over = found.is_err() || bytes >= bytes_max;
+        let found = find(shared, &corpse, &mut last).await;
+        if let Ok(Found::Record(record)) = &found {
+            let headers = record.headers.iter().map(|(name, value)| (&name[..], value.as_deref()));
+            bytes += logical_bytes(record.key.as_deref(), record.value.as_deref(), headers);
+        }
+        let found = found.map_err(|error| {
+            let (topic, partition) = (&corpse.place.topic, corpse.place.partition);
+            tracing::debug!(%topic, partition, offset = corpse.dead.offset, %error, "a dead record cannot be read");
+            cannot_be_read(&corpse)
+        });
+        let is_over = bytes >= bytes_max || !matches!(found, Ok(Found::Record(_) | Found::Nothing));
         exhumed.push(Exhumed { corpse, found });
         if is_over {
             break;
         }
     }
     exhumed
+}
+
+/// Without the error, which names Kafka's topics.
+fn cannot_be_read(corpse: &Corpse) -> String {
+    format!("records of {}/{} cannot be read at the moment", corpse.topic, corpse.place.partition)
 }
 
 type Letter = (PartKey, u64, i64, SinkRecord, u64);
@@ -331,11 +359,12 @@ async fn write(shared: Arc<Shared>, topic: Arc<ResolvedTopic>, letters: Vec<Lett
     buried.collect()
 }
 
-/// The record, read again; neighbours mostly come with one read. `None`: it is certain that the log does not hold it any more.
-async fn find(shared: &Arc<Shared>, corpse: &Corpse, last: &mut Option<Read>) -> Result<Option<Record>, Error> {
+/// The record, read again; neighbours mostly come with one read. [`Found::Nothing`]: it is certain that the log does not hold it any
+/// more.
+async fn find(shared: &Arc<Shared>, corpse: &Corpse, last: &mut Option<Read>) -> Result<Found, Error> {
     let (offset, place) = (corpse.dead.offset, &corpse.place);
     if let Some(record) = last.as_ref().and_then(|read| in_read(read, offset)) {
-        return Ok(Some(record));
+        return Ok(Found::Record(Box::new(record)));
     }
     match read(Arc::clone(shared), place.clone(), offset, READ_BYTES).await {
         Ok(read) => {
@@ -346,19 +375,26 @@ async fn find(shared: &Arc<Shared>, corpse: &Corpse, last: &mut Option<Read>) ->
         // Lost, if the log begins behind it. One that ends before it is not what it was: nothing is proven.
         Err(error @ Error::OffsetOutOfRange { .. }) => {
             let found = positions::find(shared, &place.topic, &[place.partition], Start::Earliest).await?;
-            if positions::one(&found, place.partition)? > offset { Ok(None) } else { Err(error) }
+            if positions::one(&found, place.partition)? > offset {
+                return Ok(Found::Nothing);
+            }
+            tracing::debug!(%error, "a log ends before a dead record");
+            Ok(Found::Beyond)
         }
+        Err(Error::LogTruncated { end_offset, .. }) => Ok(Found::CutOff(end_offset)),
         Err(error) => Err(error),
     }
 }
 
-/// The record of an offset that was read, or the proof that it is gone: that the read went past it. An empty read proves nothing.
-fn proven(read: &Read, offset: i64) -> Result<Option<Record>, Error> {
+/// The record of an offset that was read, or the proof that it is gone: that the read went past it. An empty read proves nothing,
+/// save that the log ends before it.
+fn proven(read: &Read, offset: i64) -> Result<Found, Error> {
     match in_read(read, offset) {
-        None if read.next_offset <= offset => {
-            Err(Error::Protocol("nothing came, though the log reaches further".to_owned()))
-        }
-        found => Ok(found),
+        Some(record) => Ok(Found::Record(Box::new(record))),
+        None if read.next_offset > offset => Ok(Found::Nothing),
+        // Its end is the record's place: a read there is in order, and finds nothing.
+        None if read.end <= offset => Ok(Found::Beyond),
+        None => Err(Error::Protocol("nothing came, though the log reaches further".to_owned())),
     }
 }
 
@@ -452,10 +488,11 @@ mod tests {
 
     #[test]
     fn an_empty_read_is_no_proof_that_a_dead_record_is_gone() {
-        let read = |records: Vec<Record>, next_offset| Read { records, next_offset, ..Read::default() };
+        let read = |records: Vec<Record>, next_offset| Read { records, next_offset, end: 9, ..Read::default() };
         assert!(proven(&read(vec![], 5), 5).is_err(), "as after a change of the leader");
-        assert_eq!(proven(&read(vec![record(7, &[])], 8), 5).expect("a proof"), None);
-        assert!(proven(&read(vec![record(5, &[])], 6), 5).expect("found").is_some());
+        assert!(matches!(proven(&read(vec![record(7, &[])], 8), 5), Ok(Found::Nothing)));
+        assert!(matches!(proven(&read(vec![record(5, &[])], 6), 5), Ok(Found::Record(_))));
+        assert!(matches!(proven(&read(vec![], 9), 9), Ok(Found::Beyond)), "the log is shorter than it was");
     }
 
     #[test]
