@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use sluice_proto::stream::v1::{ResetOffsetsResponse, SettleOutcome};
@@ -61,7 +62,14 @@ impl Group {
     pub(super) fn settle_or_keep(&mut self, early: Early, now: Instant) {
         let Early { settle, leases, deadline, reply } = early;
         let must_wait = match settle {
-            Settle::Acknowledge => self.is_still_opening(&leases),
+            Settle::Acknowledge => {
+                let opening = self.still_opening(&leases);
+                let waiting = opening.iter().filter(|opening| **opening).count();
+                if waiting > 0 && waiting < leases.len() {
+                    return self.acknowledge_apart(leases, &opening, deadline, reply, now);
+                }
+                waiting > 0
+            }
             // Without effect beyond this process until they are committed; but who was replaced must not say OK. The next
             // heartbeat tells.
             Settle::Refuse { .. } | Settle::Extend { .. } => self.is_unconfirmed(now),
@@ -89,14 +97,44 @@ impl Group {
         is_unconfirmed
     }
 
-    /// Whether some of these are of partitions that are about to be opened.
-    fn is_still_opening(&self, leases: &[LeaseKey]) -> bool {
-        let opening = match self.stage {
+    /// Which of these are of partitions that are about to be opened.
+    fn still_opening(&self, leases: &[LeaseKey]) -> Vec<bool> {
+        let is_opening = |lease: &LeaseKey| match self.stage {
             Stage::NoTopics => false,
             Stage::Joining { .. } => true,
-            Stage::Running => !self.to_open.is_empty(),
+            Stage::Running => self.to_open.iter().any(|one| {
+                let topic = self.topics.get(&one.assigned.topic);
+                one.assigned.partition == lease.partition && topic.is_some_and(|topic| topic.topic_uid == lease.topic)
+            }),
         };
-        opening && leases.iter().any(|lease| !self.index.contains_key(&(lease.topic, lease.partition)))
+        let key = |lease: &LeaseKey| (lease.topic, lease.partition);
+        leases.iter().map(|lease| !self.index.contains_key(&key(lease)) && is_opening(lease)).collect()
+    }
+
+    /// Acknowledges at once what can be, so that a partition that is away takes no other's records with it; both answers go out
+    /// as one.
+    fn acknowledge_apart(
+        &mut self,
+        leases: Vec<LeaseKey>,
+        opening: &[bool],
+        deadline: Instant,
+        reply: Reply<Vec<SettleOutcome>>,
+        now: Instant,
+    ) {
+        let (mut late, mut open) = (Vec::new(), Vec::new());
+        for (lease, opening) in leases.into_iter().zip(opening) {
+            if *opening { late.push(lease) } else { open.push(lease) }
+        }
+        let ((now_reply, at_once), (late_reply, later)) = (oneshot::channel(), oneshot::channel());
+        let places = opening.to_vec();
+        // On its own: it outlives the group, which answers all that waits when it ends.
+        self.shared.tasks.spawn("settlement in two", async move {
+            let (at_once, later) = tokio::join!(at_once, later);
+            let gone = |_| Err(DispatchError::Moving("the group has gone from here".to_owned()));
+            let _gone = reply.send(join(&places, at_once.unwrap_or_else(gone), later.unwrap_or_else(gone)));
+        });
+        self.settle_or_keep(Early { settle: Settle::Acknowledge, leases: open, deadline, reply: now_reply }, now);
+        self.settle_or_keep(Early { settle: Settle::Acknowledge, leases: late, deadline, reply: late_reply }, now);
     }
 
     /// Settles what waited for partitions to open.
@@ -325,6 +363,20 @@ impl Group {
     }
 }
 
+type Answered = Result<Vec<SettleOutcome>, DispatchError>;
+
+/// The outcomes of what was settled apart, in their order. Of a part that has no answer nobody knows: the rest stands.
+fn join(is_late: &[bool], at_once: Answered, later: Answered) -> Answered {
+    let (at_once, later) = match (at_once, later) {
+        // Nothing was settled here: another dispatcher may be asked for all of it.
+        (Err(error), Err(_)) => return Err(error),
+        (at_once, later) => (at_once.unwrap_or_default(), later.unwrap_or_default()),
+    };
+    let (mut at_once, mut later) = (at_once.into_iter(), later.into_iter());
+    let outcomes = is_late.iter().map(|is_late| if *is_late { later.next() } else { at_once.next() });
+    Ok(outcomes.map(|outcome| outcome.unwrap_or(SettleOutcome::Unavailable)).collect())
+}
+
 impl Pending {
     /// The partition is gone, or began anew: its leases are stale.
     fn lose(&mut self, key: PartKey) {
@@ -382,4 +434,21 @@ fn unless_ok(outcome: SettleOutcome, instead: SettleOutcome) -> SettleOutcome {
 
 fn count_ok(outcomes: &[SettleOutcome]) -> u64 {
     outcomes.iter().filter(|outcome| **outcome == SettleOutcome::Ok).count() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_settled_apart_is_answered_in_its_order() {
+        use SettleOutcome::{Ok as Good, StaleLease, Unavailable};
+        let gone = || Err(DispatchError::Moving("gone".to_owned()));
+        let places = [false, true, false, true];
+        let joined = join(&places, Ok(vec![Good, StaleLease]), Ok(vec![StaleLease, Good])).expect("outcomes");
+        assert_eq!(joined, [Good, StaleLease, StaleLease, Good]);
+        let joined = join(&places, Ok(vec![Good, StaleLease]), gone()).expect("what is known stands");
+        assert_eq!(joined, [Good, Unavailable, StaleLease, Unavailable]);
+        assert!(matches!(join(&places, gone(), gone()), Err(DispatchError::Moving(_))), "another one is asked");
+    }
 }
