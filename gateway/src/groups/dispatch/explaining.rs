@@ -37,6 +37,16 @@ pub(super) struct PartNote {
     pub(super) cut_off: Option<CutOff>,
 }
 
+impl PartNote {
+    /// The log begins at an offset now. What was done ahead was counted from where it began before.
+    pub(super) fn begin_at(&mut self, start: i64) {
+        if self.from.is_some_and(|from| from < start) {
+            self.from = Some(start);
+            self.ahead = 0;
+        }
+    }
+}
+
 /// Fills in lags, states where nobody consumes, and findings.
 pub(super) fn complete(status: &mut GroupStatus, notes: &Notes) {
     for (partition, note) in status.partitions.iter_mut().zip(&notes.parts) {
@@ -268,6 +278,18 @@ mod tests {
         use DeliveryState::{NoTopics, WaitingForAcks, WindowFull};
         assert_eq!(states, [NoTopics, WindowFull, WaitingForAcks]);
         assert!(status.findings[1].message.contains("offset 10"), "{}", status.findings[1].message);
+    }
+
+    #[test]
+    fn what_was_done_below_the_beginning_of_the_log_is_not_taken_off_the_lag_of_the_rest() {
+        let mut note = PartNote { from: Some(10), ahead: 5, ..PartNote::default() };
+        note.begin_at(8);
+        assert_eq!((note.from, note.ahead), (Some(10), 5), "nothing was lost");
+        note.begin_at(20);
+        assert_eq!((note.from, note.ahead), (Some(20), 0));
+        let mut closed = PartNote::default();
+        closed.begin_at(20);
+        assert_eq!(closed.from, None, "where its group stands is not known");
     }
 
     #[test]

@@ -93,8 +93,8 @@ impl Group {
                             if let Some(Ok(end)) = ends.get(&partition) {
                                 status.partitions[at].end_offset = *end;
                             }
-                            if let (Some(Ok(start)), Some(from)) = (starts.get(&partition), &mut notes.parts[at].from) {
-                                *from = start.max(from).to_owned();
+                            if let Some(Ok(start)) = starts.get(&partition) {
+                                notes.parts[at].begin_at(*start);
                             }
                         }
                     }
