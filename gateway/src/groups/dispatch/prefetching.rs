@@ -185,6 +185,10 @@ impl Group {
                 }
                 part.beyond_since = None;
                 let log_start = read.log_start;
+                // Nothing whole came of what is there: the same once more, later.
+                if !wanted.waits && read.next_offset <= wanted.offset && read.next_offset < read.end {
+                    part.read_after = Some(now + RETRY);
+                }
                 part.take_read(wanted.offset, read, charge);
                 self.touched = now;
                 self.lose_below(key, term, log_start, now);
