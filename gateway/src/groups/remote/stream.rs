@@ -1,6 +1,7 @@
 //! One stream of records from another gateway, at the door's end.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tonic::Streaming;
@@ -9,8 +10,13 @@ use sluice_proto::internal::gateway::v1 as wire;
 use sluice_proto::internal::gateway::v1::{attach_request, attach_response};
 use sluice_proto::stream::v1::DeliveryState;
 
-use crate::groups::model::{AttachCommand, AttachEvent};
+use crate::groups::model::{AttachCommand, AttachEvent, LeaseKey, Settle};
 use crate::groups::remote::messages::{Malformed, all_from_wire, outcomes_from_wire, settlement_to_wire};
+
+/// How long to wait for the word that records went back.
+const HAND_BACK_WITHIN: Duration = Duration::from_secs(1);
+/// The number of that settlement; those of streams are not negative.
+const HANDED_BACK: i64 = -1;
 
 pub(super) fn credit(records: u64, bytes: u64) -> wire::AttachCredit {
     wire::AttachCredit {
@@ -37,7 +43,7 @@ pub(super) async fn carry(
                     Ok(None) => taken += 1,
                     Err(error) => {
                         tracing::error!(%error, "another gateway sent what cannot be read");
-                        return;
+                        break;
                     }
                 },
                 Ok(None) => break,
@@ -47,7 +53,9 @@ pub(super) async fn carry(
                 }
             },
             permit = events.reserve(), if !arrived.is_empty() => {
-                let Ok(permit) = permit else { return };
+                let Ok(permit) = permit else {
+                    return hand_back(arrived, taken, &requests, responses).await;
+                };
                 if let Some(event) = arrived.pop_front() {
                     permit.send(event);
                     taken += 1;
@@ -58,7 +66,10 @@ pub(super) async fn carry(
                 permit.send(wire::AttachRequest { taken: std::mem::take(&mut taken), ..Default::default() });
             }
             command = commands.recv() => {
-                let Some(command) = command else { return };
+                let Some(command) = command else {
+                    // Whoever took the events has gone.
+                    return hand_back(arrived, taken, &requests, responses).await;
+                };
                 let mut request = request(command);
                 request.taken = std::mem::take(&mut taken);
                 // A dispatcher that takes no commands holds up this stream alone.
@@ -68,11 +79,56 @@ pub(super) async fn carry(
             }
         }
     }
-    // What has arrived is still good: its leases run.
+    // What has arrived is still good: its leases run. The dispatcher has gone, so there is nobody to hand it back to but through the
+    // door, which reads all of its events before it looks for another one.
     for event in arrived {
         if events.send(event).await.is_err() {
             return;
         }
+    }
+}
+
+/// The door has let go of the stream: what it has not taken goes back, and so does what is on its way, until the dispatcher says so.
+async fn hand_back(
+    arrived: VecDeque<AttachEvent>,
+    taken: i32,
+    requests: &mpsc::Sender<wire::AttachRequest>,
+    mut responses: Streaming<wire::AttachResponse>,
+) {
+    let back = |events: Vec<AttachEvent>, taken: usize| {
+        let leases: Vec<LeaseKey> = events.iter().flat_map(leases_of).collect();
+        let command = AttachCommand::Settle { sequence: HANDED_BACK, settle: Settle::HandBack, leases };
+        wire::AttachRequest { taken: i32::try_from(taken).unwrap_or(i32::MAX), ..request(command) }
+    };
+    let count = arrived.len() + usize::try_from(taken).unwrap_or(0);
+    let answered = async {
+        if arrived.iter().flat_map(leases_of).next().is_none() {
+            return;
+        }
+        if requests.send(back(arrived.into(), count)).await.is_err() {
+            return;
+        }
+        while let Ok(Some(response)) = responses.message().await {
+            match event(response) {
+                Ok(Some(AttachEvent::Settled { sequence: HANDED_BACK, .. })) | Err(_) => return,
+                Ok(Some(event @ AttachEvent::Records(_))) => {
+                    if requests.send(back(vec![event], 1)).await.is_err() {
+                        return;
+                    }
+                }
+                Ok(_) => {}
+            }
+        }
+    };
+    if tokio::time::timeout(HAND_BACK_WITHIN, answered).await.is_err() {
+        tracing::debug!("records that did not leave come again when their leases end");
+    }
+}
+
+fn leases_of(event: &AttachEvent) -> Vec<LeaseKey> {
+    match event {
+        AttachEvent::Records(records) => records.iter().map(|leased| leased.key).collect(),
+        AttachEvent::Settled { .. } | AttachEvent::State(_) => Vec::new(),
     }
 }
 

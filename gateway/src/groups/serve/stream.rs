@@ -1,6 +1,7 @@
 //! One stream of records to another gateway, at the dispatcher's end.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
@@ -8,8 +9,13 @@ use tonic::{Status, Streaming};
 use sluice_proto::internal::gateway::v1 as wire;
 use sluice_proto::internal::gateway::v1::{attach_request, attach_response};
 
-use crate::groups::model::{ATTACH_EVENTS, AttachCommand, AttachEvent, Attachment};
-use crate::groups::remote::messages::{in_messages, outcomes_to_wire, settlement_from_wire};
+use crate::groups::model::{ATTACH_EVENTS, AttachCommand, AttachEvent, Attachment, LeaseKey, Settle};
+use crate::groups::remote::messages::{all_from_wire, in_messages, outcomes_to_wire, settlement_from_wire};
+
+/// How long to wait for the word that records went back.
+const HAND_BACK_WITHIN: Duration = Duration::from_secs(1);
+/// The number of that settlement; those of doors are not negative.
+const HANDED_BACK: i64 = -1;
 
 /// Carries commands in and events out until either side ends; at most [`ATTACH_EVENTS`] messages ahead of the door.
 pub(super) async fn carry(
@@ -24,7 +30,7 @@ pub(super) async fn carry(
         tokio::select! {
             request = requests.message() => {
                 // The door has gone, or its process has.
-                let Ok(Some(request)) = request else { return };
+                let Ok(Some(request)) = request else { break };
                 ahead = ahead.saturating_sub(usize::try_from(request.taken).unwrap_or(0));
                 match command(request) {
                     // If it takes none any more, its events end, too.
@@ -32,7 +38,7 @@ pub(super) async fn carry(
                     Ok(None) => {}
                     Err(error) => {
                         tracing::error!(%error, "another gateway sent what cannot be read");
-                        return;
+                        break;
                     }
                 }
             }
@@ -41,15 +47,63 @@ pub(super) async fn carry(
                 None => break,
             },
             permit = out.reserve(), if !waiting.is_empty() && ahead < ATTACH_EVENTS => {
-                let Ok(permit) = permit else { return };
+                let Ok(permit) = permit else { break };
                 if let Some(message) = waiting.pop_front() {
                     permit.send(Ok(wire::AttachResponse { message: Some(message) }));
                     ahead += 1;
                 }
             }
-            () = out.closed() => return,
+            () = out.closed() => break,
         }
     }
+    hand_back(waiting, commands, events).await;
+}
+
+/// The stream is over: records that the door has not been sent are not lost until their leases end.
+async fn hand_back(
+    waiting: VecDeque<attach_response::Message>,
+    commands: mpsc::Sender<AttachCommand>,
+    mut events: mpsc::Receiver<AttachEvent>,
+) {
+    let mut leases: Vec<LeaseKey> = waiting.into_iter().flat_map(leases_of).collect();
+    while let Ok(event) = events.try_recv() {
+        if let AttachEvent::Records(records) = event {
+            leases.extend(records.iter().map(|leased| leased.key));
+        }
+    }
+    if leases.is_empty() {
+        return;
+    }
+    let back = AttachCommand::Settle { sequence: HANDED_BACK, settle: Settle::HandBack, leases };
+    let answered = async {
+        if commands.send(back).await.is_err() {
+            return;
+        }
+        // The attachment ends with its events, and what it was told last with it.
+        let mut unanswered = 1;
+        while unanswered > 0
+            && let Some(event) = events.recv().await
+        {
+            match event {
+                AttachEvent::Settled { sequence: HANDED_BACK, .. } => unanswered -= 1,
+                AttachEvent::Records(records) => {
+                    let leases = records.iter().map(|leased| leased.key).collect();
+                    let back = AttachCommand::Settle { sequence: HANDED_BACK, settle: Settle::HandBack, leases };
+                    unanswered += usize::from(commands.try_send(back).is_ok());
+                }
+                AttachEvent::Settled { .. } | AttachEvent::State(_) => {}
+            }
+        }
+    };
+    if tokio::time::timeout(HAND_BACK_WITHIN, answered).await.is_err() {
+        tracing::debug!("records that did not leave come again when their leases end");
+    }
+}
+
+fn leases_of(message: attach_response::Message) -> Vec<LeaseKey> {
+    let attach_response::Message::Records(records) = message else { return Vec::new() };
+    let leased = all_from_wire(records.records).unwrap_or_default();
+    leased.into_iter().map(|leased| leased.key).collect()
 }
 
 fn command(request: wire::AttachRequest) -> Result<Option<AttachCommand>, crate::groups::remote::messages::Malformed> {
@@ -79,5 +133,48 @@ fn messages(event: AttachEvent, waiting: &mut VecDeque<attach_response::Message>
             waiting.push_back(attach_response::Message::Settled(wire::SettledLeases { sequence, outcomes }));
         }
         AttachEvent::State(state) => waiting.push_back(attach_response::Message::State(state.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_types::TopicUid;
+    use sluice_wire::{Record, TimestampType};
+
+    use crate::groups::model::Leased;
+
+    use super::*;
+
+    fn leased(offset: i64) -> Leased {
+        let key = LeaseKey { topic: TopicUid::random(), partition: 0, offset, term: 1, attempt: 1 };
+        let timestamp_type = TimestampType::CreateTime;
+        let record = Record { offset, timestamp_ms: 0, timestamp_type, key: None, value: None, headers: Vec::new() };
+        Leased { key, lease_end_ms: 0, record }
+    }
+
+    #[tokio::test]
+    async fn what_a_stream_had_not_sent_goes_back_before_it_lets_go() {
+        let (commands, mut told) = mpsc::channel(4);
+        let (happened, events) = mpsc::channel(4);
+        let (one, other, late) = (leased(1), leased(2), leased(3));
+        let mut keys = vec![one.key, other.key];
+        let mut waiting = VecDeque::new();
+        messages(AttachEvent::Records(vec![one]), &mut waiting);
+        happened.send(AttachEvent::Records(vec![other])).await.expect("room");
+        let ends = tokio::spawn(hand_back(waiting, commands, events));
+        let Some(AttachCommand::Settle { sequence, settle: Settle::HandBack, leases }) = told.recv().await else {
+            panic!("no word of it");
+        };
+        assert_eq!(leases, keys);
+        keys = vec![late.key];
+        happened.send(AttachEvent::Records(vec![late])).await.expect("it waits for the answer");
+        let Some(AttachCommand::Settle { leases, .. }) = told.recv().await else { panic!("no word of it") };
+        assert_eq!(leases, keys);
+        for _ in 0..2 {
+            assert!(!ends.is_finished(), "it waits for the answer");
+            happened.send(AttachEvent::Settled { sequence, outcomes: Vec::new() }).await.expect("room");
+        }
+        ends.await.expect("an end");
+        assert!(happened.is_closed());
     }
 }
