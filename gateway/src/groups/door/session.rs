@@ -210,7 +210,8 @@ impl Session {
             }
             self.look_at_transport(out);
             let listens = !self.input_ended && self.waiting.len() < WAITING_MAX && self.unsettled.has_room();
-            let takes = self.waiting.is_empty() && self.transit.is_none();
+            // Behind answers, too: from then on its leases do not run out.
+            let takes = self.transit.is_none() && self.waiting.len() < WAITING_MAX;
             let step = tokio::select! {
                 permit = out.messages.reserve(), if !self.waiting.is_empty() => match (permit, self.waiting.pop_front()) {
                     (Ok(permit), Some(said)) => {

@@ -84,8 +84,9 @@ impl Session {
         call.limiter.charge_egress(tally.bytes());
         self.left.take(records.len(), tally.bytes());
         if !records.is_empty() {
-            self.transit = Some(Transit::new(tally, held, group.ack_deadline, Instant::now()));
+            let deadline = group.ack_deadline;
             self.waiting.extend(in_messages(records).into_iter().map(Said::Records));
+            self.transit = Some(Transit::new(tally, held, self.waiting.len(), deadline, Instant::now()));
         }
         Ok(())
     }

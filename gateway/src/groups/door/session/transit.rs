@@ -16,15 +16,17 @@ use crate::quota::InFlightGuard;
 use super::{Link, Session};
 
 /// Nobody is given up before that.
-const GIVE_UP_MIN: Duration = Duration::from_secs(30);
+pub(in crate::groups::door) const GIVE_UP_MIN: Duration = Duration::from_secs(30);
 /// Leases of what left sooner than this are not worth a word.
-const PROMPT: Duration = Duration::from_millis(250);
+pub(in crate::groups::door) const PROMPT: Duration = Duration::from_millis(250);
 
 /// See the module.
 pub(super) struct Transit {
     pub(super) tally: Tally,
     /// Memory that it takes.
     held: InFlightGuard,
+    /// Messages that have to be sent, up to its last one.
+    ahead: usize,
     /// The number of its last message, once that was sent.
     pub(super) last: Option<u64>,
     since: Instant,
@@ -34,10 +36,18 @@ pub(super) struct Transit {
 }
 
 impl Transit {
-    pub(super) fn new(tally: Tally, held: InFlightGuard, ack_deadline: Duration, now: Instant) -> Self {
+    pub(super) fn new(tally: Tally, held: InFlightGuard, ahead: usize, ack_deadline: Duration, now: Instant) -> Self {
         let restart_every = ack_deadline / 3;
         let give_up_at = now + ack_deadline.max(GIVE_UP_MIN);
-        Self { tally, held, last: None, since: now, restart_at: now + restart_every, restart_every, give_up_at }
+        Self { tally, held, ahead, last: None, since: now, restart_at: now + restart_every, restart_every, give_up_at }
+    }
+
+    /// A message was sent, its own or one before or behind it.
+    fn sent(&mut self, number: u64) {
+        self.ahead = self.ahead.saturating_sub(1);
+        if self.ahead == 0 {
+            self.last.get_or_insert(number);
+        }
     }
 
     /// When to look after it.
@@ -49,8 +59,8 @@ impl Transit {
 impl Session {
     /// A message was sent, under this number.
     pub(super) fn sent(&mut self, number: u64) {
-        if let Some(transit) = self.transit.as_mut().filter(|_| self.waiting.is_empty()) {
-            transit.last.get_or_insert(number);
+        if let Some(transit) = &mut self.transit {
+            transit.sent(number);
         }
     }
 
@@ -94,6 +104,8 @@ impl Session {
             // The transport has it for as long as it has the answer.
             out.progress.leave(held);
         }
+        // Nothing more comes while it is emptied.
+        link.events.iter_mut().for_each(tokio::sync::mpsc::Receiver::close);
         while let Some(Ok(event)) = link.events.as_mut().map(tokio::sync::mpsc::Receiver::try_recv) {
             if let AttachEvent::Records(records) = event {
                 leases.extend(records.iter().map(|leased| leased.key));
