@@ -60,6 +60,8 @@ pub(super) fn messages(records: Vec<Received>) -> Vec<ReceivedRecord> {
 pub(super) struct Delivered {
     pub(super) records: Vec<Received>,
     pub(super) tally: Tally,
+    /// Leases of records whose topic this gateway does not know, or not any more: nobody gets these here.
+    pub(super) strays: Vec<LeaseKey>,
 }
 
 /// What is counted of records once they were taken.
@@ -118,7 +120,7 @@ impl Delivered {
 }
 
 impl Shared {
-    /// Encodes records. What of them is not in the answer has no topic any more.
+    /// Encodes records; those of topics that have no name here are told apart.
     pub(super) fn encode(
         &self,
         call: &DataCall,
@@ -133,8 +135,11 @@ impl Shared {
                 topics.push((key.topic, topic_of(call, group, key.topic)));
                 topics.len() - 1
             });
-            // A topic that is gone has no name any more; nor do its leases count.
-            let Some(topic) = &topics[known].1 else { continue };
+            // It is gone, or this gateway has not heard of it yet: the dispatcher finds out which.
+            let Some(topic) = &topics[known].1 else {
+                delivered.strays.push(key);
+                continue;
+            };
             let encoded = encode(vec![record], key.partition, encoding, ALL);
             delivered.tally.leases.push((key, encoded.bytes));
             delivered.records.extend(encoded.records.into_iter().map(|record| {
@@ -230,7 +235,7 @@ pub(super) mod tests {
         let lease = |offset| LeaseKey { topic: TopicUid::random(), partition: 2, offset, term: 1, attempt: 1 };
         let leases: Vec<LeaseKey> = (0..5).map(lease).collect();
         let tally = Tally { leases: leases.iter().map(|lease| (*lease, 1 << 20)).collect(), topics: Vec::new() };
-        let mut delivered = Delivered { records: (0..5).map(record).collect(), tally };
+        let mut delivered = Delivered { records: (0..5).map(record).collect(), tally, ..Delivered::default() };
         assert_eq!(delivered.fit_in_message(), leases[3..]);
         assert_eq!((delivered.records.len(), delivered.tally.bytes()), (3, 3 << 20));
         assert_eq!(delivered.fit_in_message(), []);

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
+
 use sluice_proto::stream::v1::{DeliveryState, PayloadEncoding, PullRequest, PullResponse};
+use sluice_types::OpContext;
 use sluice_types::error::Error;
 use sluice_types::limits::{
     FETCH_BYTES_DEFAULT, FETCH_BYTES_MAX, FETCH_WAIT_MS_MAX, PULL_RECORDS_DEFAULT, PULL_RECORDS_MAX,
@@ -13,6 +16,7 @@ use crate::data::encode::{IntoJson, answer_json};
 use crate::data::{answer_by, time_left};
 use crate::groups::door::delivery::{Delivered, Received, held_bytes, messages};
 use crate::groups::door::dispatching::{Asking, NoAnswer};
+use crate::groups::door::session::{GIVE_UP_MIN, PROMPT};
 use crate::groups::door::standing::CONSUME;
 use crate::groups::door::transport::Parcel;
 use crate::groups::door::{Shared, fields};
@@ -30,6 +34,8 @@ const HAND_BACK_WITHIN: Duration = Duration::from_secs(5);
 const WAITING_BYTES: u64 = 4 << 10;
 /// Bytes of records in one answer, so that it fits into what gRPC clients take unless they are told to take more, 4 MiB.
 pub(super) const ANSWER_BYTES_MAX: u64 = 3 << 20;
+/// Records of a topic that is not known here go back after this: they would come again at once.
+pub(super) const STRAY_PAUSE: Duration = Duration::from_millis(500);
 /// As many bytes are held for the tenant as may be: look again after this.
 const MEMORY_PAUSE: Duration = Duration::from_millis(100);
 /// Before asking again a dispatcher that did not wait.
@@ -50,6 +56,21 @@ pub(super) struct Pulled {
     state: DeliveryState,
     /// Counts the delivery, or hands it back.
     pub(super) parcel: Option<Parcel>,
+}
+
+/// Records that nobody has made an answer of yet: handed back when this is dropped, unless it was cleared. So is what came for a
+/// caller who may not have it any more.
+struct Unsent {
+    door: Arc<Shared>,
+    call: Arc<DataCall>,
+    group: Arc<ResolvedGroup>,
+    leases: Vec<LeaseKey>,
+}
+
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        self.door.hand_back(&self.call, &self.group, std::mem::take(&mut self.leases));
+    }
 }
 
 /// The form in which an answer goes out.
@@ -91,7 +112,7 @@ impl Shared {
         loop {
             // A question that is given up is one that the dispatcher has not answered: it takes nothing out.
             let round = self.round(call, &group, &wish, wait_until, until);
-            let (taken, held) = call.while_holds(still, round).await?;
+            let (taken, held, mut unsent) = call.while_holds(still, round).await?;
             if taken.records.is_empty() && Instant::now() < wait_until && !self.closing.is_cancelled() {
                 continue;
             }
@@ -99,20 +120,33 @@ impl Shared {
                 return Ok(Pulled { records: Vec::new(), state: taken.state, parcel: None });
             }
             let mut delivered = self.encode(call, &group, wish.encoding, taken.records);
+            unsent.leases.clear();
+            self.hand_back_after(STRAY_PAUSE, call, &group, std::mem::take(&mut delivered.strays));
             if form == Form::Message {
                 self.hand_back(call, &group, delivered.fit_in_message());
             }
-            let Delivered { records, tally } = delivered;
-            call.limiter.charge_egress(tally.bytes());
-            let (door, call) = (Arc::clone(self), Arc::clone(call));
-            let parcel = Parcel::new(move |taken| match taken {
-                true => {
-                    door.delivered(&tally);
-                    drop(held);
+            let Delivered { records, tally, .. } = delivered;
+            if records.is_empty() {
+                // All of them were strays.
+                if Instant::now() < wait_until && !self.closing.is_cancelled() {
+                    continue;
                 }
-                false => {
-                    call.limiter.refund_egress(tally.bytes());
-                    door.hand_back(&call, &group, tally.leases());
+                return Ok(Pulled { records, state: taken.state, parcel: None });
+            }
+            call.limiter.charge_egress(tally.bytes());
+            let left = self.restart_in_transit(call, &group, tally.leases());
+            let (door, call) = (Arc::clone(self), Arc::clone(call));
+            let parcel = Parcel::new(move |taken| {
+                let _gone = left.send(taken);
+                match taken {
+                    true => {
+                        door.delivered(&tally);
+                        drop(held);
+                    }
+                    false => {
+                        call.limiter.refund_egress(tally.bytes());
+                        door.hand_back(&call, &group, tally.leases());
+                    }
                 }
             });
             return Ok(Pulled { records, state: DeliveryState::Flowing, parcel: Some(parcel) });
@@ -121,18 +155,66 @@ impl Shared {
 
     /// Tells the dispatcher that records have not left, in the background. If nobody hears it, their leases end by themselves.
     pub(super) fn hand_back(self: &Arc<Self>, call: &Arc<DataCall>, group: &Arc<ResolvedGroup>, leases: Vec<LeaseKey>) {
+        self.hand_back_after(Duration::ZERO, call, group, leases);
+    }
+
+    /// The same a while later, or when this gateway drains: for records that would come back at once.
+    pub(super) fn hand_back_after(
+        self: &Arc<Self>,
+        pause: Duration,
+        call: &Arc<DataCall>,
+        group: &Arc<ResolvedGroup>,
+        leases: Vec<LeaseKey>,
+    ) {
         if leases.is_empty() {
             return;
         }
         let (door, caller) = (Arc::clone(self), Arc::clone(&call.context));
-        let until = Instant::now() + HAND_BACK_WITHIN;
-        let call = GroupCall { deadline: until, ..self.group_call(call, Arc::clone(group)) };
+        let call = self.group_call(call, Arc::clone(group));
         self.tasks.spawn("hand back", async move {
-            let asking = Asking { caller: &caller, call, until };
-            if let Err(error) = door.dispatching.settle(&asking, Settle::HandBack, leases).await {
-                tracing::debug!(?error, "records that did not leave come again when their leases end");
+            door.sleep_until(Instant::now() + pause).await;
+            door.settle_own(&caller, call, Settle::HandBack, leases).await;
+        });
+    }
+
+    /// Lets leases run from now for as long as an answer with their records is on its way to the client, and once more when it has
+    /// left; the sender tells that, and whether it was taken. Who takes nothing for longer than a stream's client may is left alone.
+    fn restart_in_transit(
+        self: &Arc<Self>,
+        call: &Arc<DataCall>,
+        group: &Arc<ResolvedGroup>,
+        leases: Vec<LeaseKey>,
+    ) -> oneshot::Sender<bool> {
+        let (left, mut is_taken) = oneshot::channel();
+        let (door, caller) = (Arc::clone(self), Arc::clone(&call.context));
+        let (every, give_up_after) = (group.ack_deadline / 3, group.ack_deadline.max(GIVE_UP_MIN));
+        let call = self.group_call(call, Arc::clone(group));
+        let began = Instant::now();
+        self.tasks.spawn("pull in transit", async move {
+            loop {
+                let taken = tokio::time::timeout(every, &mut is_taken).await;
+                let goes_on = match taken {
+                    Ok(Ok(true)) if began.elapsed() > PROMPT => false,
+                    Ok(_) => return,
+                    Err(_) if began.elapsed() >= give_up_after => return,
+                    Err(_) => true,
+                };
+                door.settle_own(&caller, call.clone(), Settle::Restart, leases.clone()).await;
+                if !goes_on {
+                    return;
+                }
             }
         });
+        left
+    }
+
+    /// Settles leases for ourselves; nobody waits for the answer.
+    async fn settle_own(&self, caller: &Arc<OpContext>, call: GroupCall, settle: Settle, leases: Vec<LeaseKey>) {
+        let until = Instant::now() + HAND_BACK_WITHIN;
+        let asking = Asking { caller, call: GroupCall { deadline: until, ..call }, until };
+        if let Err(error) = self.dispatching.settle(&asking, settle, leases).await {
+            tracing::debug!(?error, "records that did not leave come again when their leases end");
+        }
     }
 
     async fn round(
@@ -142,8 +224,10 @@ impl Shared {
         wish: &Wish,
         wait_until: Instant,
         until: Instant,
-    ) -> Result<(Taken, Option<crate::quota::InFlightGuard>), Error> {
-        let nothing = |state| Ok((Taken { records: Vec::new(), state }, None));
+    ) -> Result<(Taken, Option<crate::quota::InFlightGuard>, Unsent), Error> {
+        let unsent =
+            |leases| Unsent { door: Arc::clone(self), call: Arc::clone(call), group: Arc::clone(group), leases };
+        let nothing = |state| Ok((Taken { records: Vec::new(), state }, None, unsent(Vec::new())));
         if let Err(error) = call.limiter.check_egress() {
             let pause = error.retry_after.unwrap_or(PAUSE);
             self.sleep_until(wait_until.min(Instant::now() + pause)).await;
@@ -160,14 +244,15 @@ impl Shared {
         let take = TakeWish { records: wish.records, bytes: wish.bytes, wait: time_left(round_until) };
         match self.dispatching.take(&asking, take).await {
             Ok(taken) => {
+                let unsent = unsent(taken.records.iter().map(|leased| leased.key).collect());
                 if taken.records.is_empty() {
                     self.sleep_until(round_until.min(Instant::now() + PAUSE)).await;
                 } else if held.grow(held_bytes(&taken.records)).is_err() {
-                    self.hand_back(call, group, taken.records.iter().map(|leased| leased.key).collect());
+                    drop(unsent);
                     self.sleep_until(wait_until.min(Instant::now() + MEMORY_PAUSE)).await;
                     return nothing(DeliveryState::Throttled);
                 }
-                Ok((taken, Some(held)))
+                Ok((taken, Some(held), unsent))
             }
             Err(NoAnswer::Moving) => nothing(DeliveryState::Assigning),
             Err(NoAnswer::Refused(error)) => Err(error),

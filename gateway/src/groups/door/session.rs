@@ -38,6 +38,7 @@ use crate::ports::BoxFuture;
 
 use self::timing::Told;
 use self::transit::Transit;
+pub(super) use self::transit::{GIVE_UP_MIN, PROMPT};
 use self::unsettled::Unsettled;
 
 /// How often a stream is checked, if nothing tells to.

@@ -296,3 +296,25 @@ async fn a_pull_of_the_most_bytes_fits_into_what_clients_take_by_default() {
     }
     shop.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lease_of_a_pulled_record_does_not_end_while_its_answer_is_on_the_way() {
+    let shop = Shop::open().await;
+    shop.change_group(|group| group.ack_deadline_ms = 2_000).await;
+    shop.produce_many(1, 300_000).await;
+    // Its window takes a part of the answer, and no more until it reads.
+    let client = reqwest::Client::builder().http2_prior_knowledge().http2_initial_stream_window_size(65_535);
+    let request = client.build().expect("a client").post(shop.gateways[0].url(&format!("/v1/{GROUP}:pull")));
+    let request = request.bearer_auth(shop.tenant.key.expose()).json(&json!({"wait": "20s"}));
+    let answer = request.send().await.expect("its head");
+    assert_eq!(answer.status(), 200);
+
+    // Longer than two leases.
+    let (_, other) = shop.post(1, "pull", &json!({"wait": "5s"})).await;
+    assert!(other["records"].as_array().is_none_or(Vec::is_empty), "it is another's still");
+    let answer: serde_json::Value = answer.json().await.expect("JSON");
+    assert_eq!(answer["records"][0]["attempt"], 1);
+    let (status, answer) = shop.post(1, "ack", &json!({"ackIds": [answer["records"][0]["ackId"]]})).await;
+    assert_eq!(status, 200, "{answer}");
+    shop.close().await;
+}

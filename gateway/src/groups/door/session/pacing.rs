@@ -9,6 +9,7 @@ use sluice_types::error::Error;
 
 use crate::groups::door::delivery::{Delivered, held_bytes, in_messages};
 use crate::groups::door::outlet::{Outlet, Said};
+use crate::groups::door::pull::STRAY_PAUSE;
 use crate::groups::model::{AttachCommand, Leased, Settle};
 use crate::groups::remote::messages::{MESSAGE_BYTES, RECORD_OVERHEAD};
 
@@ -80,7 +81,8 @@ impl Session {
             }
         };
         let group = self.standing.group();
-        let Delivered { records, tally } = self.door.encode(call, group, self.opening.encoding, records);
+        let Delivered { records, tally, strays } = self.door.encode(call, group, self.opening.encoding, records);
+        self.door.hand_back_after(STRAY_PAUSE, call, group, strays);
         call.limiter.charge_egress(tally.bytes());
         self.left.take(records.len(), tally.bytes());
         if !records.is_empty() {
