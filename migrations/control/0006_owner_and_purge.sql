@@ -1,5 +1,5 @@
 -- The owner may see and change all rows: data migrations, and pg_dump, which refuses to work under row-level security.
--- The owner migrates and serves nobody; the roles that serve stay fenced (decision 0060).
+-- The owner migrates and serves nobody; the roles that serve stay fenced (decision 0022).
 DO $$
 DECLARE
     name text;

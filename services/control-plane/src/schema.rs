@@ -38,14 +38,14 @@ pub static MIGRATIONS: Migrations = Migrations {
             sql: include_str!("../../../migrations/control/0008_sweeping_indexes.sql"),
         },
         Migration {
-            version: 20,
+            version: 9,
             name: "comparison",
-            sql: include_str!("../../../migrations/control/0020_comparison.sql"),
+            sql: include_str!("../../../migrations/control/0009_comparison.sql"),
         },
         Migration {
-            version: 30,
+            version: 10,
             name: "timestamp_policy",
-            sql: include_str!("../../../migrations/control/0030_timestamp_policy.sql"),
+            sql: include_str!("../../../migrations/control/0010_timestamp_policy.sql"),
         },
     ],
 };
