@@ -36,6 +36,8 @@ const IN_FLIGHT_MAX: usize = 512;
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 /// Longest pause a broker may impose on us.
 const THROTTLE_MAX: Duration = Duration::from_secs(60);
+/// A broker that has not let us in within this may not be alive; a call in more of a hurry cannot tell.
+const SILENT: Duration = Duration::from_millis(300);
 
 /// Handle to a connection; clones share it. It closes when the last handle is dropped.
 #[derive(Clone)]
@@ -92,7 +94,8 @@ impl Connection {
             let greeting = handshake::greet(stream.as_mut(), address, &config.client_id, sasl).await?;
             Ok((stream, greeting))
         };
-        let time = config.connect_timeout.min(deadline.remaining() / 2);
+        let half = Some(deadline.remaining() / 2).filter(|half| *half >= SILENT);
+        let time = config.connect_timeout.min(half.unwrap_or(deadline.remaining()));
         let (stream, greeting) = deadline.at_most(time).bound(connect).await.map_err(|error| match error {
             Error::DeadlineExceeded => {
                 Error::Connect { address: address.to_string(), source: Arc::new(std::io::ErrorKind::TimedOut.into()) }
