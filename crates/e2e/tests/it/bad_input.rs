@@ -239,7 +239,7 @@ async fn routes(cases: &mut Cases) {
     for (method, path, allow) in [
         ("PUT", "/v1/tenant", "GET, HEAD, OPTIONS"),
         ("DELETE", "/v1/tenant", "GET, HEAD, OPTIONS"),
-        ("PATCH", "/v1/namespaces/prod/topics/orders/records", "GET, POST, HEAD, OPTIONS"),
+        ("PATCH", "/v1/namespaces/prod/topics/orders/records", "GET, POST, OPTIONS"),
         ("DELETE", "/v1/namespaces", "GET, POST, HEAD, OPTIONS"),
         ("GET", "/v1/namespaces/prod/topics/orders:listOffsets", "POST, OPTIONS"),
         ("POST", "/v1/namespaces/prod/topics/orders:metadata", "GET, HEAD, OPTIONS"),
