@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sluice_e2e::{Installation, bad_keys};
@@ -167,6 +167,27 @@ pub(super) async fn provoke(shop: &Shop, reason: &str) -> Result<Seen> {
             owner.with_key(Some(&bad_keys::unknown())).get("/v1/namespaces").await?
         }
         "CONTROL_PLANE_UNAVAILABLE" => owner.get("/v1/namespaces").await?,
+        "TIMESTAMP_TOO_OLD" => {
+            let old = json!({"records": [{"valueText": "v", "timestamp": "2001-01-01T00:00:00Z"}]});
+            let answer = owner.post(&format!("{TOPIC}/records"), &old).await?;
+            return Ok(Seen::Inside(String::from_utf8_lossy(&answer.body).into_owned()));
+        }
+        "RESOURCE_PENDING" => {
+            let stopped = it.process("provisioning")?.stop(std::time::Duration::from_secs(35)).await;
+            ensure!(stopped.success(), "{stopped}");
+            let made = owner.post("/v1/namespaces/prod/topics?topicId=pending", &json!({"partitionCount": 1})).await?;
+            ensure!(made.status == 200, "{}", made.message());
+            let early = json!({"records": [{"valueText": "v"}]});
+            let answer = owner.post("/v1/namespaces/prod/topics/pending/records", &early).await?;
+            it.restart("provisioning").await?;
+            answer
+        }
+        "CLIENT_NOT_READING" => {
+            return Ok(Seen::Elsewhere {
+                file: "gateway/tests/it/groups_door/pacing.rs",
+                test: "a_client_that_reads_nothing_holds_what_its_window_took_and_wastes_no_attempt_of_the_rest",
+            });
+        }
         "GROUP_MOVING" => {
             return Ok(Seen::Elsewhere {
                 file: "gateway/tests/it/groups_dispatch/moving.rs",

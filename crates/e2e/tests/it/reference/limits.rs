@@ -169,6 +169,50 @@ pub(super) async fn reach(shop: &Shop, row: &str) -> Result<Seen> {
             let body = json!({ "topics": of_orders, "retryPolicy": {"maxAttempts": 101} });
             owner.post(&format!("{groups}?groupId=d"), &body).await?
         }
+        "Age of a record, by its `timestamp`" => {
+            let old = json!({"records": [{"valueText": "v", "timestamp": "2001-01-01T00:00:00Z"}]});
+            let answer = owner.post(&records, &old).await?;
+            let text = String::from_utf8_lossy(&answer.body).into_owned();
+            ensure!(text.contains("TIMESTAMP_TOO_OLD") && text.contains("NOT_PERSISTED"), "{text}");
+            return Ok(Seen::Kept);
+        }
+        "A record's `timestamp` ahead of the gateway's clock" => {
+            let early = json!({"records": [{"valueText": "v", "timestamp": "2999-01-01T00:00:00Z"}]});
+            let answer = owner.post(&records, &early).await?;
+            let text = String::from_utf8_lossy(&answer.body).into_owned();
+            ensure!(text.contains("INVALID_FIELD") && text.contains("timestamp"), "{text}");
+            return Ok(Seen::Kept);
+        }
+        "Fetch answer in protobuf, where it is larger than its records" => {
+            return Ok(Seen::Elsewhere {
+                file: "gateway/src/data/tests/reading.rs",
+                test: "json_that_grows_as_a_message_is_read_to_its_end_by_a_client_of_the_default_size",
+            });
+        }
+        "Answer to a pull; message of a stream" => {
+            return Ok(Seen::Elsewhere {
+                file: "gateway/tests/it/groups_door/pacing.rs",
+                test: "a_pull_of_the_most_bytes_fits_into_what_clients_take_by_default",
+            });
+        }
+        "Read ahead for groups, gateway; group" => {
+            return Ok(Seen::Elsewhere {
+                file: "gateway/src/groups/dispatch/budget.rs",
+                test: "who_holds_more_than_its_share_gives_back_to_who_lacks",
+            });
+        }
+        "A stream's client takes nothing" => {
+            return Ok(Seen::Elsewhere {
+                file: "gateway/tests/it/groups_door/pacing.rs",
+                test: "a_client_that_reads_nothing_holds_what_its_window_took_and_wastes_no_attempt_of_the_rest",
+            });
+        }
+        "Groups that give one record up, each with a dead letter" => {
+            return Ok(Seen::Elsewhere {
+                file: "gateway/tests/it/groups_dispatch/letters.rs",
+                test: "a_record_that_comes_back_as_the_letter_of_another_group_gets_no_further_letter",
+            });
+        }
         "Window of a partition of a group" => {
             return Ok(Seen::Elsewhere {
                 file: "gateway/src/groups/window/tests.rs",
