@@ -4,6 +4,7 @@
 //! say. Every fault names the key, what is wrong, and an example taken from [`Validate::EXAMPLE`]. A `main` prints the
 //! error and exits with [`ConfigError::EXIT_CODE`].
 
+mod database;
 mod files;
 mod values;
 
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
+pub use database::DatabaseConfig;
 pub(crate) use files::refuse_world_readable;
 pub use files::{FileError, InternalTlsConfig, KafkaConfig, SecretFile, TlsFiles, is_weak_key};
 pub use values::{ByteSize, HumanDuration, ListenAddr};

@@ -1,7 +1,9 @@
 //! Billing's configuration file.
 
 use serde::{Deserialize, Serialize};
-use sluice_runtime::config::{Faults, InternalTlsConfig, KafkaConfig, ListenAddr, SecretFile, Validate};
+use sluice_runtime::config::{
+    DatabaseConfig, Faults, InternalTlsConfig, KafkaConfig, ListenAddr, SecretFile, Validate,
+};
 use sluice_runtime::telemetry::TelemetryConfig;
 use sluice_runtime::tls::InternalTls;
 
@@ -32,19 +34,6 @@ pub struct Config {
     /// For tests only.
     #[serde(default)]
     pub testing: TestingConfig,
-}
-
-/// URLs of the database, one per role, each in a file: they hold passwords.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct DatabaseConfig {
-    /// As `sluice_billing_owner`: migrates at start. Absent: somebody else migrates.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub owner_url_file: Option<SecretFile>,
-    /// As `sluice_billing_app`: answers tenants.
-    pub app_url_file: SecretFile,
-    /// As `sluice_billing_system`: counts.
-    pub system_url_file: SecretFile,
 }
 
 fn is_false(value: &bool) -> bool {
@@ -102,16 +91,6 @@ format = "json"
         faults.file("internal_tls", InternalTls::load(&self.internal_tls));
         faults.section_files("kafka", &self.kafka);
         faults.section_files("database", &self.database);
-    }
-}
-
-impl Validate for DatabaseConfig {
-    fn files(&self, faults: &mut Faults) {
-        if let Some(owner) = &self.owner_url_file {
-            faults.file("owner_url_file", owner.read());
-        }
-        faults.file("app_url_file", self.app_url_file.read());
-        faults.file("system_url_file", self.system_url_file.read());
     }
 }
 

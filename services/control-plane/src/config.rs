@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use sluice_runtime::config::{
-    ByteSize, Faults, HumanDuration, InternalTlsConfig, KafkaConfig, ListenAddr, SecretFile, Validate,
+    ByteSize, DatabaseConfig, Faults, HumanDuration, InternalTlsConfig, KafkaConfig, ListenAddr, SecretFile, Validate,
 };
 use sluice_runtime::telemetry::TelemetryConfig;
 use sluice_runtime::tls::InternalTls;
@@ -67,19 +67,6 @@ pub struct Config {
 
 fn is_false(value: &bool) -> bool {
     !value
-}
-
-/// URLs of the database, one per role, each in a file: they hold passwords.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct DatabaseConfig {
-    /// As `sluice_control_owner`: migrates at start. Absent: somebody else migrates.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub owner_url_file: Option<SecretFile>,
-    /// As `sluice_control_app`: serves tenants.
-    pub app_url_file: SecretFile,
-    /// As `sluice_control_system`: relay, reports, key look-up, operator.
-    pub system_url_file: SecretFile,
 }
 
 /// What a topic gets that does not say.
@@ -286,16 +273,6 @@ format = "json"
         faults.file("internal_tls", InternalTls::load(&self.internal_tls));
         faults.section_files("kafka", &self.kafka);
         faults.section_files("database", &self.database);
-    }
-}
-
-impl Validate for DatabaseConfig {
-    fn files(&self, faults: &mut Faults) {
-        if let Some(owner) = &self.owner_url_file {
-            faults.file("owner_url_file", owner.read());
-        }
-        faults.file("app_url_file", self.app_url_file.read());
-        faults.file("system_url_file", self.system_url_file.read());
     }
 }
 

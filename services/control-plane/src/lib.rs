@@ -24,6 +24,6 @@ mod turns;
 mod wakes;
 
 pub use app::{Addrs, App, ROLE};
-pub use config::{Config, ControlLogConfig, DatabaseConfig, Defaults, InternalTopics, Limits, Testing, Unknown};
+pub use config::{Config, ControlLogConfig, Defaults, InternalTopics, Limits, Testing, Unknown};
 pub use error::AppError;
 pub use schema::MIGRATIONS;
