@@ -33,7 +33,7 @@ use crate::groups::door::dispatching::{Asking, NoAnswer};
 use crate::groups::door::outlet::{Outlet, Said};
 use crate::groups::door::settle::Read;
 use crate::groups::door::standing::Standing;
-use crate::groups::model::{AttachCommand, AttachEvent, AttachWish, Attachment, Owner, Settle};
+use crate::groups::model::{AttachCommand, AttachEvent, AttachWish, Attachment, Leased, Owner, Settle};
 use crate::ports::BoxFuture;
 
 use self::timing::Told;
@@ -92,6 +92,8 @@ pub(super) struct Session {
     held_until: Option<Instant>,
     /// Records that the client's transport has not taken yet.
     transit: Option<Transit>,
+    /// Records that came beside those, from a dispatcher that was not asked for them.
+    behind: Option<Vec<Leased>>,
     expires_at: Option<Instant>,
     unsettled: Unsettled,
     told: Told,
@@ -178,6 +180,7 @@ impl Session {
             room_given: false,
             held_until: None,
             transit: None,
+            behind: None,
             expires_at,
             unsettled: Unsettled::default(),
             told: Told::new(now),
@@ -210,9 +213,16 @@ impl Session {
                 return end;
             }
             self.look_at_transport(out);
+            if self.transit.is_none()
+                && let Some(records) = self.behind.take()
+                && let Err(error) = self.records(records)
+            {
+                return Some(error);
+            }
             let listens = !self.input_ended && self.waiting.len() < WAITING_MAX && self.unsettled.has_room();
-            // Behind answers, too: from then on its leases do not run out.
-            let takes = self.transit.is_none() && self.waiting.len() < WAITING_MAX;
+            // Whatever the client does: a dispatcher whose answers nobody takes hears of nothing, and leases in transit run out.
+            // There are as many answers as settlements, which have their bound.
+            let takes = self.behind.is_none();
             let step = tokio::select! {
                 permit = out.messages.reserve(), if !self.waiting.is_empty() => match (permit, self.waiting.pop_front()) {
                     (Ok(permit), Some(said)) => {
@@ -287,7 +297,8 @@ impl Session {
 
     /// Whether the stream is over, and how.
     fn over(&self) -> Option<Option<Error>> {
-        let quiet = self.waiting.is_empty() && self.unsettled.is_empty() && self.transit.is_none();
+        let has_records = self.transit.is_some() || self.behind.is_some();
+        let quiet = self.waiting.is_empty() && self.unsettled.is_empty() && !has_records;
         if let Some(leave_at) = self.leave_at
             && (quiet || leave_at <= Instant::now())
         {
@@ -366,6 +377,7 @@ impl Session {
 
     fn happened(&mut self, event: AttachEvent) -> Result<(), Error> {
         match event {
+            AttachEvent::Records(records) if self.transit.is_some() => self.behind = Some(records),
             AttachEvent::Records(records) => return self.records(records),
             AttachEvent::Settled { sequence, outcomes } => {
                 if let Some((sequence, read)) = self.unsettled.take(sequence) {

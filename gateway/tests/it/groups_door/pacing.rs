@@ -1,21 +1,22 @@
 //! Clients that do not read, tenants over their limits, credentials that end: what a stream does with what it has leased.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Code;
 use tonic::transport::Channel;
+use tonic::{Code, Streaming};
+use tonic_types::StatusExt as _;
 
 use sluice_proto::internal::control::v1::control_record::Resource;
 use sluice_proto::internal::control::v1::{ControlRecord, GroupState, Life, Limits};
 use sluice_proto::stream::v1::consumer_service_client::ConsumerServiceClient;
 use sluice_proto::stream::v1::{
-    ConsumeCredit, ConsumeRequest, ConsumeStart, PayloadEncoding, PullRequest, ReceivedRecord, SubscribeRequest,
-    consume_request, consume_response,
+    ConsumeCredit, ConsumeRequest, ConsumeResponse, ConsumeStart, PayloadEncoding, PullRequest, ReceivedRecord,
+    SubscribeRequest, consume_request, consume_response,
 };
 use sluice_wire::OutRecord;
 
@@ -165,9 +166,35 @@ async fn a_client_that_reads_nothing_holds_what_its_window_took_and_wastes_no_at
     let shop = Shop::open().await;
     shop.change_group(|group| group.ack_deadline_ms = 3_000).await;
     shop.produce_many(RECORDS, BYTES).await;
+    let stopped = stopped_client(&shop, WINDOW).await;
+    let mut reader = Stream::open(&shop, 1, 1_000).await;
+    let mut attempts: BTreeMap<usize, i32> = BTreeMap::new();
+    let mut stopped = Some(stopped);
+    let until = Instant::now() + Duration::from_secs(7);
+    while attempts.len() < RECORDS {
+        // Longer than two leases.
+        if Instant::now() > until {
+            stopped = None;
+        }
+        let next = tokio::time::timeout(Duration::from_millis(500), reader.next()).await;
+        if let Ok(Ok(consume_response::Message::Records(records))) = next {
+            attempts.extend(records.records.iter().map(|record| (number(record), record.attempt)));
+            shop.ack(1, &records.records).await;
+        }
+        assert!(Instant::now() < until + PATIENCE, "{} of {RECORDS}", attempts.len());
+    }
+    drop(stopped);
+    let again = attempts.values().filter(|attempt| **attempt > 1).count();
+    let in_window = WINDOW as usize / BYTES + 1;
+    assert!(again <= in_window, "{again} records have lost an attempt, and {in_window} at most reached the client");
+    shop.close().await;
+}
+
+/// A stream with credit whose client reads nothing, once something was sent to it.
+async fn stopped_client(shop: &Shop, window: u32) -> (Streaming<ConsumeResponse>, mpsc::Sender<ConsumeRequest>) {
     // Stopped, as far as anybody can tell: it has credit out and never reads.
     let endpoint = Channel::from_shared(shop.gateways[0].url("")).expect("address");
-    let endpoint = endpoint.initial_stream_window_size(WINDOW);
+    let endpoint = endpoint.initial_stream_window_size(window);
     let mut client = ConsumerServiceClient::new(endpoint.connect().await.expect("connect"));
     let (requests, queue) = mpsc::channel(1);
     let credit = Some(ConsumeCredit { records: 10_000, bytes: 0 });
@@ -187,27 +214,41 @@ async fn a_client_that_reads_nothing_holds_what_its_window_took_and_wastes_no_at
         }
     };
     tokio::time::timeout(PATIENCE, taken).await.expect("it is sent something");
+    (stopped.into_inner(), requests)
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_nothing_is_given_up_and_what_it_did_not_take_goes_to_others() {
+    // Larger than the window: a message that fits was taken, whatever the client does with it.
+    const RECORDS: usize = 3;
+    const BYTES: usize = 200_000;
+    // As the design promises: the ack deadline, but 30 s at least.
+    const GIVEN_UP: Duration = Duration::from_secs(30);
+    let shop = Shop::open().await;
+    shop.change_group(|group| group.ack_deadline_ms = 3_000).await;
+    shop.produce_many(RECORDS, BYTES).await;
+    let (mut stopped, _requests) = stopped_client(&shop, 65_535).await;
     let mut reader = Stream::open(&shop, 1, 1_000).await;
-    let mut attempts: BTreeMap<usize, i32> = BTreeMap::new();
-    let mut stopped = Some((stopped, requests));
-    let until = Instant::now() + Duration::from_secs(7);
-    while attempts.len() < RECORDS {
-        // Longer than two leases.
-        if Instant::now() > until {
-            stopped = None;
-        }
+    let mut seen = BTreeSet::new();
+    let until = Instant::now() + GIVEN_UP + PATIENCE;
+    while seen.len() < RECORDS {
+        assert!(Instant::now() < until, "{} of {RECORDS}", seen.len());
         let next = tokio::time::timeout(Duration::from_millis(500), reader.next()).await;
         if let Ok(Ok(consume_response::Message::Records(records))) = next {
-            attempts.extend(records.records.iter().map(|record| (number(record), record.attempt)));
+            seen.extend(records.records.iter().map(number));
             shop.ack(1, &records.records).await;
         }
-        assert!(Instant::now() < until + PATIENCE, "{} of {RECORDS}", attempts.len());
     }
-    drop(stopped);
-    let again = attempts.values().filter(|attempt| **attempt > 1).count();
-    let in_window = WINDOW as usize / BYTES + 1;
-    assert!(again <= in_window, "{again} records have lost an attempt, and {in_window} at most reached the client");
+    let end = loop {
+        match tokio::time::timeout(PATIENCE, stopped.message()).await.expect("it has ended") {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it ended without a word"),
+            Err(end) => break end,
+        }
+    };
+    let details = end.get_error_details();
+    let reason = details.error_info().map(|info| info.reason.as_str());
+    assert_eq!((end.code(), reason), (Code::Unavailable, Some("CLIENT_NOT_READING")), "{end:?}");
     shop.close().await;
 }
 

@@ -185,7 +185,7 @@ pub(super) async fn provoke(shop: &Shop, reason: &str) -> Result<Seen> {
         "CLIENT_NOT_READING" => {
             return Ok(Seen::Elsewhere {
                 file: "gateway/tests/it/groups_door/pacing.rs",
-                test: "a_client_that_reads_nothing_holds_what_its_window_took_and_wastes_no_attempt_of_the_rest",
+                test: "a_client_that_takes_nothing_is_given_up_and_what_it_did_not_take_goes_to_others",
             });
         }
         "GROUP_MOVING" => {

@@ -204,7 +204,7 @@ pub(super) async fn reach(shop: &Shop, row: &str) -> Result<Seen> {
         "A stream's client takes nothing" => {
             return Ok(Seen::Elsewhere {
                 file: "gateway/tests/it/groups_door/pacing.rs",
-                test: "a_client_that_reads_nothing_holds_what_its_window_took_and_wastes_no_attempt_of_the_rest",
+                test: "a_client_that_takes_nothing_is_given_up_and_what_it_did_not_take_goes_to_others",
             });
         }
         "Groups that give one record up, each with a dead letter" => {

@@ -104,6 +104,7 @@ impl Session {
             // The transport has it for as long as it has the answer.
             out.progress.leave(held);
         }
+        leases.extend(self.behind.take().iter().flatten().map(|leased| leased.key));
         // Nothing more comes while it is emptied.
         link.events.iter_mut().for_each(tokio::sync::mpsc::Receiver::close);
         while let Some(Ok(event)) = link.events.as_mut().map(tokio::sync::mpsc::Receiver::try_recv) {
