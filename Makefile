@@ -12,7 +12,7 @@ BIN := $(or $(CARGO_TARGET_DIR),target)
 ALL := --workspace --all-targets --locked
 PROGRAMS := --locked -p sluice-features -p sluiced -p sluice
 
-.PHONY: help deps test-deps tools up up-separate demo example test check fmt deny proto layers build units faults faults-long load api-baseline docs clean
+.PHONY: help deps test-deps tools up up-separate demo example test check fmt deny proto layers build units faults faults-long slowest load api-baseline docs clean
 
 help: ## List the doors
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,7 +49,7 @@ example: deps $(EXAMPLE)/installed ## Run an application with outbox, inbox, ret
 $(EXAMPLE)/installed: examples/property-events/requirements.txt
 	@python3 -m venv $(EXAMPLE) && $(EXAMPLE)/bin/pip install --quiet --requirement $< && touch $@
 
-test: tools check units faults example ## Everything that CI runs
+test: tools check units faults example slowest ## Everything that CI runs
 
 check: fmt proto deny build layers ## Format, protos, dependencies, lints (the build), layers, docs
 
@@ -71,10 +71,13 @@ build: ## Compile and lint everything
 	cargo build $(ALL)
 
 units: ## Tests of single crates, on one shared Kafka and PostgreSQL
-	$(BIN)/debug/devstack run -- $(NEXTEST) nextest run $(ALL) -E 'not package(sluice-e2e)'
+	$(BIN)/debug/devstack run -- $(NEXTEST) nextest run --profile units $(ALL) -E 'not package(sluice-e2e)'
 
 faults: ## End-to-end and fault tests, short forms
-	$(BIN)/debug/devstack run -- $(NEXTEST) nextest run $(ALL) -E 'package(sluice-e2e)'
+	$(BIN)/debug/devstack run -- $(NEXTEST) nextest run --profile faults $(ALL) -E 'package(sluice-e2e)'
+
+slowest: ## Show where the time of the last test runs went
+	@$(BIN)/debug/xtask slowest
 
 faults-long: ## The same, with the counts of the long forms
 	SLUICE_TEST_LONG=1 $(MAKE) --no-print-directory faults

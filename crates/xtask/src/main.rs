@@ -1,11 +1,13 @@
 //! Checks that a compiler does not make: who may depend on whom, where a library may be used, and whether the docs hold.
 //!
-//! `cargo xtask layers|features|sources|docs`, or `cargo xtask check` for all. Each rule stands here with its reason; a rule that we
+//! `cargo xtask layers|features|sources|docs`, or `cargo xtask check` for all; `cargo xtask slowest` shows where the tests'
+//! time goes. Each rule stands here with its reason; a rule that we
 //! would not enforce is not written.
 
 mod docs;
 mod features;
 mod layers;
+mod slowest;
 mod sources;
 
 use std::path::{Path, PathBuf};
@@ -27,11 +29,17 @@ enum Command {
     Docs,
     /// All of them.
     Check,
+    /// Prints the slowest tests of the last runs; checks nothing.
+    Slowest,
 }
 
 fn main() -> Result<ExitCode> {
     let command = Command::parse();
     let root = root();
+    if matches!(command, Command::Slowest) {
+        slowest::print(&root)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut faults = Vec::new();
     if matches!(command, Command::Layers | Command::Check) {
         faults.extend(layers::faults(&root)?);
