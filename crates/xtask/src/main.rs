@@ -1,8 +1,9 @@
 //! Checks that a compiler does not make: who may depend on whom, where a library may be used, and whether the docs hold.
 //!
-//! `cargo xtask layers|features|sources|docs`, or `cargo xtask check` for all. Each rule stands here with its reason; a rule that we
+//! `cargo xtask layers|dependencies|features|sources|docs`, or `cargo xtask check` for all. Each rule stands here with its reason; a rule that we
 //! would not enforce is not written.
 
+mod dependencies;
 mod docs;
 mod features;
 mod layers;
@@ -19,6 +20,8 @@ use clap::Parser;
 enum Command {
     /// Arrows between crates go strictly down.
     Layers,
+    /// What a manifest names, the code uses.
+    Dependencies,
     /// Programs and tests compile libraries with the same features.
     Features,
     /// Libraries and functions are used only where they may be.
@@ -35,6 +38,9 @@ fn main() -> Result<ExitCode> {
     let mut faults = Vec::new();
     if matches!(command, Command::Layers | Command::Check) {
         faults.extend(layers::faults(&root)?);
+    }
+    if matches!(command, Command::Dependencies | Command::Check) {
+        faults.extend(dependencies::faults(&root)?);
     }
     if matches!(command, Command::Features | Command::Check) {
         faults.extend(features::faults(&root)?);
