@@ -26,7 +26,7 @@ enum Command {
     Features,
     /// Libraries and functions are used only where they may be.
     Sources,
-    /// Links resolve, modules say what they are for, every error reason is documented.
+    /// Links resolve, every error reason is documented, every service has its README.
     Docs,
     /// All of them.
     Check,
