@@ -137,9 +137,9 @@ mod tests {
         let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md");
         let mut headings = Headings::default();
         let mut fault = |link: &str| headings.fault(&page, link).expect("readable");
-        assert_eq!(fault("docs/README.md#documentation"), None);
+        assert_eq!(fault("docs/glossary.md#usage"), None);
         assert_eq!(fault("https://example.org/#x"), None);
-        assert!(fault("docs/README.md#no-such-heading").is_some());
+        assert!(fault("docs/glossary.md#no-such-heading").is_some());
         assert!(fault("#no-such-heading").is_some());
         assert!(fault("docs/no-such-page.md").is_some());
     }

@@ -6,6 +6,7 @@
 mod dependencies;
 mod docs;
 mod features;
+mod glossary;
 mod layers;
 mod sources;
 
@@ -26,7 +27,7 @@ enum Command {
     Features,
     /// Libraries and functions are used only where they may be.
     Sources,
-    /// Links resolve, every error reason is documented, every service has its README.
+    /// Links resolve, every error reason is documented, every service has its README, the glossary names what exists.
     Docs,
     /// All of them.
     Check,
@@ -50,6 +51,7 @@ fn main() -> Result<ExitCode> {
     }
     if matches!(command, Command::Docs | Command::Check) {
         faults.extend(docs::faults(&root)?);
+        faults.extend(glossary::faults(&root)?);
     }
     for fault in &faults {
         eprintln!("xtask: {fault}");
