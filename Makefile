@@ -73,7 +73,7 @@ build: ## Compile and lint everything
 units: ## Tests of single crates, on one shared Kafka and PostgreSQL
 	$(BIN)/debug/devstack run -- $(NEXTEST) nextest run --profile units $(ALL) -E 'not package(sluice-e2e)'
 
-faults: ## End-to-end and fault tests, short forms
+faults: ## End-to-end and fault tests, short forms; those without a promise about time two at a time
 	$(BIN)/debug/devstack run -- $(NEXTEST) nextest run --profile faults $(ALL) -E 'package(sluice-e2e)'
 
 slowest: ## Show where the time of the last test runs went

@@ -9,6 +9,7 @@
 pub mod admin;
 pub mod body;
 pub mod config;
+pub mod fail_point;
 pub mod health;
 pub mod internal;
 pub mod metrics;
@@ -21,6 +22,7 @@ pub mod tls;
 
 pub use admin::AdminServer;
 pub use body::{BoxBody, BoxError};
+pub use fail_point::FailPoints;
 pub use health::{ComponentStatus, Health};
 pub use metrics::Metrics;
 pub use tasks::TaskSet;

@@ -22,10 +22,7 @@ pub struct ParseRevisionError;
 
 impl fmt::Display for Revision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for byte in self.topic_id {
-            write!(f, "{byte:02x}")?;
-        }
-        write!(f, "-{}", self.offset)
+        write!(f, "{}-{}", hex::encode(self.topic_id), self.offset)
     }
 }
 
@@ -34,14 +31,8 @@ impl FromStr for Revision {
 
     fn from_str(text: &str) -> Result<Self, ParseRevisionError> {
         let (id, offset) = text.split_once('-').ok_or(ParseRevisionError)?;
-        if id.len() != 32 || !id.is_ascii() {
-            return Err(ParseRevisionError);
-        }
-        let mut topic_id = [0u8; 16];
-        for (slot, pair) in topic_id.iter_mut().zip(id.as_bytes().chunks(2)) {
-            let pair = std::str::from_utf8(pair).map_err(|_| ParseRevisionError)?;
-            *slot = u8::from_str_radix(pair, 16).map_err(|_| ParseRevisionError)?;
-        }
+        let mut topic_id = [0; 16];
+        hex::decode_to_slice(id, &mut topic_id).map_err(|_| ParseRevisionError)?;
         let offset: i64 = offset.parse().map_err(|_| ParseRevisionError)?;
         if offset < 0 {
             return Err(ParseRevisionError);
@@ -58,7 +49,10 @@ mod tests {
     fn a_revision_comes_back_as_it_was() {
         let revision = Revision { topic_id: [0xab; 16], offset: 42 };
         assert_eq!(revision.to_string().parse(), Ok(revision));
-        for wrong in ["", "-", "abc-1", "ab-1", &format!("{}--1", "ab".repeat(16)), &format!("{}-x", "ab".repeat(16))] {
+        let id = "ab".repeat(16);
+        for wrong in
+            ["", "-", "abc-1", "ab-1", &format!("{id}--1"), &format!("{id}-x"), &format!("{}-1", "+1".repeat(16))]
+        {
             assert_eq!(wrong.parse::<Revision>(), Err(ParseRevisionError), "{wrong}");
         }
     }

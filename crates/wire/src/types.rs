@@ -20,8 +20,7 @@ impl TopicId {
 impl fmt::Display for TopicId {
     /// The hyphenated lower-case UUID text.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = hex::encode(self.0);
-        write!(f, "{}-{}-{}-{}-{}", &text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..])
+        uuid::Uuid::from_bytes(self.0).hyphenated().fmt(f)
     }
 }
 
@@ -40,14 +39,10 @@ impl FromStr for TopicId {
     type Err = ParseTopicIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let hyphens_fit = text.len() == 36 && [8, 13, 18, 23].iter().all(|&at| text.as_bytes()[at] == b'-');
-        if !hyphens_fit {
-            return Err(ParseTopicIdError);
-        }
-        let digits: String = text.split('-').collect();
-        let mut id = [0; 16];
-        hex::decode_to_slice(digits, &mut id).map_err(|_| ParseTopicIdError)?;
-        Ok(Self(id))
+        // The library also reads three other forms, of other lengths.
+        let hyphenated = (text.len() == uuid::fmt::Hyphenated::LENGTH).then_some(text).ok_or(ParseTopicIdError)?;
+        let id = uuid::Uuid::try_parse(hyphenated).map_err(|_| ParseTopicIdError)?;
+        Ok(Self(id.into_bytes()))
     }
 }
 
@@ -78,7 +73,12 @@ mod tests {
     fn topic_id_text_round_trips_and_refuses_other_text() {
         let id = TopicId(*b"0123456789abcdef");
         assert_eq!(id.to_string().parse::<TopicId>(), Ok(id));
-        assert_eq!("x".parse::<TopicId>(), Err(ParseTopicIdError));
-        assert_eq!("é2345678-1234-1234-1234-12345678901".parse::<TopicId>(), Err(ParseTopicIdError));
+        assert_eq!(id.to_string(), "30313233-3435-3637-3839-616263646566");
+        let plain = "30313233343536373839616263646566";
+        for wrong in
+            ["x", plain, &format!("{{{id}}}"), &format!("urn:uuid:{id}"), "é2345678-1234-1234-1234-12345678901"]
+        {
+            assert_eq!(wrong.parse::<TopicId>(), Err(ParseTopicIdError), "{wrong}");
+        }
     }
 }

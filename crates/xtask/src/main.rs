@@ -1,11 +1,13 @@
 //! Checks that a compiler does not make: who may depend on whom, where a library may be used, and whether the docs hold.
 //!
-//! `cargo xtask layers|features|sources|docs`, or `cargo xtask check` for all; `cargo xtask slowest` shows where the tests'
-//! time goes. Each rule stands here with its reason; a rule that we
-//! would not enforce is not written.
+//! `cargo xtask layers|dependencies|features|sources|docs`, or `cargo xtask check` for all; `cargo xtask slowest` shows where the
+//! tests' time goes. Each rule stands here with its reason; a rule that we would not enforce is
+//! not written.
 
+mod dependencies;
 mod docs;
 mod features;
+mod glossary;
 mod layers;
 mod slowest;
 mod sources;
@@ -21,11 +23,13 @@ use clap::Parser;
 enum Command {
     /// Arrows between crates go strictly down.
     Layers,
+    /// What a manifest names, the code uses.
+    Dependencies,
     /// Programs and tests compile libraries with the same features.
     Features,
     /// Libraries and functions are used only where they may be.
     Sources,
-    /// Links resolve, modules say what they are for, every error reason is documented.
+    /// Links resolve, every error reason is documented, every service has its README, the glossary names what exists.
     Docs,
     /// All of them.
     Check,
@@ -44,6 +48,9 @@ fn main() -> Result<ExitCode> {
     if matches!(command, Command::Layers | Command::Check) {
         faults.extend(layers::faults(&root)?);
     }
+    if matches!(command, Command::Dependencies | Command::Check) {
+        faults.extend(dependencies::faults(&root)?);
+    }
     if matches!(command, Command::Features | Command::Check) {
         faults.extend(features::faults(&root)?);
     }
@@ -52,6 +59,7 @@ fn main() -> Result<ExitCode> {
     }
     if matches!(command, Command::Docs | Command::Check) {
         faults.extend(docs::faults(&root)?);
+        faults.extend(glossary::faults(&root)?);
     }
     for fault in &faults {
         eprintln!("xtask: {fault}");

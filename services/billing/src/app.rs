@@ -14,7 +14,7 @@ use sluice_runtime::config::KafkaConfig;
 use sluice_runtime::internal::{CallerLayer, CallerVerifier};
 use sluice_runtime::server::{Edge, bind, serve};
 use sluice_runtime::tls::InternalTls;
-use sluice_runtime::{AdminServer, ComponentStatus, Health, TaskSet};
+use sluice_runtime::{AdminServer, ComponentStatus, FailPoints, Health, TaskSet};
 use sluice_wire::{Client, ClientConfig, ScramSha512, Security};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -22,10 +22,9 @@ use tonic::service::Routes;
 use tower::Layer as _;
 
 use crate::api::usage::Usage;
-use crate::config::Config;
+use crate::config::{Config, FAIL_POINTS};
 use crate::domain::page_token::TokenKey;
 use crate::error::{BuildError, RunError};
-use crate::fail_point::FailPoints;
 use crate::jobs::coverage_watch::CoverageWatch;
 use crate::jobs::log_feed::{FeedError, LogFeed, Sink};
 use crate::jobs::{control_feed, source_watch, usage_feed};
@@ -85,7 +84,7 @@ impl App {
             owner_url,
             kafka: kafka_client(&config.kafka)?,
             token_key: TokenKey::new(config.page_token_key_file.read_key()?),
-            fail_points: FailPoints::new(config.testing.crash_at),
+            fail_points: FailPoints::new(&FAIL_POINTS, config.testing.crash_at),
             tls: InternalTls::load(&config.internal_tls)?,
             internal,
             admin,

@@ -4,10 +4,12 @@ use serde::{Deserialize, Serialize};
 use sluice_runtime::config::{
     DatabaseConfig, Faults, InternalTlsConfig, KafkaConfig, ListenAddr, SecretFile, Validate,
 };
+use sluice_runtime::fail_point::Testing;
 use sluice_runtime::telemetry::TelemetryConfig;
 use sluice_runtime::tls::InternalTls;
 
-use crate::fail_point::FAIL_POINTS;
+/// Where a test can have the process die: before and after the commit that adds usage.
+pub const FAIL_POINTS: [&str; 2] = ["ingest.before_commit", "ingest.after_commit"];
 
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
@@ -33,20 +35,11 @@ pub struct Config {
     pub telemetry: TelemetryConfig,
     /// For tests only.
     #[serde(default)]
-    pub testing: TestingConfig,
+    pub testing: Testing,
 }
 
 fn is_false(value: &bool) -> bool {
     !value
-}
-
-/// For tests only; never set any of it in production.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TestingConfig {
-    /// One of [`FAIL_POINTS`]: where the process dies as by `kill -9`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub crash_at: Option<String>,
 }
 
 impl Validate for Config {
@@ -81,9 +74,7 @@ format = "json"
         faults.reachable("admin_listen", self.admin_listen, self.admin_open, "admin_open", because);
         faults.section("kafka", &self.kafka);
         faults.section("telemetry", &self.telemetry);
-        let armed = self.testing.crash_at.as_deref();
-        let known = armed.is_none_or(|place| FAIL_POINTS.contains(&place));
-        faults.require(known, "testing.crash_at", format_args!("must be one of {FAIL_POINTS:?}, in tests only"));
+        self.testing.check(&FAIL_POINTS, faults);
     }
 
     fn files(&self, faults: &mut Faults) {
@@ -105,7 +96,7 @@ mod tests {
     #[test]
     fn the_example_is_right_and_an_unknown_fail_point_is_not() {
         let example: Config = parse(Config::EXAMPLE, Path::new("billing.toml")).expect("example");
-        assert_eq!(example.testing, TestingConfig::default());
+        assert_eq!(example.testing, Testing::default());
         let wrong = format!("{}\n[testing]\ncrash_at = \"somewhere\"\n", Config::EXAMPLE);
         let error = parse::<Config>(&wrong, Path::new("billing.toml")).expect_err("fail point");
         assert_eq!(error.faults[0].at, "testing.crash_at");

@@ -14,12 +14,10 @@ pub mod app;
 pub mod config;
 pub mod domain;
 pub mod error;
-pub mod fail_point;
 pub mod jobs;
 pub mod metrics;
 pub mod store;
 
 pub use app::{Addrs, App, ROLE};
-pub use config::Config;
+pub use config::{Config, FAIL_POINTS};
 pub use error::{BuildError, RunError};
-pub use fail_point::FAIL_POINTS;

@@ -23,7 +23,7 @@ use sluice_runtime::config::KafkaConfig;
 use sluice_runtime::internal::{CallerLayer, CallerVerifier, RequireRole};
 use sluice_runtime::server::{Edge, bind, serve};
 use sluice_runtime::tls::{InternalTls, ReloadingTls};
-use sluice_runtime::{AdminServer, ComponentStatus, Health, TaskSet};
+use sluice_runtime::{AdminServer, ComponentStatus, FailPoints, Health, TaskSet};
 use sluice_types::api_key::HashKey;
 use sluice_wire::{Client, ClientConfig, ScramSha512, Security};
 use tokio::net::TcpListener;
@@ -34,8 +34,7 @@ use tower::Layer as _;
 use crate::api::Api;
 use crate::api::operator::Operator;
 use crate::api::operator_door::OperatorDoor;
-use crate::config::Config;
-use crate::crash::CrashPoint;
+use crate::config::{Config, FAIL_POINTS};
 use crate::domain::page::Pages;
 use crate::error::AppError;
 use crate::jobs;
@@ -142,7 +141,7 @@ impl App {
             members: Members::new(),
             comparison: Comparison::new(),
             metrics: registry.register("control", PlaneMetrics::register),
-            crash: CrashPoint::new(config.testing.crash_at),
+            fail_points: FailPoints::new(&FAIL_POINTS, config.testing.crash_at),
             closing: CancellationToken::new(),
         });
         let internal = listener("internal", config.internal_listen.addr()).await?;

@@ -6,11 +6,14 @@ use serde::{Deserialize, Serialize};
 use sluice_runtime::config::{
     ByteSize, DatabaseConfig, Faults, HumanDuration, InternalTlsConfig, KafkaConfig, ListenAddr, SecretFile, Validate,
 };
+use sluice_runtime::fail_point::Testing;
 use sluice_runtime::telemetry::TelemetryConfig;
 use sluice_runtime::tls::InternalTls;
 use sluice_types::limits::{GROUPS_PER_NAMESPACE_MAX, TOPIC_PARTITIONS_MAX, TenantLimits};
 
-use crate::crash::CrashPoint;
+/// Where a test can have the process die: around the commit of a change, and around its publication.
+pub(crate) const FAIL_POINTS: [&str; 4] =
+    ["change.before_commit", "change.after_commit", "relay.before_publish", "relay.after_publish"];
 
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
@@ -142,16 +145,6 @@ pub enum Unknown {
     End,
 }
 
-/// For tests only; never set any of it in production.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Testing {
-    /// A step at which the process aborts, as by `kill -9`: `change.before_commit`, `change.after_commit`,
-    /// `relay.before_publish` or `relay.after_publish`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub crash_at: Option<String>,
-}
-
 impl Default for Defaults {
     fn default() -> Self {
         Self {
@@ -259,13 +252,7 @@ format = "json"
         faults.section("telemetry", &self.telemetry);
         let replicas = self.internal_topics.replication.is_none_or(|replicas| (1..=9).contains(&replicas));
         faults.require(replicas, "internal_topics.replication", "must be 1..9");
-        let armed = self.testing.crash_at.as_deref();
-        let known = armed.is_none_or(|step| CrashPoint::STEPS.contains(&step));
-        faults.require(
-            known,
-            "testing.crash_at",
-            format_args!("must be one of {:?}, in tests only", CrashPoint::STEPS),
-        );
+        self.testing.check(&FAIL_POINTS, faults);
     }
 
     fn files(&self, faults: &mut Faults) {

@@ -11,7 +11,6 @@ mod api;
 mod app;
 mod changes;
 mod config;
-mod crash;
 mod domain;
 mod error;
 mod jobs;
@@ -24,6 +23,6 @@ mod turns;
 mod wakes;
 
 pub use app::{Addrs, App, ROLE};
-pub use config::{Config, ControlLogConfig, Defaults, InternalTopics, Limits, Testing, Unknown};
+pub use config::{Config, ControlLogConfig, Defaults, InternalTopics, Limits, Unknown};
 pub use error::AppError;
 pub use schema::MIGRATIONS;

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_db::{Database, DbConfig, DbError, SystemScope};
+use sluice_runtime::FailPoints;
 use sluice_types::api_key::HashKey;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Defaults, Limits, TenantDefaults, Unknown};
-use crate::crash::CrashPoint;
 use crate::domain::page::Pages;
 use crate::jobs::comparison::Comparison;
 use crate::jobs::members::Members;
@@ -31,7 +31,7 @@ pub(crate) struct Plane {
     pub(crate) members: Members,
     pub(crate) comparison: Comparison,
     pub(crate) metrics: PlaneMetrics,
-    pub(crate) crash: CrashPoint,
+    pub(crate) fail_points: FailPoints,
     /// Cancelled when the process begins to end: who waits for something that may come is answered.
     pub(crate) closing: CancellationToken,
 }

@@ -8,14 +8,13 @@ use std::time::Duration;
 use sluice_runtime::config::KafkaConfig;
 use sluice_runtime::internal::internal_channel;
 use sluice_runtime::tls::InternalTls;
-use sluice_runtime::{AdminServer, ComponentStatus, Health, TaskSet};
+use sluice_runtime::{AdminServer, ComponentStatus, FailPoints, Health, TaskSet};
 use sluice_wire::{Client, ClientConfig, ScramSha512, Security};
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
-use crate::config::Config;
+use crate::config::{Config, FAIL_POINTS};
 use crate::error::{BuildError, RunError};
-use crate::fail_point::FailPoints;
 use crate::intents::Intents;
 use crate::jobs::lease::Lease;
 use crate::jobs::reconcile::{Reconciler, run_within};
@@ -60,7 +59,7 @@ impl App {
             cluster: Cluster::new(kafka_client(&config.kafka)?, config.replication),
             intents: Intents::new(channel),
             lease: Lease::default(),
-            fail_points: FailPoints::new(config.testing.crash_at),
+            fail_points: FailPoints::new(&FAIL_POINTS, config.testing.crash_at),
             metrics,
         };
         let admin =

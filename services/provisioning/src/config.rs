@@ -2,13 +2,24 @@
 
 use serde::{Deserialize, Serialize};
 use sluice_runtime::config::{Faults, InternalTlsConfig, KafkaConfig, ListenAddr, Validate};
+use sluice_runtime::fail_point::Testing;
 use sluice_runtime::telemetry::TelemetryConfig;
 use sluice_runtime::tls::InternalTls;
 
-use crate::fail_point::FAIL_POINTS;
-
 /// Topics worked on at a time, at most.
 const CONCURRENCY_MAX: usize = 64;
+
+/// Where a test can have the process die, before and after each thing that changes the world: making, growing, closing,
+/// deleting, reporting.
+pub const FAIL_POINTS: [&str; 7] = [
+    "create.before",
+    "create.after",
+    "extend.after",
+    "closing.reported",
+    "delete.before",
+    "delete.after",
+    "report.before",
+];
 
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
@@ -39,20 +50,11 @@ pub struct Config {
     pub telemetry: TelemetryConfig,
     /// For tests only.
     #[serde(default)]
-    pub testing: TestingConfig,
+    pub testing: Testing,
 }
 
 fn is_false(value: &bool) -> bool {
     !value
-}
-
-/// For tests only; never set any of it in production.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TestingConfig {
-    /// One of [`FAIL_POINTS`]: where the process dies as by `kill -9`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub crash_at: Option<String>,
 }
 
 fn concurrency() -> usize {
@@ -92,9 +94,7 @@ format = "json"
         faults.reachable("admin_listen", self.admin_listen, self.admin_open, "admin_open", because);
         faults.section("kafka", &self.kafka);
         faults.section("telemetry", &self.telemetry);
-        let armed = self.testing.crash_at.as_deref();
-        let known = armed.is_none_or(|place| FAIL_POINTS.contains(&place));
-        faults.require(known, "testing.crash_at", format_args!("must be one of {FAIL_POINTS:?}, in tests only"));
+        self.testing.check(&FAIL_POINTS, faults);
     }
 
     fn files(&self, faults: &mut Faults) {
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn the_example_is_right_and_wrong_values_are_named() {
         let example: Config = parse(Config::EXAMPLE, Path::new("provisioning.toml")).expect("example");
-        assert_eq!(example.testing, TestingConfig::default());
+        assert_eq!(example.testing, Testing::default());
         let wrong = Config::EXAMPLE.replace("concurrency = 8", "concurrency = 0");
         let wrong = format!("{wrong}\n[testing]\ncrash_at = \"somewhere\"\n");
         let error = parse::<Config>(&wrong, Path::new("provisioning.toml")).expect_err("two faults");

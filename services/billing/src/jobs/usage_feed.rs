@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sluice_db::{DbError, SystemScope};
+use sluice_runtime::FailPoints;
 use sluice_types::physical::USAGE_TOPIC;
 use sluice_wire::{Client, Record, TimestampType};
 use tokio_util::sync::CancellationToken;
 
 use super::log_feed::Sink;
 use crate::domain::window::{Window, WindowError};
-use crate::fail_point::FailPoints;
 use crate::metrics::Metrics;
 use crate::store::ingest::{Ingested, Received, ingest};
 use crate::store::log_position::Log;

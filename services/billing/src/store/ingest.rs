@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use sluice_db::sqlx::{self, Row as _, postgres::PgConnection};
 use sluice_db::{DbError, SystemScope};
+use sluice_runtime::FailPoints;
 use sluice_types::{NamespaceUid, TenantUid, TopicUid};
 
 use super::log_position::{Log, log_position_advance_on_conn};
@@ -15,7 +16,6 @@ use super::sources::{source_list_on_conn, source_store_on_conn};
 use crate::domain::coverage::{Coverage, Interval};
 use crate::domain::fold::{Amounts, Fold, Folded, Partition};
 use crate::domain::window::{Owner, PartitionKey, Window};
-use crate::fail_point::FailPoints;
 
 /// A record of the usage log, decoded or not.
 #[derive(Debug)]

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use prost::Message as _;
-use sluice_billing::config::{Config, TestingConfig};
-use sluice_billing::{App, ROLE};
+use sluice_billing::{App, Config, ROLE};
 use sluice_devstack::{BILLING, Ca};
 use sluice_proto::billing::v1::GetUsageRequest;
 use sluice_proto::billing::v1::usage_service_client::UsageServiceClient;
 use sluice_proto::internal::control::v1::{ControlRecord, Life, TopicState, control_record::Resource};
 use sluice_runtime::config::{DatabaseConfig, InternalTlsConfig, KafkaConfig, ListenAddr, SecretFile};
+use sluice_runtime::fail_point::Testing;
 use sluice_runtime::internal::{CallerClaims, CallerSigner, SignedChannel, call_as, internal_channel};
 use sluice_runtime::telemetry::TelemetryConfig;
 use sluice_runtime::tls::InternalTls;
@@ -54,7 +54,7 @@ async fn config(database: &str, ca: &Ca, dir: &Path) -> Config {
             system_url_file: secret(dir, "system", &url(database, "system").await),
         },
         telemetry: TelemetryConfig::default(),
-        testing: TestingConfig::default(),
+        testing: Testing::default(),
     }
 }
 

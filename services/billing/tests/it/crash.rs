@@ -8,9 +8,9 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use sluice_billing::FAIL_POINTS;
 use sluice_billing::domain::window::Window;
-use sluice_billing::fail_point::FailPoints;
 use sluice_billing::store::log_position::Log;
 use sluice_devstack::Signal;
+use sluice_runtime::FailPoints;
 use tokio_util::sync::CancellationToken;
 
 use crate::feed::{fresh_log, usage};
@@ -28,7 +28,7 @@ const STACK: &str = "SLUICE_TEST_STACK";
 async fn reader() {
     let Ok(database) = std::env::var(DATABASE) else { return };
     let topic = Box::leak(std::env::var(TOPIC).unwrap().into_boxed_str());
-    let fail_points = FailPoints::new(std::env::var(CRASH_AT).ok());
+    let fail_points = FailPoints::new(&FAIL_POINTS, std::env::var(CRASH_AT).ok());
     let log = Log { topic, partition: 0 };
     usage(&log, &kafka().await, &open(&database).await, fail_points).run(CancellationToken::new()).await.unwrap();
 }

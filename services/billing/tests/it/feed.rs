@@ -5,7 +5,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::registry::Registry;
 use prost::Message as _;
-use sluice_billing::fail_point::FailPoints;
 use sluice_billing::jobs::control_feed::NameSink;
 use sluice_billing::jobs::log_feed::{LogFeed, Sink};
 use sluice_billing::jobs::usage_feed;
@@ -13,6 +12,7 @@ use sluice_billing::metrics::Metrics;
 use sluice_billing::store::log_position::{Log, log_position_load};
 use sluice_db::Database;
 use sluice_proto::internal::control::v1::{ControlRecord, Life, TopicState, control_record::Resource};
+use sluice_runtime::FailPoints;
 use sluice_runtime::Health;
 use sluice_types::Uid;
 use sluice_wire::Client;

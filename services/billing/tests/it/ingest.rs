@@ -5,13 +5,13 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use sluice_billing::domain::window::Window;
-use sluice_billing::fail_point::FailPoints;
 use sluice_billing::jobs::source_watch::LOST_AFTER;
 use sluice_billing::store::ingest::{Ingested, Received, ingest};
 use sluice_billing::store::log_position::{Log, log_position_load};
 use sluice_billing::store::migrations::MIGRATIONS;
 use sluice_billing::store::sources::{Missing, hole_count, hole_declare_lost};
 use sluice_db::{Migrations, sqlx};
+use sluice_runtime::FailPoints;
 use sluice_types::TenantScope;
 use sluice_wire::TopicId;
 

@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
-use percent_encoding::percent_decode_str;
 use secrecy::{ExposeSecret as _, SecretString};
 use sluice_proto::dispatch::{HttpCall, HttpError, HttpReply, dispatch_tenants_service_http};
-use sluice_proto::{Audience, OPENAPI_OPERATOR, RouteError, match_route};
+use sluice_proto::{Audience, OPENAPI_OPERATOR, RouteError, match_route, query_pairs};
 use sluice_runtime::body::{boxed, full};
 use sluice_runtime::server::{ConnInfo, RequestBody};
 use sluice_runtime::statuses::{REQUEST_ID, from_tonic, to_grpc_response, to_http};
@@ -109,7 +108,8 @@ impl OperatorDoor {
             Err(RouteError::NotFound) => return Err(no_route()),
             Err(RouteError::MethodNotAllowed { allow }) => return Ok(wrong_method(&allow, &call.request_id)),
         };
-        let query = parse_query(head.uri.query().unwrap_or_default())?;
+        let query = query_pairs(head.uri.query().unwrap_or_default())
+            .map_err(|error| Error::invalid(error.field, error.reason))?;
         let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(body_error)?.to_bytes();
         let mut extensions = tonic::Extensions::new();
         extensions.insert(call.clone());
@@ -172,23 +172,6 @@ fn grpc_timeout(text: &str) -> Option<Duration> {
     })
 }
 
-fn parse_query(query: &str) -> Result<Vec<(String, String)>, Error> {
-    let decode = |text: &str| {
-        let spaced = text.replace('+', " ");
-        percent_decode_str(&spaced)
-            .decode_utf8()
-            .map(|text| text.into_owned())
-            .map_err(|_| Error::invalid("query", "is not percent-encoded UTF-8"))
-    };
-    let pairs = query.split('&').filter(|pair| !pair.is_empty());
-    pairs
-        .map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            Ok((decode(name)?, decode(value)?))
-        })
-        .collect()
-}
-
 fn json(status: StatusCode, body: Bytes) -> Response<BoxBody> {
     let mut response = Response::new(full(body));
     *response.status_mut() = status;
@@ -226,10 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn queries_and_timeouts_are_read_or_refused() {
-        let pairs = parse_query("tenantId=a%20b+c&x").expect("query");
-        assert_eq!(pairs, [("tenantId".to_owned(), "a b c".to_owned()), ("x".to_owned(), String::new())]);
-        assert!(parse_query("a=%ff").is_err());
+    fn timeouts_are_read_or_refused() {
         assert_eq!(grpc_timeout("250m"), Some(Duration::from_millis(250)));
         assert_eq!(grpc_timeout("123456789S"), None);
         assert_eq!(grpc_timeout(""), None);

@@ -47,9 +47,9 @@ pub(crate) async fn report(plane: &SharedPlane, request: ReportTopicRequest) -> 
         let step = intent::apply(&row, &request, now_us())?;
         if step.changed {
             write(&mut tx, step).await?;
-            shared.crash.reach("change.before_commit");
+            shared.fail_points.hit("change.before_commit");
             tx.commit().await?;
-            shared.crash.reach("change.after_commit");
+            shared.fail_points.hit("change.after_commit");
             shared.wakes.outbox.wake();
         } else {
             tx.rollback().await?;

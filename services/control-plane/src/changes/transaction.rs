@@ -207,9 +207,9 @@ where
         if validated_only {
             txn.tx.rollback().await?;
         } else {
-            plane.crash.reach("change.before_commit");
+            plane.fail_points.hit("change.before_commit");
             txn.tx.commit().await?;
-            plane.crash.reach("change.after_commit");
+            plane.fail_points.hit("change.after_commit");
             plane.wakes.outbox.wake();
             plane.wakes.intent.wake();
         }

@@ -90,13 +90,13 @@ impl Relay {
             return Ok(false);
         }
         let records: Vec<OutRecord> = rows.iter().map(out_record).collect();
-        self.plane.crash.reach("relay.before_publish");
+        self.plane.fail_points.hit("relay.before_publish");
         if self.holder.is_none_or(|until| Instant::now() >= until) {
             // We were away for longer than the lease: somebody else may have published these by now.
             return Ok(true);
         }
         let produced = self.kafka.produce_batch(CONTROL_TOPIC, 0, &records, PRODUCE_WITHIN).await?;
-        self.plane.crash.reach("relay.after_publish");
+        self.plane.fail_points.hit("relay.after_publish");
         self.mark(log, &rows, produced.base_offset).await?;
         self.plane.metrics.published.inc_by(rows.len() as u64);
         Ok(true)

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sluice_control_plane::{Addrs, App, Config, MIGRATIONS, Testing};
+use sluice_control_plane::{Addrs, App, Config, MIGRATIONS};
 use sluice_db::{Roles, bootstrap};
 use sluice_devstack::{CONTROL_PLANE, Ca, Connection, free_ports, shared};
 use sluice_proto::admin::v1::group_service_client::GroupServiceClient;
@@ -27,6 +27,7 @@ use sluice_proto::internal::control::v1::{ControlRecord, LookupKeyRequest};
 use sluice_proto::operator::v1::tenants_service_client::TenantsServiceClient;
 use sluice_proto::operator::v1::{CreateTenantRequest, IssueOwnerKeyRequest, Tenant};
 use sluice_runtime::config::{DatabaseConfig, InternalTlsConfig, KafkaConfig, ListenAddr, SecretFile};
+use sluice_runtime::fail_point::Testing;
 use sluice_runtime::internal::{CallerSigner, SignedChannel, call_as, internal_channel};
 use sluice_runtime::tls::InternalTls;
 use sluice_types::{Credential, OpContext, Principal as TypesPrincipal, TenantScope};

@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use sluice_proto::internal::control::v1::report_topic_request::Observed;
+use sluice_runtime::FailPoints;
 use sluice_wire::{TopicId, code};
 
 use super::lease::Lease;
@@ -13,7 +14,6 @@ use crate::cluster::{Cluster, ClusterError};
 use crate::domain::configs::{self, ConfigError};
 use crate::domain::intent::{Intent, Want};
 use crate::domain::plan::{self, Ownership, Physical, Step, World};
-use crate::fail_point::FailPoints;
 use crate::intents::{CallError, Intents, Report};
 use crate::metrics::{Kind, Metrics};
 

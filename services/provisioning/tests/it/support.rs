@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sluice_devstack::{ADMIN, Ca, Connection, PROVISIONING, shared};
-use sluice_provisioning::config::{Config, TestingConfig};
+use sluice_provisioning::config::Config;
 use sluice_provisioning::{App, ROLE};
 use sluice_runtime::config::{InternalTlsConfig, KafkaConfig, ListenAddr, SecretFile};
+use sluice_runtime::fail_point::Testing;
 use sluice_runtime::telemetry::TelemetryConfig;
 use sluice_types::physical::TopicName;
 use sluice_wire::{Client, Isolation, NewTopic, OffsetAt, OutRecord, Topic, TopicId, code};
@@ -77,7 +78,7 @@ impl World {
                 password_file: SecretFile::new(password),
             },
             telemetry: TelemetryConfig::default(),
-            testing: TestingConfig::default(),
+            testing: Testing::default(),
         }
     }
 

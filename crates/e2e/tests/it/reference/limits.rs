@@ -60,6 +60,7 @@ pub(super) async fn reach(shop: &Shop, row: &str) -> Result<Seen> {
             let labels: Map<String, Value> = (0..250_000).map(|i| (format!("k{i}"), "".into())).collect();
             owner.post(&format!("{topics}?topicId=labels"), &json!({ "labels": labels })).await?
         }
+        "Parameters of a query" => owner.get(&format!("/v1/namespaces?{}", "pageSize=1&".repeat(65))).await?,
         "Headers of a record" => {
             let headers: Vec<Value> = (0..101).map(|i| json!({"name": format!("h{i}"), "value": "eA=="})).collect();
             owner.post(&records, &json!({"records": [{"valueText": "v", "headers": headers}]})).await?
