@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use sluice_db::{Database, DbConfig, DbError};
+use sluice_db::{Database, DbConfig, DbError, Turns};
 use sluice_proto::admin::v1::group_service_server::GroupServiceServer;
 use sluice_proto::admin::v1::namespace_service_server::NamespaceServiceServer;
 use sluice_proto::admin::v1::operation_service_server::OperationServiceServer;
@@ -46,7 +46,6 @@ use crate::metrics::PlaneMetrics;
 use crate::plane::{Plane, Scopes, Settings, SharedPlane, Wakes};
 use crate::schema::{MIGRATIONS, check_served};
 use crate::token;
-use crate::turns::Turns;
 
 /// The role, in certificates and caller tokens.
 pub const ROLE: &str = "control-plane";
