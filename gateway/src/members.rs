@@ -67,6 +67,7 @@ impl Heartbeats {
             control_topic_id: topic_id.to_string(),
             phase: (*self.phase.borrow()).into(),
             sequence: self.sequence.load(Ordering::Relaxed),
+            awaits_complete: self.applied.awaits_complete().unwrap_or_default(),
         }
     }
 

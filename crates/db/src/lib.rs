@@ -6,6 +6,7 @@
 //! - a transaction that is dropped, however and whenever, closes its connection: no connection goes back to its pool with a
 //!   transaction open (sqlx's own `begin()` can do that when it is cancelled);
 //! - work given to [`Database::run`] is not cut in half when the request that wanted it goes away;
+//! - a tenant whose work waits keeps no connection from others, if its calls take [`Turns`];
 //! - a database that is down or hangs is [`DbError::Unavailable`] within a bound, never a hanging call.
 //!
 //! Every database has three roles, made by [`bootstrap`]: an owner that migrates, an application role without DDL and
@@ -18,6 +19,7 @@ mod error;
 mod listen;
 mod migrate;
 mod transaction;
+mod turns;
 
 pub use bootstrap::{Roles, bootstrap};
 pub use config::{DbConfig, PoolConfig};
@@ -28,3 +30,4 @@ pub use migrate::{Migration, Migrations};
 /// For the owners of a schema: queries, rows, types.
 pub use sqlx;
 pub use transaction::{SystemTx, TenantTx};
+pub use turns::{Kind, Turn, Turns};

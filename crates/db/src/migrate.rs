@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use secrecy::SecretString;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::connect_options;
 use crate::error::DbError;
@@ -21,7 +22,7 @@ const LOCK: i64 = 0x736c_7569_6365_0002;
 const OUTSIDE: &str = "-- outside a transaction\n";
 /// How long one attempt waits for a lock of a table.
 const LOCK_TIMEOUT_MS: u64 = 1_000;
-/// Attempts at a file whose locks others hold, and the pause between them.
+/// Attempts at a file whose locks others hold, and the pause between attempts of any kind.
 const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(500);
 /// How long another process may migrate before this one gives up, to be started again.
@@ -69,6 +70,29 @@ impl Migrations {
         }
         connection.close().await?;
         Ok(applied)
+    }
+
+    /// The same as soon as the database can be reached and others leave its locks, however long that takes; `waiting` is told
+    /// each time that it has to be tried again. False if the shutdown came first. Fails only for what waiting cannot mend.
+    pub async fn apply_when_possible(
+        &self,
+        owner_url: &SecretString,
+        shutdown: &CancellationToken,
+        waiting: impl Fn(),
+    ) -> Result<bool, DbError> {
+        loop {
+            match self.apply(owner_url).await {
+                Ok(_) => return Ok(true),
+                Err(error) if error.is_unavailable() || matches!(error, DbError::Conflict(_)) => {
+                    tracing::debug!(schema = self.schema, %error, "the database cannot be migrated yet");
+                    waiting();
+                }
+                Err(error) => return Err(error),
+            }
+            if shutdown.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_none() {
+                return Ok(false);
+            }
+        }
     }
 
     async fn apply_one(&self, connection: &mut PgConnection, file: &Migration) -> Result<bool, DbError> {

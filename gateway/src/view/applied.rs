@@ -31,6 +31,8 @@ struct Inner {
     next: i64,
     /// Held offsets and how many hold each.
     held: BTreeMap<i64, u32>,
+    /// See [`Applied::awaits_complete`].
+    awaits_complete: Option<String>,
 }
 
 /// Keeps the applied offset below one offset until it is dropped.
@@ -49,10 +51,29 @@ impl Default for Applied {
 impl Applied {
     /// Starts over with another log.
     pub fn reset(&self, topic_id: [u8; 16]) {
+        self.start_over(topic_id, None);
+    }
+
+    /// Starts over with the same log. `awaits_complete` names the wait for it to be complete again, if it lost something.
+    pub fn read_again(&self, awaits_complete: Option<String>) {
+        self.start_over(self.topic_id(), awaits_complete);
+    }
+
+    fn start_over(&self, topic_id: [u8; 16], awaits_complete: Option<String>) {
         let mut inner = self.0.inner.lock();
         let epoch = inner.epoch + 1;
-        *inner = Inner { topic_id, epoch, ..Inner::default() };
+        *inner = Inner { topic_id, epoch, awaits_complete, ..Inner::default() };
         self.0.revision.send_replace(None);
+    }
+
+    /// The log was complete again.
+    pub fn complete(&self) {
+        self.0.inner.lock().awaits_complete = None;
+    }
+
+    /// The wait for the log to be complete again, which heartbeats tell to the control plane; `None` if there is none.
+    pub fn awaits_complete(&self) -> Option<String> {
+        self.0.inner.lock().awaits_complete.clone()
     }
 
     /// All records below `next` are in the tables.

@@ -8,8 +8,9 @@
 //! If the log turns out to be another one or to lack what comes next, it is read from its beginning beside the tables, which
 //! are served on, and adopted when it is whole: read to its end, and said to be complete by the control plane. A new log
 //! that is still being filled would take away what exists. Of a log that lost something it must be said again since: what was
-//! said before stands in it still, while its last changes are gone, and what they ended would work again. The first tables of
-//! a gateway without a snapshot wait for the same.
+//! said before stands in it still, while its last changes are gone, and what they ended would work again. The loss may have
+//! been seen by nobody else, so heartbeats ask the control plane to compare and to say it ([`Applied::awaits_complete`]). The
+//! first tables of a gateway without a snapshot wait for a complete log, too.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use sluice_proto::internal::control::v1::ControlRecord;
 use sluice_proto::internal::control::v1::control_record::Resource;
@@ -109,13 +111,21 @@ impl Reading {
     }
 }
 
-/// Which record that says that the log is complete is believed: of a log that lost something only one that was appended after
-/// all that was read of it before. Times are those of appending.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Which record that says that the log is complete is believed: of a log that lost something only one that answers the wait
+/// that began then, or was appended after all that was read of it before. Times are those of appending; the broker that leads
+/// now may have an earlier clock than the one before, and a control plane of an older version answers no wait.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Marker {
     /// When the latest record was appended that was read.
     read_ms: i64,
-    after_ms: Option<i64>,
+    awaited: Option<Awaited>,
+}
+
+/// What a record must be to count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Awaited {
+    answers: String,
+    or_after_ms: i64,
 }
 
 impl Marker {
@@ -123,9 +133,14 @@ impl Marker {
         self.read_ms = self.read_ms.max(record.timestamp_ms);
     }
 
-    /// The log lost something that was read.
+    /// The log lost something that was read: a new wait begins.
     fn lost(&mut self) {
-        self.after_ms = Some(self.read_ms);
+        self.awaited = Some(Awaited { answers: Uuid::now_v7().simple().to_string(), or_after_ms: self.read_ms });
+    }
+
+    /// The wait, if there is one.
+    fn wait(&self) -> Option<String> {
+        self.awaited.as_ref().map(|awaited| awaited.answers.clone())
     }
 
     /// Whether this record says it of the log with this id.
@@ -133,7 +148,9 @@ impl Marker {
         let said = record.value.as_ref().and_then(|value| ControlRecord::decode(value.clone()).ok());
         let Some(Resource::Complete(complete)) = said.and_then(|said| said.resource) else { return false };
         complete.control_topic_id == log.to_string()
-            && self.after_ms.is_none_or(|after_ms| record.timestamp_ms > after_ms)
+            && self.awaited.as_ref().is_none_or(|awaited| {
+                record.timestamp_ms > awaited.or_after_ms || complete.answers.contains(&awaited.answers)
+            })
     }
 }
 
@@ -246,7 +263,7 @@ impl Feed {
         reading.from_snapshot = None;
         reading.readiness.abort_all();
         self.view.set_behind(true);
-        self.applied.reset(self.applied.topic_id());
+        self.applied.read_again(reading.marker.wait());
     }
 
     fn step(&self, reading: &mut Reading, batch: TailBatch) {
@@ -326,7 +343,8 @@ impl Feed {
 
     fn caught_up(&self, reading: &mut Reading, batch: &TailBatch) {
         if let Some(log) = reading.beside.take() {
-            reading.marker.after_ms = None;
+            reading.marker.awaited = None;
+            self.applied.complete();
             let (changes, errors) = reading.index.adopt(log);
             let changes = changes.into_iter().map(Ok).chain(errors.into_iter().map(Err));
             changes.for_each(|change| self.changed(reading, change, batch.position - 1));
@@ -434,7 +452,11 @@ mod tests {
     const LOG: TopicId = TopicId([7; 16]);
 
     fn said_of(log: TopicId, timestamp_ms: i64) -> Record {
-        let complete = LogComplete { resources: 1, control_topic_id: log.to_string() };
+        answering(Vec::new(), log, timestamp_ms)
+    }
+
+    fn answering(answers: Vec<String>, log: TopicId, timestamp_ms: i64) -> Record {
+        let complete = LogComplete { resources: 1, control_topic_id: log.to_string(), answers };
         let record = ControlRecord { resource: Some(Resource::Complete(complete)), ..ControlRecord::default() };
         Record {
             offset: 0,
@@ -460,5 +482,19 @@ mod tests {
         marker.read(&said_of(LOG, 5));
         assert!(!marker.is_complete(&said_of(LOG, 9), LOG));
         assert!(marker.is_complete(&said_of(LOG, 10), LOG));
+    }
+
+    #[test]
+    fn an_answer_to_the_wait_counts_by_any_clock() {
+        let mut marker = Marker::default();
+        marker.read(&Record { key: None, ..said_of(LOG, 9) });
+        marker.lost();
+        let first = marker.wait().expect("a wait");
+        let answer = |waits: &[&String], log| answering(waits.iter().map(|wait| (*wait).clone()).collect(), log, 1);
+        assert!(marker.is_complete(&answer(&[&"another".to_owned(), &first], LOG), LOG));
+        assert!(!marker.is_complete(&answer(&[&first], TopicId([8; 16])), LOG), "said of another log");
+        marker.lost();
+        assert!(!marker.is_complete(&answer(&[&first], LOG), LOG), "what was lost since may be missing still");
+        assert!(marker.is_complete(&answer(&[&marker.wait().expect("a wait")], LOG), LOG));
     }
 }

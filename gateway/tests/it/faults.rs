@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use sluice_proto::internal::control::v1::{ControlRecord, Life};
 use sluice_types::TopicUid;
 
-use crate::world::{Gateway, PATIENCE, Tenant, World, mark_complete};
+use crate::world::{Gateway, PATIENCE, Tenant, World, mark_complete, mark_complete_for};
 
 const METADATA: &str = "/v1/namespaces/prod/topics/orders:metadata";
 
@@ -94,4 +94,38 @@ async fn a_new_control_log_takes_nothing_away_before_it_is_complete() {
     let gateway = world.gateway("gateway-a").await;
     until("the gateway serves", async || gateway.health.is_ready()).await;
     assert_eq!(gateway.get(METADATA, &tenant.key).await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_saw_its_log_lose_something_asks_whether_it_is_complete() {
+    let world = World::new().await;
+    let gateway = world.gateway("gateway-a").await;
+    let tenant = Tenant::new("acme");
+    let mut records = tenant.base();
+    records.push(tenant.key_state(1, Life::Active));
+    records.push(tenant.topic(TopicUid::random(), 1, Life::Active, 3));
+    let mut offset = 0;
+    for record in &records {
+        offset = world.publish(record).await;
+    }
+    world.applied(&gateway, offset).await;
+    gateway.stop().await.expect("an orderly end");
+
+    // While it is away the log goes on and loses all of it.
+    let lost_to = world.publish(&records[0]).await + 1;
+    world.cut_control_log_below(lost_to).await;
+    let gateway = world.gateway("gateway-a").await;
+    let wait = world.heartbeat("gateway-a", |heartbeat| !heartbeat.awaits_complete.is_empty()).await.awaits_complete;
+    until("the gateway waits", async || says(&gateway, "control", "not complete yet")).await;
+    for record in &records {
+        world.publish(record).await;
+    }
+    mark_complete_for(&world.kafka, vec![wait]).await;
+    until("all is well", async || gateway.health.component("control").is_some_and(|status| status.ok)).await;
+    assert_eq!(gateway.get(METADATA, &tenant.key).await.0, 200);
+    let sequence = world.heartbeat("gateway-a", |heartbeat| !heartbeat.awaits_complete.is_empty()).await.sequence;
+    world
+        .heartbeat("gateway-a", |heartbeat| heartbeat.sequence > sequence && heartbeat.awaits_complete.is_empty())
+        .await;
+    gateway.stop().await.expect("an orderly end");
 }

@@ -24,7 +24,9 @@ use sluice_runtime::tls::InternalTls;
 use sluice_types::api_key::{ApiKey, HashKey};
 use sluice_types::physical::{CONTROL_COMPLETE_KEY, CONTROL_TOPIC, MEMBERS_TOPIC, TopicName};
 use sluice_types::{AccountUid, GroupUid, NamespaceUid, TenantUid, TopicUid};
-use sluice_wire::{Client, ClientConfig, LogTail, NewTopic, OffsetAt, OutRecord, ScramSha512, Security, TailOptions};
+use sluice_wire::{
+    Client, ClientConfig, ConfigChange, LogTail, NewTopic, OffsetAt, OutRecord, ScramSha512, Security, TailOptions,
+};
 
 use crate::control_plane::ControlPlane;
 use crate::data::Data;
@@ -109,6 +111,16 @@ impl World {
         self.control_log_is(false).await;
         make_log(&self.kafka, CONTROL_TOPIC).await;
         self.control_log_is(true).await;
+    }
+
+    /// Lets the control log lose all records before this offset.
+    pub(crate) async fn cut_control_log_below(&self, offset: i64) {
+        // Kafka deletes records of a log that is not only compacted.
+        let policy = ConfigChange::Set("compact,delete".to_owned());
+        let policy = BTreeMap::from([("cleanup.policy".to_owned(), policy)]);
+        self.kafka.incremental_alter_configs(CONTROL_TOPIC, &policy, false, PATIENCE).await.expect("setting");
+        let start = self.kafka.delete_records_before(CONTROL_TOPIC, 0, offset, PATIENCE).await.expect("deletion");
+        assert_eq!(start, offset);
     }
 
     async fn control_log_is(&self, there: bool) {
@@ -362,8 +374,13 @@ async fn make_log(kafka: &Client, name: &str) {
 
 /// Says that all states are in the control log, as the control plane does.
 pub(crate) async fn mark_complete(kafka: &Client) {
+    mark_complete_for(kafka, Vec::new()).await;
+}
+
+/// The same to gateways that wait.
+pub(crate) async fn mark_complete_for(kafka: &Client, answers: Vec<String>) {
     let control_topic_id = kafka.topic(CONTROL_TOPIC, PATIENCE).await.expect("control log").topic_id.to_string();
-    let complete = LogComplete { control_topic_id, ..Default::default() };
+    let complete = LogComplete { control_topic_id, answers, ..Default::default() };
     let value = ControlRecord { resource: Some(Resource::Complete(complete)), ..Default::default() };
     let key = Some(CONTROL_COMPLETE_KEY.into());
     let record = OutRecord { key, value: Some(value.encode_to_vec().into()), ..OutRecord::default() };

@@ -37,7 +37,6 @@ pub const ROLE: &str = "billing";
 const DRAIN: Duration = Duration::from_secs(10);
 const FEEDS_STOP: Duration = Duration::from_secs(8);
 const DATABASE_CLOSE: Duration = Duration::from_secs(5);
-const MIGRATE_AGAIN: Duration = Duration::from_millis(500);
 const KAFKA_CHECK_EVERY: Duration = Duration::from_secs(2);
 
 /// Billing, built and not yet running.
@@ -165,19 +164,8 @@ impl Running {
     /// Brings the schema up to date as soon as the database answers; false when the shutdown came first.
     async fn migrate(&self, shutdown: &CancellationToken) -> Result<bool, RunError> {
         let Some(owner_url) = &self.owner_url else { return Ok(true) };
-        loop {
-            match MIGRATIONS.apply(owner_url).await {
-                Ok(_) => return Ok(true),
-                Err(error) if error.is_unavailable() => {
-                    self.health.set_component("database", ComponentStatus::failing("waiting to migrate"));
-                }
-                Err(error) => return Err(RunError::Migrate(error)),
-            }
-            tokio::select! {
-                () = shutdown.cancelled() => return Ok(false),
-                () = tokio::time::sleep(MIGRATE_AGAIN) => {}
-            }
-        }
+        let waiting = || self.health.set_component("database", ComponentStatus::failing("waiting to migrate"));
+        MIGRATIONS.apply_when_possible(owner_url, shutdown, waiting).await.map_err(RunError::Migrate)
     }
 
     fn start_jobs(&self, tasks: &TaskSet) {

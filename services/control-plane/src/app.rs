@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use sluice_db::{Database, DbConfig, DbError};
+use sluice_db::{Database, DbConfig, Turns};
 use sluice_proto::admin::v1::group_service_server::GroupServiceServer;
 use sluice_proto::admin::v1::namespace_service_server::NamespaceServiceServer;
 use sluice_proto::admin::v1::operation_service_server::OperationServiceServer;
@@ -45,7 +45,6 @@ use crate::metrics::PlaneMetrics;
 use crate::plane::{Plane, Scopes, Settings, SharedPlane, Wakes};
 use crate::schema::{MIGRATIONS, check_served};
 use crate::token;
-use crate::turns::Turns;
 
 /// The role, in certificates and caller tokens.
 pub const ROLE: &str = "control-plane";
@@ -60,7 +59,6 @@ const SYSTEM_CONNECTIONS_MAX: u32 = 5;
 const DRAIN: Duration = Duration::from_secs(10);
 const JOBS_STOP: Duration = Duration::from_secs(5);
 const DATABASE_CLOSE: Duration = Duration::from_secs(5);
-const MIGRATE_AGAIN: Duration = Duration::from_millis(500);
 
 /// The control plane, built and not yet running.
 pub struct App {
@@ -243,19 +241,8 @@ impl Running {
     /// Brings the schema up to date as soon as the database answers; false when the shutdown came first.
     async fn migrate(&self, shutdown: &CancellationToken) -> Result<bool, AppError> {
         let Some(owner_url) = &self.owner_url else { return Ok(true) };
-        loop {
-            match MIGRATIONS.apply(owner_url).await {
-                Ok(_) => return Ok(true),
-                Err(error) if error.is_unavailable() || matches!(error, DbError::Conflict(_)) => {
-                    self.health.set_component("database", ComponentStatus::failing("waiting to migrate"));
-                }
-                Err(error) => return Err(error.into()),
-            }
-            tokio::select! {
-                () = shutdown.cancelled() => return Ok(false),
-                () = tokio::time::sleep(MIGRATE_AGAIN) => {}
-            }
-        }
+        let waiting = || self.health.set_component("database", ComponentStatus::failing("waiting to migrate"));
+        Ok(MIGRATIONS.apply_when_possible(owner_url, shutdown, waiting).await?)
     }
 
     fn start_jobs(&self, tasks: &TaskSet) {

@@ -19,7 +19,6 @@ mod plane;
 mod schema;
 mod store;
 mod token;
-mod turns;
 mod wakes;
 
 pub use app::{Addrs, App, ROLE};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_db::{Database, DbConfig, DbError, SystemScope};
+use sluice_db::{Database, DbConfig, DbError, SystemScope, Turns};
 use sluice_runtime::FailPoints;
 use sluice_types::api_key::HashKey;
 use tokio_util::sync::CancellationToken;
@@ -14,7 +14,6 @@ use crate::jobs::comparison::Comparison;
 use crate::jobs::members::Members;
 use crate::jobs::revisions::Revisions;
 use crate::metrics::PlaneMetrics;
-use crate::turns::Turns;
 pub(crate) use crate::wakes::{Wake, Wakes};
 
 /// Shared by all calls and jobs.

@@ -5,6 +5,8 @@ pub(crate) mod account;
 pub(crate) mod audit;
 pub(crate) mod caller;
 pub(crate) mod comparison;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub(crate) mod group;
 pub(crate) mod idempotency;
 pub(crate) mod key;

@@ -7,6 +7,7 @@ use sluice_db::{DbError, Migration, Migrations, bootstrap};
 use sluice_devstack::shared;
 
 use secrecy::ExposeSecret as _;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{MIGRATIONS, fresh, roles, url};
 
@@ -76,6 +77,30 @@ async fn a_migration_that_must_wait_keeps_nobody_waiting_behind_it() {
     assert!(!migrating.is_finished());
     open.commit().await.unwrap();
     assert_eq!(migrating.await.unwrap().unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_start_waits_for_locks_of_others_until_the_shutdown() {
+    let postgres = shared().await.unwrap().postgres().unwrap();
+    let (name, _) = fresh(postgres).await;
+    let mut holder = PgConnection::connect(url(postgres, &name, "owner").expose_secret()).await.unwrap();
+    let mut open = holder.begin().await.unwrap();
+    sqlx::query("LOCK TABLE dbtest.migration IN ACCESS EXCLUSIVE MODE").execute(&mut *open).await.unwrap();
+    let (owner, shutdown) = (url(postgres, &name, "owner"), CancellationToken::new());
+    // The one that is told to end while it waits, and the one that has its turn after that.
+    let waited = || shutdown.cancel();
+    assert!(!MIGRATIONS.apply_when_possible(&owner, &shutdown, waited).await.unwrap());
+    let (waited, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let start = async move {
+        let waiting = || drop(waited.send(()));
+        WITH_INDEX.apply_when_possible(&owner, &CancellationToken::new(), waiting).await
+    };
+    let starting = tokio::spawn(start);
+    told.recv().await.expect("it waits");
+    open.commit().await.unwrap();
+    assert!(starting.await.unwrap().unwrap());
+    let versions = "SELECT count(*) FROM dbtest.migration";
+    assert_eq!(sqlx::query_scalar::<_, i64>(versions).fetch_one(&mut holder).await.unwrap(), 3);
 }
 
 #[tokio::test]

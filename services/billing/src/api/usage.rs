@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::StreamExt as _;
-use sluice_db::{Database, DbError, TenantTx};
+use sluice_db::{Database, DbError, Kind, TenantTx, Turns};
 use sluice_proto::billing::v1::usage_service_server::UsageService;
 use sluice_proto::billing::v1::{GetUsageRequest, GetUsageResponse, HourUsage, TopicUsage, UsageTotals};
 use sluice_proto::internal::control::v1::Life;
@@ -43,6 +43,7 @@ pub struct Usage {
     database: Database,
     kafka: Client,
     token_key: TokenKey,
+    turns: Turns,
 }
 
 /// A topic with all that the database knows of it.
@@ -62,7 +63,7 @@ impl Counted {
 impl Usage {
     /// Over this database and the cluster with the tenants' topics.
     pub fn new(database: Database, kafka: Client, token_key: TokenKey) -> Self {
-        Self { database, kafka, token_key }
+        Self { database, kafka, token_key, turns: Turns::default() }
     }
 
     async fn answer(&self, context: &OpContext, request: &GetUsageRequest) -> Result<GetUsageResponse, Error> {
@@ -125,7 +126,10 @@ impl Usage {
         let (from, to) = (query.from_hour, query.to_hour);
         let (database, scope) = (self.database.clone(), context.tenant.clone());
         let page_size = usize::try_from(query.page_size).unwrap_or_default();
+        // Kept until the connection is given back, also when the caller went away.
+        let turn = self.turns.take(context.tenant.uid(), Kind::Read, context.deadline).await?;
         let reading = self.database.run(async move {
+            let _turn = turn;
             let mut tx = database.tenant(&scope).await?;
             let topics = topic_list(&mut tx, &filter).await?;
             let mut more = topics.len() > page_size;

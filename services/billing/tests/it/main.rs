@@ -5,6 +5,7 @@ mod app;
 mod crash;
 mod feed;
 mod ingest;
+mod lost_log;
 mod support;
 mod uncovered;
 mod usage;

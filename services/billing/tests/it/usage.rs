@@ -18,7 +18,7 @@ use sluice_types::{AccountUid, Credential, Grant, KeyUid, OpContext, Principal, 
 use sluice_wire::{Client, ClientConfig, TopicId};
 use tonic::Code;
 
-use crate::support::{Place, TestDatabase, append, fresh_database, kafka, make_topic, window};
+use crate::support::{Place, SOON, TestDatabase, append, eventually, fresh_database, kafka, make_topic, window};
 
 pub(crate) fn context(tenant: TenantUid) -> OpContext {
     let grants: Arc<[Grant]> = [Grant { role: Role::Viewer, resource: "*".into() }].into();
@@ -180,6 +180,43 @@ async fn another_tenants_topic_is_absent() {
     let by_uid = GetUsageRequest { topic_uid: theirs.topic.to_string(), ..Default::default() };
     assert!(get(&api, &context(mine.tenant), by_uid).await.unwrap().topics.is_empty());
     assert!(get(&api, &context(mine.tenant), GetUsageRequest::default()).await.unwrap().topics.is_empty());
+}
+
+#[tokio::test]
+async fn a_tenant_that_asks_for_usage_all_the_time_keeps_nobody_else_waiting() {
+    const CROWD: usize = 40;
+    let (database, kafka) = (fresh_database().await, kafka().await);
+    let (busy, quiet) = (Place::fresh(), Place::fresh());
+    for place in [&busy, &quiet] {
+        name(&database, place, "orders", Life::Gone, 1, &[0]).await;
+    }
+    // What the busy one asks for takes the database long.
+    database
+        .sql(&format!(
+            "CREATE POLICY slow ON billing.topic AS RESTRICTIVE TO sluice_billing_app USING
+                 (billing.current_tenant() <> {} OR pg_sleep(1) IS NOT NULL)",
+            busy.tenant.as_i64()
+        ))
+        .await;
+    let api = api(&database, kafka);
+    let ask = |place: &Place| {
+        let (api, context) = (api.clone(), context(place.tenant));
+        async move { get(&api, &context, GetUsageRequest::default()).await }
+    };
+    let crowd: Vec<_> = (0..CROWD).map(|_| tokio::spawn(ask(&busy))).collect();
+    let at_work = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+    let at_work = || async { database.sql(at_work).await.parse::<i64>().unwrap() };
+    eventually("the busy one is at work", SOON, || async { at_work().await >= 4 }).await;
+    for _ in 0..3 {
+        assert_eq!(ask(&quiet).await.unwrap().topics.len(), 1);
+    }
+    assert!(at_work().await <= 4, "the others wait without a connection");
+    for call in crowd {
+        // Those that were too late for their turn are told to come back.
+        if let Err(status) = call.await.unwrap() {
+            assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        }
+    }
 }
 
 #[tokio::test]

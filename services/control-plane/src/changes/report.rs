@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use prost::Message as _;
-use sluice_db::{RUN_LIMIT, TenantTx};
+use sluice_db::{Kind, RUN_LIMIT, TenantTx};
 use sluice_proto::internal::control::v1::{RecordAttemptRequest, ReportTopicRequest};
 use sluice_types::{Error, ErrorKind, Reason, TenantUid, TopicUid};
 
@@ -18,7 +18,6 @@ use crate::store::operation::{Ending, operation_end};
 use crate::store::outbox::outbox_insert;
 use crate::store::tenant::tenant_lock;
 use crate::store::topic::{TopicRow, topic_by_uid, topic_update};
-use crate::turns::Kind;
 
 /// The lease that reports carry.
 pub(crate) const PROVISIONING_LEASE: &str = "provisioning";

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use futures::future::BoxFuture;
 use serde_json::json;
-use sluice_db::TenantTx;
+use sluice_db::{Kind, TenantTx, Turn};
 use sluice_proto::{ApiRequest, Rpc};
 use sluice_types::{Credential, Error, ErrorKind, Grant, Reason, TenantUid, Uid};
 use uuid::Uuid;
@@ -20,7 +20,6 @@ use crate::store::caller::caller_get;
 use crate::store::idempotency::{Slot, idempotency_claim, idempotency_elsewhere, idempotency_store};
 use crate::store::outbox::outbox_insert;
 use crate::store::tenant::tenant_lock;
-use crate::turns::{Kind, Turn};
 
 /// What is common to all mutations' requests.
 #[derive(Debug, Clone)]

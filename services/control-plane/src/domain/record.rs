@@ -224,10 +224,10 @@ pub(crate) fn key(tenant: TenantUid, row: &KeyRow) -> Entry {
     entry(tenant, row.uid().uid(), row.version, row.update_us, gone, Resource::Key(state))
 }
 
-/// Says that this log holds everything: so many resources.
-pub(crate) fn complete(log: TopicId, resources: usize) -> ControlRecord {
+/// Says that this log holds everything: so many resources. `answers` names the waits of gateways that it ends.
+pub(crate) fn complete(log: TopicId, resources: usize, answers: Vec<String>) -> ControlRecord {
     let resources = i64::try_from(resources).unwrap_or(i64::MAX);
-    let complete = LogComplete { resources, control_topic_id: log.to_string() };
+    let complete = LogComplete { resources, control_topic_id: log.to_string(), answers };
     ControlRecord { resource: Some(Resource::Complete(complete)), ..ControlRecord::default() }
 }
 

@@ -13,12 +13,14 @@
 //!
 //! Until the first comparison is done nothing is published, so a change cannot be told to hold where it was dropped. When all
 //! stands in the log, a record says so; gateways do not take a log for whole before. It is said again each time that the log
-//! turned out to have lost something, and with each regular reading: a gateway may have seen a loss that nobody here saw.
+//! turned out to have lost something, and with each regular reading: a gateway may have seen a loss that nobody here saw. It
+//! tells so in its heartbeats, and then the log is read anew at once ([`Answers`]).
 
+mod answers;
 mod compare;
 mod log_state;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
@@ -31,6 +33,7 @@ use sluice_types::physical::{CONTROL_COMPLETE_KEY, CONTROL_TOPIC};
 use sluice_wire::{Client, Isolation, LogTail, OffsetAt, OutRecord, TailBatch, TailOptions, TopicId};
 use tokio_util::sync::CancellationToken;
 
+use self::answers::Answers;
 use self::compare::{Found, MEND_AGAIN, Mends, Outcome, end, look, look_at, mend};
 use self::log_state::LogState;
 use crate::config::Unknown;
@@ -72,6 +75,8 @@ impl AuditError {
 #[derive(Debug, Default)]
 struct Kept {
     mends: Mends,
+    /// The waits that were heard of.
+    waits: BTreeSet<String>,
     /// That the log is complete is to be said, also if it was said before.
     say: bool,
 }
@@ -79,7 +84,7 @@ struct Kept {
 impl Kept {
     /// What was mended before may be lost again.
     fn after_a_loss() -> Self {
-        Self { mends: Mends::default(), say: true }
+        Self { say: true, ..Self::default() }
     }
 }
 
@@ -92,7 +97,12 @@ pub(crate) async fn run(plane: SharedPlane, kafka: Client, health: Health, shutd
             if kept.0 != Some(log) {
                 kept = (Some(log), Kept::default());
             }
-            let Err(error) = Audit::begin(&plane, &kafka, &health, log, &mut kept.1).follow().await else {
+            let answers = Answers::begin(&plane.members, log);
+            if !answers.ids().is_subset(&kept.1.waits) {
+                kept.1 = Kept::after_a_loss();
+            }
+            kept.1.waits.clone_from(answers.ids());
+            let Err(error) = Audit::begin(&plane, &kafka, &health, log, answers, &mut kept.1).follow().await else {
                 kept.1.say = true;
                 continue;
             };
@@ -119,6 +129,7 @@ struct Audit<'a> {
     log: TopicId,
     tail: LogTail,
     state: LogState,
+    answers: Answers,
     /// Until the log is known to be the one that was published to.
     adopted: bool,
     /// `None`: what was found is settled.
@@ -129,16 +140,34 @@ struct Audit<'a> {
 }
 
 impl<'a> Audit<'a> {
-    fn begin(plane: &'a SharedPlane, kafka: &'a Client, health: &'a Health, log: TopicId, kept: &'a mut Kept) -> Self {
-        let (tail, state) = (tail(kafka, log), LogState::of(log));
+    fn begin(
+        plane: &'a SharedPlane,
+        kafka: &'a Client,
+        health: &'a Health,
+        log: TopicId,
+        answers: Answers,
+        kept: &'a mut Kept,
+    ) -> Self {
         let now = Instant::now();
-        let (compare_at, read_again_at) = (Some(now), now + READ_AGAIN_EVERY);
-        Self { plane, kafka, health, kept, log, tail, state, adopted: false, compare_at, behind_at: now, read_again_at }
+        Self {
+            plane,
+            kafka,
+            health,
+            kept,
+            log,
+            tail: tail(kafka, log),
+            state: LogState::of(log),
+            answers,
+            adopted: false,
+            compare_at: Some(now),
+            behind_at: now,
+            read_again_at: now + READ_AGAIN_EVERY,
+        }
     }
 
     /// Reads and compares until it is time to read it all again.
     async fn follow(mut self) -> Result<(), AuditError> {
-        while Instant::now() < self.read_again_at {
+        while Instant::now() < self.read_again_at && !self.answers.leave_out_one(&self.plane.members, self.log) {
             let batch = self.tail.next(POLL).await?;
             self.see(&batch);
             if !batch.is_caught_up() {
@@ -218,6 +247,7 @@ impl<'a> Audit<'a> {
         let found = look(self.plane, &self.state, position).await?;
         let outcome = self.mend(found).await?;
         self.plane.comparison.done(number);
+        self.answers.compared();
         let unknown = self.unknown(&outcome.unknown).await?;
         let differing = outcome.mended + outcome.again + unknown.ended;
         let unsaid = self.kept.say || !self.state.is_complete();
@@ -280,7 +310,7 @@ impl<'a> Audit<'a> {
 
     /// Tells readers that nothing is missing. The record is read back like any other.
     async fn say_complete(&mut self) -> Result<(), AuditError> {
-        let record = complete(self.log, self.state.len());
+        let record = complete(self.log, self.state.len(), self.answers.ids().iter().cloned().collect());
         let record = OutRecord {
             key: Some(CONTROL_COMPLETE_KEY.into()),
             value: Some(record.encode_to_vec().into()),

@@ -7,7 +7,7 @@
 //! A gateway's new start replaces the old one. If the old one goes on all the same, two run under one id: both are waited
 //! for, and health says so.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -32,6 +32,8 @@ const POLL: Duration = Duration::from_millis(500);
 const AGAIN: Duration = Duration::from_secs(1);
 /// Gateways at most; more than any installation has.
 const MEMBERS_MAX: usize = 10_000;
+/// Characters of the id of a wait.
+const WAIT_CHARS_MAX: usize = 64;
 
 /// The gateways known.
 pub(crate) struct Members {
@@ -57,6 +59,8 @@ struct Member {
     boot_id: String,
     applied: i64,
     log_id: String,
+    /// Its wait for the log to be complete again; empty if there is none.
+    awaits_complete: String,
     last_ms: i64,
     /// A later start was heard of.
     replaced: bool,
@@ -145,6 +149,17 @@ impl Members {
     /// The log was made just now.
     pub(crate) fn log_made(&self) {
         self.state.lock().complete_at = Some(Instant::now() + FIRST_BEATS);
+    }
+
+    /// The waits of gateways for this log to be complete again.
+    pub(crate) fn awaiting_complete(&self, log: TopicId) -> BTreeSet<String> {
+        let state = self.state.lock();
+        if !state.is_complete() {
+            return BTreeSet::new();
+        }
+        let log_id = plain(&log.to_string());
+        let waits = state.members.values().flatten().filter(|member| !member.replaced && member.log_id == log_id);
+        waits.map(|member| &member.awaits_complete).filter(|wait| !wait.is_empty()).cloned().collect()
     }
 
     /// How many are registered.
@@ -244,10 +259,12 @@ impl State {
 
 impl Member {
     fn new(heartbeat: &MemberHeartbeat, time_ms: i64) -> Self {
+        let wait = Some(&heartbeat.awaits_complete).filter(|wait| wait.len() <= WAIT_CHARS_MAX);
         Self {
             boot_id: heartbeat.boot_id.clone(),
             applied: heartbeat.applied_offset,
             log_id: plain(&heartbeat.control_topic_id),
+            awaits_complete: wait.cloned().unwrap_or_default(),
             last_ms: time_ms,
             replaced: false,
             late_beats: 0,

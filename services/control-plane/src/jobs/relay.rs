@@ -145,7 +145,10 @@ impl Relay {
         let revisions: Vec<String> =
             offsets.iter().map(|offset| Revision { topic_id: log.0, offset: *offset }.to_string()).collect();
         // Those who wait may go on before it is marked: it is in the log.
-        self.plane.revisions.record(&ids, &offsets);
+        if !self.plane.revisions.record(&ids, &offsets) {
+            tracing::warn!(offset = base_offset, "the control log was cut off below what was published to it");
+            self.plane.comparison.require();
+        }
         self.plane.wakes.published.wake();
         let system = self.plane.scopes.relay.clone();
         let work = async move {

@@ -15,7 +15,15 @@ const RECENT_MAX: usize = 10_000;
 /// Where changes were published.
 pub(crate) struct Revisions {
     log: watch::Sender<Option<TopicId>>,
-    recent: RwLock<BTreeMap<i64, i64>>,
+    recent: RwLock<Recent>,
+}
+
+#[derive(Default)]
+struct Recent {
+    /// Offsets, by change.
+    offsets: BTreeMap<i64, i64>,
+    /// Behind the highest.
+    end: i64,
 }
 
 impl Revisions {
@@ -46,26 +54,51 @@ impl Revisions {
     pub(crate) fn set_log(&self, id: TopicId) {
         let before = self.log.send_replace(Some(id));
         if before != Some(id) {
-            self.recent.write().clear();
+            *self.recent.write() = Recent::default();
         }
     }
 
-    /// Remembers publications.
-    pub(crate) fn record(&self, ids: &[i64], offsets: &[i64]) {
+    /// Remembers publications. False if they stand where earlier ones stood: the log was cut off, and those are gone. Then
+    /// only the new ones are remembered.
+    #[must_use]
+    pub(crate) fn record(&self, ids: &[i64], offsets: &[i64]) -> bool {
         let mut recent = self.recent.write();
-        recent.extend(ids.iter().copied().zip(offsets.iter().copied()));
-        while recent.len() > RECENT_MAX {
-            recent.pop_first();
+        let goes_on = offsets.iter().min().is_none_or(|first| *first >= recent.end);
+        if !goes_on {
+            *recent = Recent::default();
         }
+        recent.end = offsets.iter().max().map_or(recent.end, |last| last + 1);
+        recent.offsets.extend(ids.iter().copied().zip(offsets.iter().copied()));
+        while recent.offsets.len() > RECENT_MAX {
+            recent.offsets.pop_first();
+        }
+        goes_on
     }
 
     /// The offset of a change, if it is remembered.
     pub(crate) fn offset(&self, id: i64) -> Option<i64> {
-        self.recent.read().get(&id).copied()
+        self.recent.read().offsets.get(&id).copied()
     }
 
     /// An offset as a revision; `None` while the log is not known.
     pub(crate) fn revision(&self, offset: i64) -> Option<Revision> {
         self.log_id().map(|id| Revision { topic_id: id.0, offset })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_whose_offsets_come_again_was_cut_off() {
+        let revisions = Revisions::new();
+        revisions.set_log(TopicId([7; 16]));
+        assert!(revisions.record(&[1, 2], &[10, 11]) && revisions.record(&[3], &[15]), "others write to it, too");
+        assert!(!revisions.record(&[4], &[15]));
+        assert_eq!((revisions.offset(2), revisions.offset(4)), (None, Some(15)));
+        assert!(revisions.record(&[5], &[16]), "it is told once");
+        revisions.set_log(TopicId([8; 16]));
+        assert!(revisions.record(&[6], &[0]), "another log begins anew");
     }
 }

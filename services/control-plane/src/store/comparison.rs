@@ -121,3 +121,6 @@ pub(crate) async fn replaced_rows_forget(tx: &mut SystemTx, from: i64, limit: i6
                SELECT max(id) + 1 FROM page";
     Ok(sqlx::query_scalar(sql).bind(from).bind(limit).fetch_one(tx.conn()).await?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,14 +11,18 @@ pub(crate) const INTENT_CHANNEL: &str = "sluice_intent";
 /// Channel on which the end of an operation, whose uid is said, wakes those who wait for it.
 pub(crate) const OPERATION_CHANNEL: &str = "sluice_operation";
 
-/// Topics whose world does not match the intent and whose next attempt is due, the oldest first; and how long until the
-/// next one is due, in ms, when there is one.
+/// Topics whose world does not match the intent and whose next attempt is due: the oldest of each tenant, then the second of
+/// each, and so on, so that a tenant with more of them than one answer holds keeps nobody else's waiting. And how long until
+/// the next one is due, in ms, when there is one. Sorts all that is due: tens of thousands of topics at most.
 pub(crate) async fn work_due(tx: &mut SystemTx, limit: i64) -> Result<(Vec<TopicRow>, Option<i64>)> {
     let sql = concat!(
         "SELECT ",
         columns!(),
-        " FROM control.topic WHERE state IN ('CREATING', 'UPDATING', 'DELETING') AND attempt_time <= now() \
-         ORDER BY attempt_time LIMIT $1"
+        " FROM control.topic JOIN (\
+             SELECT uid AS due_uid, attempt_time AS due_since, \
+                    row_number() OVER (PARTITION BY tenant_uid ORDER BY attempt_time, uid) AS turn \
+             FROM control.topic WHERE state IN ('CREATING', 'UPDATING', 'DELETING') AND attempt_time <= now() \
+             ORDER BY turn, due_since LIMIT $1) due ON uid = due_uid ORDER BY turn, due_since"
     );
     let due: Vec<TopicRow> = sqlx::query_as(sql).bind(limit).fetch_all(tx.conn()).await?;
     if !due.is_empty() {
@@ -43,4 +47,40 @@ pub(crate) async fn work_list(tx: &mut SystemTx, after: Option<TopicUid>, limit:
 pub(crate) async fn notify(conn: &mut sqlx::PgConnection, channel: &str) -> Result<()> {
     sqlx::query("SELECT pg_notify($1, '')").bind(channel).execute(conn).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::fixture::TestDatabase;
+
+    #[tokio::test]
+    async fn a_tenant_with_more_work_than_an_answer_holds_keeps_nobody_waiting() {
+        let test = TestDatabase::prepare().await;
+        // Of the first tenant twenty, for long; of the others two each, since a moment; and one that is not due.
+        test.sql(
+            "INSERT INTO control.tenant (uid, id, display_name, state) SELECT i, 't' || i, '', 'ACTIVE'
+                 FROM generate_series(1, 3) i;
+             INSERT INTO control.namespace (uid, tenant_uid, id, display_name, state)
+                 SELECT i, i, 'n', '', 'ACTIVE' FROM generate_series(1, 3) i;
+             INSERT INTO control.topic (uid, tenant_uid, namespace_uid, namespace_id, id, display_name, cleanup_policy,
+                                        effective_partitions, effective_retention_ms, state, attempt_time)
+                 SELECT i, 1, 1, 'n', 't' || i, '', 0, 1, 1, 'CREATING', now() - make_interval(hours => 1, secs => -i)
+                     FROM generate_series(1, 20) i UNION ALL
+                 SELECT 100 * i + j, i, i, 'n', 't' || j, '', 0, 1, 1, 'CREATING', now() - make_interval(secs => 100 - j)
+                     FROM generate_series(2, 3) i, generate_series(1, 2) j UNION ALL
+                 SELECT 1000, 3, 3, 'n', 'later', '', 0, 1, 1, 'CREATING', now() + interval '1 hour'",
+        )
+        .await;
+        let mut tx = test.database.system().begin().await.expect("begin");
+        let (due, _) = work_due(&mut tx, 7).await.expect("work");
+        tx.rollback().await.expect("rollback");
+        let uids: Vec<i64> = due.iter().map(|row| row.uid).collect();
+        assert_eq!((uids[0], uids[3], uids[6]), (1, 2, 3), "the oldest of each tenant first");
+        let mut firsts = uids[1..3].to_vec();
+        firsts.sort_unstable();
+        let mut seconds = uids[4..6].to_vec();
+        seconds.sort_unstable();
+        assert_eq!((firsts, seconds), (vec![201, 301], vec![202, 302]));
+    }
 }

@@ -1,21 +1,21 @@
 //! The database and the control log are made to agree again, whichever of them lost something. What counts is what a reader
 //! of the log holds: of each resource the first record with its highest version.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use prost::Message as _;
 use sluice_control_plane::Unknown;
 use sluice_devstack::{ADMIN, Stack};
 use sluice_proto::internal::control::v1::control_record::Resource;
-use sluice_proto::internal::control::v1::{ControlRecord, Life, LookupKeyRequest};
+use sluice_proto::internal::control::v1::{ControlRecord, Life, LookupKeyRequest, MemberHeartbeat, MemberPhase};
 use sluice_proto::operator::v1::{ResumeTenantRequest, SuspendTenantRequest};
 use sluice_types::Uid;
-use sluice_types::physical::{CONTROL_COMPLETE_KEY, CONTROL_TOPIC};
-use sluice_wire::{Client, ConfigChange, Isolation, LogTail, OffsetAt, TailOptions};
+use sluice_types::physical::{CONTROL_COMPLETE_KEY, CONTROL_TOPIC, MEMBERS_TOPIC};
+use sluice_wire::{Client, ConfigChange, Isolation, LogTail, OffsetAt, OutRecord, TailOptions};
 use tonic::Code;
 
-use crate::support::{Plant, Principal, eventually, refused};
+use crate::support::{Plant, Principal, SOON, eventually, refused};
 
 const CALL: Duration = Duration::from_secs(10);
 
@@ -190,6 +190,68 @@ async fn what_a_log_lost_is_published_to_it_again() {
         settings["cleanup.policy"].value.as_deref() == Some("compact")
     })
     .await;
+    plant.stop().await;
+    stack.stop().await;
+}
+
+/// What a gateway says that saw a loss.
+async fn ask(kafka: &Client, wait: &str) {
+    let heartbeat = MemberHeartbeat {
+        gateway_id: "gateway-a".into(),
+        applied_offset: -1,
+        control_topic_id: kafka.topic(CONTROL_TOPIC, CALL).await.unwrap().topic_id.to_string(),
+        phase: MemberPhase::Serving as i32,
+        awaits_complete: wait.into(),
+        ..Default::default()
+    };
+    let (key, value) = (Some("gateway-a".into()), Some(heartbeat.encode_to_vec().into()));
+    let record = OutRecord { key, value, ..Default::default() };
+    kafka.produce_batch(MEMBERS_TOPIC, 0, &[record], CALL).await.unwrap();
+}
+
+/// The keys that stand in the log before it answers the wait.
+async fn keys_before_the_answer(kafka: &Client, wait: &str) -> HashSet<String> {
+    let mut tail = LogTail::new(kafka.clone(), CONTROL_TOPIC, 0, OffsetAt::Earliest, TailOptions::default());
+    let mut keys = HashSet::new();
+    let read = async {
+        loop {
+            for record in tail.next(CALL).await.unwrap().records {
+                let value = ControlRecord::decode(record.value.unwrap()).unwrap();
+                match value.resource {
+                    Some(Resource::Complete(complete)) if complete.answers.iter().any(|answer| answer == wait) => {
+                        return;
+                    }
+                    _ => keys.insert(String::from_utf8(record.key.unwrap().to_vec()).unwrap()),
+                };
+            }
+        }
+    };
+    tokio::time::timeout(SOON, read).await.expect("an answer");
+    keys
+}
+
+/// Lets the relay believe that it published what comes.
+const LOSE_RECORDS: &str = "
+    CREATE FUNCTION control.lose() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN NEW.published_offset := 0; RETURN NEW; END $$;
+    CREATE TRIGGER lose BEFORE INSERT ON control.outbox FOR EACH ROW EXECUTE FUNCTION control.lose();";
+
+#[tokio::test]
+async fn a_loss_that_only_a_gateway_saw_is_mended_at_once_and_the_gateway_is_told() {
+    let stack = Stack::builder().build().await.unwrap();
+    let kafka = stack.connection().kafka().unwrap().client(ADMIN).unwrap();
+    let mut plant = Plant::prepare(stack.connection()).await;
+    plant.run().await;
+    let owner = plant.tenant("acme").await;
+    plant.sql(LOSE_RECORDS).await;
+    let lost = owner.make_namespace("prod").await.uid;
+    plant.sql("DROP TRIGGER lose ON control.outbox").await;
+
+    ask(&kafka, "first").await;
+    assert!(keys_before_the_answer(&kafka, "first").await.contains(&lost));
+    // Also a gateway that lost nothing that matters goes on only when it is told.
+    ask(&kafka, "second").await;
+    keys_before_the_answer(&kafka, "second").await;
     plant.stop().await;
     stack.stop().await;
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sluice_proto::internal::control::v1 as pb;
 use sluice_types::physical::TopicName;
-use sluice_types::{NamespaceUid, TopicUid};
+use sluice_types::{NamespaceUid, TenantUid, TopicUid};
 use sluice_wire::TopicId;
 
 /// What is wanted.
@@ -19,6 +19,8 @@ pub enum Want {
 /// The intent of one topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Intent {
+    /// Whose it is.
+    pub tenant: TenantUid,
     /// The namespace.
     pub namespace: NamespaceUid,
     /// The topic.
@@ -70,6 +72,7 @@ impl TryFrom<pb::TopicIntent> for Intent {
             text => Some(text.parse().map_err(|_| IntentError("kafka_topic_id"))?),
         };
         Ok(Self {
+            tenant: from.tenant_uid.parse().map_err(|_| IntentError("tenant_uid"))?,
             namespace: from.namespace_uid.parse().map_err(|_| IntentError("namespace_uid"))?,
             topic: from.topic_uid.parse().map_err(|_| IntentError("topic_uid"))?,
             generation: from.generation,

@@ -104,7 +104,7 @@ pub fn step_ours(intent: &Intent, physical: &Physical, config_changes: BTreeMap<
 
 #[cfg(test)]
 mod tests {
-    use sluice_types::{NamespaceUid, TopicUid};
+    use sluice_types::{NamespaceUid, TenantUid, TopicUid};
 
     use super::*;
 
@@ -113,6 +113,7 @@ mod tests {
 
     fn intent(want: Want) -> Intent {
         Intent {
+            tenant: TenantUid::from_i64(1),
             namespace: NamespaceUid::from_i64(1),
             topic: TopicUid::from_i64(2),
             generation: 1,

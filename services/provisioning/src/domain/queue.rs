@@ -1,4 +1,5 @@
-//! Which topic is worked on next: first come first served, each at most once at a time, failing ones after a pause.
+//! Which topic is worked on next: tenants in turn, of each first come first served, each at most once at a time, failing ones
+//! after a pause.
 //!
 //! It holds no truth. A topic that is refused here (running, pausing, no room) is offered again by the next poll or
 //! resync, always with its newest intent. So one bad topic costs its own retries and nothing else.
@@ -6,7 +7,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use sluice_types::TopicUid;
+use sluice_types::{TenantUid, TopicUid};
 
 use super::intent::{Intent, Want};
 
@@ -20,7 +21,11 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// The queue.
 #[derive(Debug, Default)]
 pub struct Queue {
-    ready: VecDeque<Intent>,
+    /// Those that wait, by tenant. None is empty.
+    ready: HashMap<TenantUid, VecDeque<Intent>>,
+    /// Whose turn is next; each tenant with something that waits is in it once.
+    turns: VecDeque<TenantUid>,
+    waiting: usize,
     busy: HashSet<TopicUid>,
     pausing: HashMap<TopicUid, Pause>,
 }
@@ -37,16 +42,30 @@ impl Queue {
     pub fn offer(&mut self, intent: Intent, now: Instant) -> bool {
         let about = (intent.generation, intent.want);
         let pauses = self.pausing.get(&intent.topic).is_some_and(|pause| pause.about == about && now < pause.until);
-        if pauses || self.ready.len() >= READY_MAX || !self.busy.insert(intent.topic) {
+        if pauses || self.waiting >= READY_MAX || !self.busy.insert(intent.topic) {
             return false;
         }
-        self.ready.push_back(intent);
+        let tenant = intent.tenant;
+        let of_tenant = self.ready.entry(tenant).or_default();
+        if of_tenant.is_empty() {
+            self.turns.push_back(tenant);
+        }
+        of_tenant.push_back(intent);
+        self.waiting += 1;
         true
     }
 
     /// The next one to work on; tell [`Queue::settled`] or [`Queue::failed`] afterwards.
     pub fn take(&mut self) -> Option<Intent> {
-        self.ready.pop_front()
+        let tenant = self.turns.pop_front()?;
+        let of_tenant = self.ready.get_mut(&tenant)?;
+        let intent = of_tenant.pop_front()?;
+        self.waiting -= 1;
+        match of_tenant.is_empty() {
+            true => drop(self.ready.remove(&tenant)),
+            false => self.turns.push_back(tenant),
+        }
+        Some(intent)
     }
 
     /// Nothing more to do for this topic now.
@@ -66,7 +85,7 @@ impl Queue {
 
     /// Gives all waiting ones up: the lease is lost.
     pub fn clear(&mut self) {
-        for intent in self.ready.drain(..) {
+        while let Some(intent) = self.take() {
             self.busy.remove(&intent.topic);
         }
     }
@@ -101,6 +120,7 @@ mod tests {
 
     fn intent(topic: i64, generation: i64) -> Intent {
         Intent {
+            tenant: TenantUid::from_i64(1),
             namespace: NamespaceUid::from_i64(1),
             topic: TopicUid::from_i64(topic),
             generation,
@@ -123,6 +143,23 @@ mod tests {
         assert!(!queue.offer(intent(1, 2), now));
         queue.settled(taken.topic);
         assert!(queue.offer(intent(1, 2), now));
+    }
+
+    #[test]
+    fn tenants_take_turns_however_much_one_of_them_has() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        let of = |tenant: i64, topic: i64| Intent { tenant: TenantUid::from_i64(tenant), ..intent(topic, 1) };
+        for topic in 0..100 {
+            assert!(queue.offer(of(1, topic), now));
+        }
+        for (tenant, topic) in [(2, 200), (2, 201), (3, 300)] {
+            assert!(queue.offer(of(tenant, topic), now));
+        }
+        let order: Vec<_> = (0..6).filter_map(|_| queue.take()).map(|intent| intent.topic.as_i64()).collect();
+        assert_eq!(order, [0, 200, 300, 1, 201, 2]);
+        queue.clear();
+        assert!(queue.take().is_none());
+        assert_eq!(queue.busy(), 6, "those that were taken");
     }
 
     #[test]

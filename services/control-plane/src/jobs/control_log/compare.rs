@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use prost::Message as _;
-use sluice_db::DbError;
+use sluice_db::{Database, DbError};
 use sluice_proto::internal::control::v1::ControlRecord;
 use sluice_types::{TenantUid, Uid};
 
@@ -147,7 +147,7 @@ pub(super) async fn mend(
             Verdict::Agree => {}
             _ if !mends.may(row.aggregate(), verdict) => outcome.stuck += 1,
             Verdict::Publish => publish.push(row),
-            Verdict::Raise(version) => match raise(plane, row, version).await {
+            Verdict::Raise(version) => match raise(&plane.db, row, version).await {
                 Ok(true) => {
                     mends.done(row.aggregate(), verdict, now);
                     outcome.mended += 1;
@@ -217,8 +217,8 @@ impl Found {
 
 /// Publishes the newest state of a resource under a version above the one that readers hold. False if it was changed since
 /// it was compared, or has such a version by now.
-async fn raise(plane: &Plane, row: NewestRow, version: i64) -> Result<bool, DbError> {
-    let system = plane.db.system().clone();
+async fn raise(db: &Database, row: NewestRow, version: i64) -> Result<bool, DbError> {
+    let system = db.system().clone();
     let (tenant, aggregate) = (row.tenant(), row.aggregate());
     let work = async move {
         let mut tx = system.tenant(tenant).await?;
@@ -243,7 +243,7 @@ async fn raise(plane: &Plane, row: NewestRow, version: i64) -> Result<bool, DbEr
         tx.commit().await?;
         Ok(true)
     };
-    plane.db.run(work).await
+    db.run(work).await
 }
 
 async fn raise_ids(plane: &Plane, id: i64) -> Result<(), DbError> {
@@ -259,32 +259,4 @@ async fn rows_of(plane: &Plane, resources: &[Uid]) -> Result<Vec<NewestRow>, DbE
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_kind_of_mend_is_done_so_often_and_then_not_for_a_while() {
-        let (resource, now) = (Uid::random(), Instant::now());
-        let mut mends = Mends::default();
-        let raises: Vec<_> = (6..11)
-            .filter(|version| {
-                let verdict = Verdict::Raise(*version);
-                let may = mends.may(resource, verdict);
-                // One that failed is not told, and may be done again.
-                assert_eq!(mends.may(resource, verdict), may);
-                if may {
-                    mends.done(resource, verdict, now);
-                }
-                may
-            })
-            .collect();
-        assert_eq!(raises, [6, 7, 8], "another version is no other mend");
-        assert!(mends.may(resource, Verdict::Publish));
-        mends.done(resource, Verdict::Publish, now);
-        assert!(!mends.may(resource, Verdict::Publish) && mends.may(Uid::random(), Verdict::Publish));
-        mends.age(now + MEND_AGAIN - Duration::from_secs(1));
-        assert!(!mends.may(resource, Verdict::Publish));
-        mends.age(now + MEND_AGAIN);
-        assert!(mends.may(resource, Verdict::Publish) && mends.may(resource, Verdict::Raise(11)));
-    }
-}
+mod tests;

@@ -260,7 +260,7 @@ mod tests {
         let mut log = LogState::of(TopicId([7; 16]));
         log.see(&record(lost, 0, Some(payload(1, "a"))));
         let complete = |log: TopicId| {
-            let value = complete(log, 1).encode_to_vec();
+            let value = complete(log, 1, Vec::new()).encode_to_vec();
             Record { key: Some(CONTROL_COMPLETE_KEY.into()), ..record(lost, 1, Some(value)) }
         };
         log.see(&complete(TopicId([8; 16])));

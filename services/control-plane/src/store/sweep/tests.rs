@@ -1,12 +1,7 @@
 //! Sweeping beside a million rows that stay.
 
-use sluice_db::{Database, DbConfig, Roles, bootstrap};
-use sluice_devstack::{PostgresConnection, shared};
-
 use super::*;
-use crate::schema::MIGRATIONS;
-
-const PASSWORD: &str = "for-tests";
+use crate::store::fixture::TestDatabase;
 
 /// A million changes, each the last of its aggregate, that stay; and of everything that time removes some that it removes
 /// and some that it does not.
@@ -45,35 +40,6 @@ const ROWS: &str = "
         2000006]) i;
     ANALYZE control.outbox;";
 
-struct Swept {
-    postgres: &'static PostgresConnection,
-    name: String,
-    database: Database,
-}
-
-impl Swept {
-    async fn prepare() -> Self {
-        let postgres = shared().await.expect("stack").postgres().expect("postgres");
-        let name = postgres.fresh_name("control").expect("name");
-        let password = || PASSWORD.into();
-        let roles = Roles {
-            service: "control",
-            owner_password: password(),
-            app_password: password(),
-            system_password: password(),
-        };
-        bootstrap(&postgres.url("postgres").into(), &name, &roles).await.expect("bootstrap");
-        let url = |part: &str| postgres.url_as(&format!("sluice_control_{part}"), PASSWORD, &name).into();
-        MIGRATIONS.apply(&url("owner")).await.expect("migrate");
-        let database = Database::open(&DbConfig::new("test", url("app"), url("system"))).expect("open");
-        Self { postgres, name, database }
-    }
-
-    async fn sql(&self, sql: &str) -> String {
-        self.postgres.execute(&self.name, sql).await.expect("query")
-    }
-}
-
 macro_rules! sweep {
     ($swept:expr, $step:expr) => {{
         let mut tx = $swept.database.system().begin().await.expect("begin");
@@ -85,7 +51,7 @@ macro_rules! sweep {
 
 #[tokio::test]
 async fn beside_a_million_rows_everything_that_is_due_goes_without_a_look_at_them() {
-    let swept = Swept::prepare().await;
+    let swept = TestDatabase::prepare().await;
     swept.sql(ROWS).await;
     let rows_read = "SELECT pg_stat_force_next_flush();
                      SELECT coalesce(sum(seq_tup_read + idx_tup_fetch), 0) FROM pg_stat_user_tables WHERE relname = 'outbox'";

@@ -2,7 +2,7 @@
 //!
 //! Changes of a tenant run one after another: they hold one lock in the database. One that waits for that lock there keeps a
 //! connection, and sixteen of one tenant would keep them all. So each waits here, without a connection, for its tenant's
-//! turn: one change, one report of provisioning and a few reads at a time in this process. Other tenants do not notice, and
+//! turn: one change, one report of provisioning and a few reads at a time in one process. Other tenants do not notice, and
 //! neither does the operator, who takes no turns: a suspension must not stand behind what it is to stop.
 //!
 //! Who waits too long is told so, and so is who would be one too many to wait.
@@ -27,7 +27,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What a turn is for; each kind has its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// A change by the tenant.
     Change,
     /// A read by the tenant.
@@ -38,7 +38,7 @@ pub(crate) enum Kind {
 
 /// The turns of all tenants. Holds an entry only for those that have one or wait for one. Clones are the same.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Turns(Arc<Mutex<HashMap<(TenantUid, Kind), Lane>>>);
+pub struct Turns(Arc<Mutex<HashMap<(TenantUid, Kind), Lane>>>);
 
 #[derive(Debug)]
 struct Lane {
@@ -49,7 +49,7 @@ struct Lane {
 
 /// A turn; it ends when dropped.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub struct Turn {
     _place: OwnedSemaphorePermit,
     _presence: Presence,
 }
@@ -79,7 +79,7 @@ impl Kind {
 
 impl Turns {
     /// Waits for a turn of the tenant, at most until `deadline`.
-    pub(crate) async fn take(&self, tenant: TenantUid, kind: Kind, deadline: Instant) -> Result<Turn, Error> {
+    pub async fn take(&self, tenant: TenantUid, kind: Kind, deadline: Instant) -> Result<Turn, Error> {
         let (places, presence) = self.enter(tenant, kind)?;
         let until = deadline.min(Instant::now() + kind.wait());
         match tokio::time::timeout_at(until.into(), places.acquire_owned()).await {
