@@ -1,23 +1,29 @@
-//! What one broker cannot show, through every role and the command line. One installation goes through all of it, because three
-//! brokers take long to start.
+//! What one broker cannot show, through every role and the command line: a partition without a leader, a log that an unclean
+//! leader cut off, brokers that stand still. One installation goes through all of it, because three brokers take long to start.
 
 mod leaderless;
+mod unclean;
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use sluice_devstack::Kafka;
+use sluice_devstack::{ADMIN, Kafka};
 use sluice_e2e::tenant::Tenant;
 use sluice_e2e::{Api, Installation, Options, kafka_reader, wait};
+use sluice_proto::admin::v1::Namespace;
+use sluice_wire::Client;
 
 use crate::program::Sluice;
 
 const NAMESPACE: &str = "prod";
+const CALL: Duration = Duration::from_secs(10);
 
 struct World<'a> {
     it: &'a Installation,
     kafka: &'a Kafka,
+    admin: Client,
     tenant: Tenant,
+    namespace: Namespace,
     api: Api,
     sluice: Sluice,
 }
@@ -27,14 +33,16 @@ async fn what_single_brokers_do_is_told_where_it_matters_and_all_goes_on() -> Re
     let it = Installation::start(Options { brokers: 3, gateways: 1, ..Options::default() }).await?;
     let tenant = it.tenant("acme").await?;
     let api = it.api(0, &tenant.key)?;
-    api.create_namespace(NAMESPACE).await?;
+    let namespace = api.create_namespace(NAMESPACE).await?;
     let sluice = Sluice::new(&it.local.dir)?
         .env("SLUICE_URL", &format!("http://{}", it.gateway(0)))
         .env("SLUICE_API_KEY", &tenant.key);
     let kafka = it.stack.kafka()?;
-    let world = World { it: &it, kafka, tenant, api, sluice };
+    let admin = kafka.connection().client(ADMIN)?;
+    let world = World { it: &it, kafka, admin, tenant, namespace, api, sluice };
 
     leaderless::partitions_without_a_leader_fail_alone(&world).await?;
+    unclean::a_log_that_an_unclean_leader_cut_off_is_told(&world).await?;
     it.stop().await
 }
 
