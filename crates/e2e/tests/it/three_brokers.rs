@@ -1,6 +1,7 @@
 //! What one broker cannot show, through every role and the command line: a partition without a leader, a log that an unclean
 //! leader cut off, brokers that stand still. One installation goes through all of it, because three brokers take long to start.
 
+mod frozen;
 mod leaderless;
 mod unclean;
 
@@ -43,6 +44,7 @@ async fn what_single_brokers_do_is_told_where_it_matters_and_all_goes_on() -> Re
 
     leaderless::partitions_without_a_leader_fail_alone(&world).await?;
     unclean::a_log_that_an_unclean_leader_cut_off_is_told(&world).await?;
+    frozen::producers_go_on_after_brokers_stood_still(&world).await?;
     it.stop().await
 }
 
