@@ -36,7 +36,7 @@ use sluice_wire::{Client, Reader};
 use crate::data::fetch::Form;
 use crate::layers::deadline::{MARGIN, kept};
 use crate::metering::Meter;
-use crate::ports::{Body, BoxFuture, DataCall, DataParts, DataPath, DataTools, HttpCall, TopicReadiness};
+use crate::ports::{Body, BoxFuture, DataCall, DataParts, DataPath, DataTools, HttpCall, SomeFailed, TopicReadiness};
 
 /// Bound of one look whether a topic can be served.
 const READY_WITHIN: Duration = Duration::from_millis(1_500);
@@ -162,7 +162,11 @@ impl StreamService for Data {
         &self,
         request: Request<ListOffsetsRequest>,
     ) -> Result<Response<ListOffsetsResponse>, Status> {
-        grpc(request, |call, message| async move { self.offsets(&call, message).await }).await
+        let mut response = grpc(request, |call, message| async move { self.offsets(&call, message).await }).await?;
+        if !response.get_ref().failures.is_empty() {
+            response.extensions_mut().insert(SomeFailed);
+        }
+        Ok(response)
     }
 }
 

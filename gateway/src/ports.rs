@@ -32,6 +32,10 @@ pub type Body = tonic::body::Body;
 /// A boxed future, for object-safe ports.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// In the extensions of an answer of which some parts failed: over HTTP its status is 207.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SomeFailed;
+
 /// Whether a topic can be served: asked before a revision counts as applied.
 pub trait TopicReadiness: Send + Sync + 'static {
     /// Waits until the leaders of all `partitions` are known to the producer and to the reading side; false if that could

@@ -10,6 +10,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use sluice_proto::admin::v1::{Role, RoleGrant};
 use sluice_proto::stream::v1::Position;
 use sluice_proto::stream::v1::fetch_request::Start;
+use sluice_proto::stream::v1::list_offsets_request::At;
 use sluice_proto::wkt::Timestamp;
 
 use crate::when;
@@ -232,6 +233,18 @@ pub(crate) enum Topics {
         /// namespace/topic
         #[arg(value_parser = topic_name)]
         topic: String,
+    },
+    /// Show the offset of a position in each partition of a topic
+    Offsets {
+        /// namespace/topic
+        #[arg(value_parser = topic_name)]
+        topic: String,
+        /// earliest, latest, a time (RFC 3339), or an age such as -1h
+        #[arg(long, default_value = "latest", allow_hyphen_values = true, value_parser = parse_at)]
+        at: At,
+        /// One partition; repeat or separate by commas for more; all without it
+        #[arg(long = "partition", short, value_name = "N", value_delimiter = ',')]
+        partitions: Vec<i32>,
     },
     /// List the topics of a namespace
     List {
@@ -475,6 +488,14 @@ fn parse_start(text: &str) -> Result<Start, String> {
         text => Start::Time(
             when::parse(text).map_err(|error| format!("{error}, or earliest, latest, or an offset such as 42"))?,
         ),
+    })
+}
+
+fn parse_at(text: &str) -> Result<At, String> {
+    Ok(match text {
+        "earliest" => At::Position(Position::Earliest.into()),
+        "latest" => At::Position(Position::Latest.into()),
+        text => At::Time(when::parse(text).map_err(|error| format!("{error}, or earliest, or latest"))?),
     })
 }
 

@@ -16,9 +16,11 @@ use sluice_proto::billing::v1::usage_service_client::UsageServiceClient;
 use sluice_proto::billing::v1::{GetUsageRequest, TopicUsage};
 use sluice_proto::google::longrunning::{Operation, operation};
 use sluice_proto::stream::v1::fetch_request::Start;
+use sluice_proto::stream::v1::list_offsets_request::At;
 use sluice_proto::stream::v1::stream_service_client::StreamServiceClient;
 use sluice_proto::stream::v1::{
-    FetchRequest, FetchResponse, Outcome, ProduceRecord, ProduceRequest, ProduceResponse, RecordResult, produce_record,
+    FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse, Outcome, ProduceRecord, ProduceRequest,
+    ProduceResponse, RecordResult, produce_record,
 };
 use sluice_proto::wkt::FieldMask;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -241,6 +243,21 @@ impl Api {
         };
         let mut client = StreamServiceClient::new(self.channel.clone()).max_decoding_message_size(32 << 20);
         Ok(client.fetch(self.request(request)).await?.into_inner())
+    }
+
+    /// Where partitions end, or the first records at or after a time; all partitions if none is named.
+    ///
+    /// # Errors
+    /// As answered.
+    pub async fn list_offsets(
+        &self,
+        topic: &str,
+        partitions: &[i32],
+        at: Option<At>,
+    ) -> Result<ListOffsetsResponse, Status> {
+        let request = ListOffsetsRequest { topic: topic.into(), partitions: partitions.to_vec(), at };
+        let mut client = StreamServiceClient::new(self.channel.clone());
+        Ok(client.list_offsets(self.request(request)).await?.into_inner())
     }
 
     /// Usage of all topics, or of one.

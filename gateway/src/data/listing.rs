@@ -1,11 +1,12 @@
-//! Looking at partitions: their ends, and the offset of a position.
+//! Looking at partitions: their ends, and the offset of a position. Each partition has its own result.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use sluice_proto::stream::v1::list_offsets_request::At;
 use sluice_proto::stream::v1::{
-    GetTopicMetadataRequest, ListOffsetsRequest, ListOffsetsResponse, PartitionMetadata, PartitionOffset, Position,
-    TopicMetadata,
+    GetTopicMetadataRequest, ListOffsetsRequest, ListOffsetsResponse, PartitionFailure, PartitionMetadata,
+    PartitionOffset, Position, TopicMetadata,
 };
 use sluice_types::error::Error;
 use sluice_wire::{Isolation, ListedOffset, OffsetAt};
@@ -25,7 +26,8 @@ impl Data {
         let topic = call.topic("topic", &request.topic)?;
         let all: Vec<i32> = (0..topic.partitions).collect();
         // The high watermark, not the last stable offset: where the next record goes.
-        let ends = |at| self.list(call, &topic, &all, at, Isolation::ReadUncommitted);
+        let until = answer_by(call);
+        let ends = |at| self.list(&topic, &all, at, until);
         let (starts, ends) = tokio::try_join!(ends(OffsetAt::Earliest), ends(OffsetAt::Latest))?;
         let offset = |listed: &Listed, partition| listed.get(&partition)?.as_ref().ok()?.offset;
         let partitions = all.iter().map(|&partition| {
@@ -61,34 +63,54 @@ impl Data {
             Some(At::Time(time)) if time.is_valid() => OffsetAt::TimestampMs(time.as_millis()),
             Some(At::Time(_)) => return Err(Error::invalid("time", "must be a time of the years 1..9999")),
         };
-        let mut found = self.list(call, &topic, &partitions, at, Isolation::ReadUncommitted).await?;
-        let beyond: Vec<i32> = found
-            .iter()
-            .filter(|(_, listed)| listed.as_ref().is_ok_and(|listed| listed.offset.is_none()))
-            .map(|(&partition, _)| partition)
-            .collect();
-        if !beyond.is_empty() {
-            found.extend(self.list(call, &topic, &beyond, OffsetAt::Latest, Isolation::ReadUncommitted).await?);
-        }
-        let mut offsets = Vec::with_capacity(partitions.len());
+        let until = answer_by(call);
+        let mut found = match at {
+            OffsetAt::TimestampMs(_) => self.list_at_time(&topic, &partitions, at, until).await?,
+            _ => self.list(&topic, &partitions, at, until).await?,
+        };
+        let mut answer = ListOffsetsResponse::default();
         for partition in partitions {
             let listed = found.remove(&partition).unwrap_or(Err(sluice_wire::Error::DeadlineExceeded));
-            let listed = listed.map_err(|error| self.in_time(failure::reading(error, &topic.name), answer_by(call)))?;
-            offsets.push(PartitionOffset { partition, offset: listed.offset.unwrap_or(0) });
+            match listed.and_then(|listed| listed.offset.ok_or_else(lacks_offset)) {
+                Ok(offset) => answer.offsets.push(PartitionOffset { partition, offset }),
+                Err(error) => {
+                    let error = self.in_time(failure::reading(error, &topic.name), until);
+                    failure::log(&error);
+                    let error = Some(failure::to_status(&error));
+                    answer.failures.push(PartitionFailure { partition, error });
+                }
+            }
         }
-        Ok(ListOffsetsResponse { offsets })
+        Ok(answer)
     }
 
-    async fn list(
+    /// The first record at or after a time, and the end where there is none. The end is asked first, so that a record that comes
+    /// meanwhile is not jumped over; within half of the time, so that a silent leader leaves the others enough for the rest.
+    async fn list_at_time(
         &self,
-        call: &DataCall,
         topic: &ResolvedTopic,
         partitions: &[i32],
         at: OffsetAt,
-        isolation: Isolation,
+        until: Instant,
     ) -> Result<Listed, Error> {
-        let until = answer_by(call);
-        let listed = self.wire.list_offsets(topic.physical.as_str(), partitions, at, isolation, time_left(until)).await;
+        let mut found = self.list(topic, partitions, OffsetAt::Latest, Instant::now() + time_left(until) / 2).await?;
+        let told: Vec<i32> = found.iter().filter(|(_, end)| end.is_ok()).map(|(&partition, _)| partition).collect();
+        let at_time = self.list(topic, &told, at, until).await?;
+        found
+            .extend(at_time.into_iter().filter(|(_, listed)| !matches!(listed, Ok(ListedOffset { offset: None, .. }))));
+        Ok(found)
+    }
+
+    /// An error is of all partitions.
+    async fn list(
+        &self,
+        topic: &ResolvedTopic,
+        partitions: &[i32],
+        at: OffsetAt,
+        until: Instant,
+    ) -> Result<Listed, Error> {
+        let (name, isolation) = (topic.physical.as_str(), Isolation::ReadUncommitted);
+        let listed = self.wire.list_offsets(name, partitions, at, isolation, time_left(until)).await;
         let failed = |error| self.in_time(failure::reading(error, &topic.name), until);
         let listed = listed.map_err(failed)?;
         // One partition without leader is that partition's matter; none that answers is the cluster's.
@@ -97,6 +119,10 @@ impl Data {
         }
         Err(failed(listed.into_values().find_map(Result::err).unwrap_or(sluice_wire::Error::DeadlineExceeded)))
     }
+}
+
+fn lacks_offset() -> sluice_wire::Error {
+    sluice_wire::Error::Protocol("the leader named no offset".to_owned())
 }
 
 /// The partitions asked for, in order, each once; all if none is named.

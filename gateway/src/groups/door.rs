@@ -49,7 +49,7 @@ use crate::groups::door::pull::{Form, Pulled};
 use crate::groups::door::transport::Progress;
 use crate::groups::model::Settle;
 use crate::layers::audit::AuditSink;
-use crate::ports::{DataCall, DataTools};
+use crate::ports::{DataCall, DataTools, SomeFailed};
 
 pub use self::admission::StreamLimits;
 pub use self::metrics::DoorMetrics;
@@ -97,10 +97,6 @@ pub(crate) struct Shared {
     /// Cancelled when this gateway drains.
     closing: CancellationToken,
 }
-
-/// In the extensions of an answer of which some parts failed: over HTTP its status is 207.
-#[derive(Debug, Clone, Copy)]
-pub struct SomeFailed;
 
 impl Door {
     /// A door.

@@ -15,13 +15,12 @@ use sluice_types::error::Error;
 use sluice_types::{ErrorKind, Reason};
 
 use crate::data::accepts_protobuf;
-use crate::groups::door::SomeFailed;
 use crate::layers::authorize::{CONSUMER_SERVICE, DATA_SERVICE};
 use crate::layers::body_limit::read_whole;
 use crate::layers::call::Target;
 use crate::layers::quota::Held;
 use crate::layers::{Answer, Request, Response};
-use crate::ports::{Body, DataCall, DataPath, HttpCall};
+use crate::ports::{Body, DataCall, DataPath, HttpCall, SomeFailed};
 use crate::routes::{Served, query};
 
 impl<D: StreamService + DataPath, C: ForwardContext> Served<D, C> {

@@ -61,7 +61,7 @@ impl StreamService for Data {
     ) -> Result<Response<ListOffsetsResponse>, Status> {
         let topic = topic(request.extensions(), &request.get_ref().topic)?;
         let offsets = (0..topic.partitions).map(|partition| PartitionOffset { partition, offset: 0 });
-        Ok(Response::new(ListOffsetsResponse { offsets: offsets.collect() }))
+        Ok(Response::new(ListOffsetsResponse { offsets: offsets.collect(), ..Default::default() }))
     }
 }
 

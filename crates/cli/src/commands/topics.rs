@@ -1,6 +1,6 @@
 //! `sluice topics`.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use sluice_proto::admin::v1::group_service_client::GroupServiceClient;
 use sluice_proto::admin::v1::topic_service_client::TopicServiceClient;
 use sluice_proto::admin::v1::{
@@ -9,7 +9,7 @@ use sluice_proto::admin::v1::{
 };
 use sluice_proto::google::longrunning::{Operation, operation};
 use sluice_proto::stream::v1::stream_service_client::StreamServiceClient;
-use sluice_proto::stream::v1::{GetTopicMetadataRequest, TopicMetadata};
+use sluice_proto::stream::v1::{GetTopicMetadataRequest, ListOffsetsRequest, ListOffsetsResponse, TopicMetadata};
 use sluice_proto::wkt::FieldMask;
 
 use super::confirm::Deletion;
@@ -58,6 +58,11 @@ pub(crate) async fn run(global: &Global, command: Topics) -> Result<()> {
             let mut stream = StreamServiceClient::new(session.channel.clone());
             print_metadata(global, &session.take(stream.get_topic_metadata(session.request(request)).await)?)
         }
+        Topics::Offsets { topic, at, partitions } => {
+            let request = ListOffsetsRequest { topic, partitions, at: Some(at) };
+            let mut stream = StreamServiceClient::new(session.channel.clone());
+            print_offsets(global, &session.take(stream.list_offsets(session.request(request)).await)?)
+        }
         Topics::List { namespace, page } => {
             let parent = full_name("namespaces", &namespace);
             let found = pages!(
@@ -76,12 +81,6 @@ pub(crate) async fn run(global: &Global, command: Topics) -> Result<()> {
             paths.extend(partitions.map(|_| "partition_count".to_owned()));
             paths.extend(retention.map(|_| "retention".to_owned()));
             paths.extend(deletion_protection.map(|_| "deletion_protection".to_owned()));
-            if partitions.is_some() {
-                output::note(
-                    global,
-                    "note: with more partitions, new records of a key may come before older ones of it",
-                );
-            }
             let request = UpdateTopicRequest {
                 topic: Some(Topic {
                     name: topic,
@@ -182,18 +181,43 @@ fn row(topic: &Topic) -> Vec<String> {
 
 fn print_metadata(global: &Global, metadata: &TopicMetadata) -> Result<()> {
     let rows = metadata.partitions.iter().map(|partition| {
+        let told = |offset: i64| if partition.available { offset.to_string() } else { "-".into() };
         vec![
             partition.partition.to_string(),
-            partition.log_start_offset.to_string(),
-            partition.end_offset.to_string(),
+            told(partition.log_start_offset),
+            told(partition.end_offset),
             if partition.available { "yes" } else { "no" }.into(),
         ]
     });
     output::print(global, metadata, &["partition", "first offset", "next offset", "available"], rows)
 }
 
+/// What is known goes to standard output; the command fails if a partition is not.
+fn print_offsets(global: &Global, answer: &ListOffsetsResponse) -> Result<()> {
+    output::print(global, answer, &["partition", "offset", "error"], offset_rows(answer))?;
+    match answer.failures.len() {
+        0 => Ok(()),
+        failed => bail!("{failed} of {} partitions could not be told", failed + answer.offsets.len()),
+    }
+}
+
+/// A row per partition, by number.
+fn offset_rows(answer: &ListOffsetsResponse) -> Vec<Vec<String>> {
+    let found = answer.offsets.iter().map(|found| (found.partition, found.offset.to_string(), "-".to_owned()));
+    let failed = answer.failures.iter().map(|failure| {
+        let why = failure.error.as_ref().map_or_else(|| "unknown".to_owned(), |error| error.message.clone());
+        (failure.partition, "-".to_owned(), why)
+    });
+    let mut rows: Vec<_> = found.chain(failed).collect();
+    rows.sort();
+    rows.into_iter().map(|(partition, offset, error)| vec![partition.to_string(), offset, error]).collect()
+}
+
 #[cfg(test)]
 mod tests {
+    use sluice_proto::google::rpc::Status;
+    use sluice_proto::stream::v1::{PartitionFailure, PartitionOffset};
+
     use super::*;
 
     #[test]
@@ -208,5 +232,15 @@ mod tests {
         assert!(used("dead").is_some_and(|text| text.contains("dead letters of group prod/billing")));
         assert_eq!(used("orders").as_deref(), Some("Group prod/billing reads it."));
         assert_eq!(used("other"), None);
+    }
+
+    #[test]
+    fn a_partition_that_cannot_be_told_stands_among_the_others_with_its_error() {
+        let error = Some(Status { code: 14, message: "no answer".into(), details: Vec::new() });
+        let answer = ListOffsetsResponse {
+            offsets: [(0, 7), (2, 0)].map(|(partition, offset)| PartitionOffset { partition, offset }).to_vec(),
+            failures: vec![PartitionFailure { partition: 1, error }],
+        };
+        assert_eq!(offset_rows(&answer), [["0", "7", "-"], ["1", "-", "no answer"], ["2", "0", "-"]]);
     }
 }

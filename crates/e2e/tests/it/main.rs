@@ -21,4 +21,5 @@ mod propagation;
 mod read_your_writes;
 mod recreate;
 mod reference;
+mod three_brokers;
 mod up;
