@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use sluice_billing::fail_point::FailPoints;
 use sluice_billing::store::log_position::Log;
 use sluice_devstack::{ADMIN, Stack};
+use sluice_runtime::FailPoints;
 use tokio_util::sync::CancellationToken;
 
 use crate::feed::usage;
