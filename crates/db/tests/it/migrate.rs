@@ -92,7 +92,9 @@ async fn a_start_waits_for_locks_of_others_until_the_shutdown() {
     assert!(!MIGRATIONS.apply_when_possible(&owner, &shutdown, waited).await.unwrap());
     let (waited, mut told) = tokio::sync::mpsc::unbounded_channel();
     let start = async move {
-        let waiting = || drop(waited.send(()));
+        let waiting = || {
+            let _ = waited.send(());
+        };
         WITH_INDEX.apply_when_possible(&owner, &CancellationToken::new(), waiting).await
     };
     let starting = tokio::spawn(start);
