@@ -47,6 +47,11 @@ pub static MIGRATIONS: Migrations = Migrations {
             name: "timestamp_policy",
             sql: include_str!("../../../migrations/control/0010_timestamp_policy.sql"),
         },
+        Migration {
+            version: 11,
+            name: "partitions_and_groups",
+            sql: include_str!("../../../migrations/control/0011_partitions_and_groups.sql"),
+        },
     ],
 };
 

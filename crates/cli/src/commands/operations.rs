@@ -21,6 +21,7 @@ pub(crate) async fn run(global: &Global, command: Operations) -> Result<()> {
         Operations::Get { operation } => {
             let name = full_name("operations", &operation);
             let found = session.take(client.get_operation(session.request(GetOperationRequest { name })).await)?;
+            note_conditions(global, &metadata(&found).conditions);
             output::print(global, &found, &COLUMNS, [row(&found)])
         }
         Operations::List(page) => {
@@ -37,6 +38,7 @@ pub(crate) async fn run(global: &Global, command: Operations) -> Result<()> {
         }
         Operations::Wait { operation } => {
             let found = finished(&session, full_name("operations", &operation)).await?;
+            note_conditions(global, &metadata(&found).conditions);
             output::print(global, &found, &COLUMNS, [row(&found)])
         }
     }
@@ -55,7 +57,8 @@ pub(crate) async fn settle(global: &Global, session: &Session, operation: Operat
 /// Tells about conditions that matter to a person.
 pub(crate) fn note_conditions(global: &Global, conditions: &[Condition]) {
     for condition in conditions {
-        if condition.r#type == "PropagationPending" && condition.status() == condition::Status::True {
+        let matters = matches!(&*condition.r#type, "PropagationPending" | "KeyOrderBroken");
+        if matters && condition.status() == condition::Status::True {
             output::note(global, &format!("note: {}", condition.message));
         }
     }

@@ -81,12 +81,6 @@ pub(crate) async fn run(global: &Global, command: Topics) -> Result<()> {
             paths.extend(partitions.map(|_| "partition_count".to_owned()));
             paths.extend(retention.map(|_| "retention".to_owned()));
             paths.extend(deletion_protection.map(|_| "deletion_protection".to_owned()));
-            if partitions.is_some() {
-                output::note(
-                    global,
-                    "note: with more partitions, new records of a key may come before older ones of it",
-                );
-            }
             let request = UpdateTopicRequest {
                 topic: Some(Topic {
                     name: topic,

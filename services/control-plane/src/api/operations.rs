@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use prost::Message as _;
 use sluice_proto::admin::v1::operation_service_server::OperationService;
 use sluice_proto::admin::v1::{
-    GetOperationRequest, ListOperationsRequest, ListOperationsResponse, OperationMetadata, WaitOperationRequest,
+    Condition, GetOperationRequest, ListOperationsRequest, ListOperationsResponse, OperationMetadata,
+    WaitOperationRequest, condition,
 };
 use sluice_proto::google::longrunning::Operation;
 use sluice_proto::google::longrunning::operation::Result as Outcome;
@@ -221,7 +222,7 @@ fn shown(row: &OperationRow, propagation: Option<&Propagation>) -> Operation {
         create_time: Some(Timestamp::from_micros(row.create_us)),
         end_time: row.end_us.filter(|_| done).map(Timestamp::from_micros),
         revision: revision.or_else(|| row.revision.clone()).unwrap_or_default(),
-        conditions: propagation.and_then(Propagation::condition).into_iter().collect(),
+        conditions: propagation.and_then(Propagation::condition).into_iter().chain(key_order(row)).collect(),
         poll_after: (!done).then(|| wkt::Duration::from_millis(250)),
     };
     let result = match row.state {
@@ -233,6 +234,23 @@ fn shown(row: &OperationRow, propagation: Option<&Propagation>) -> Operation {
         OperationState::Running | OperationState::Succeeded => None,
     };
     Operation { name: format!("operations/{}", row.uid()), metadata: Some(Any::pack(&metadata)), done, result }
+}
+
+/// Raised partitions break the order of keys (decision 0014).
+fn key_order(row: &OperationRow) -> Option<Condition> {
+    let (before, after) = row.partitions_before.zip(row.partitions_after)?;
+    let message = format!(
+        "The partitions go from {before} to {after}. From then on a record may be in another partition than the earlier records of \
+         its key, and be delivered before them."
+    );
+    (row.state != OperationState::Failed).then(|| Condition {
+        r#type: "KeyOrderBroken".into(),
+        status: condition::Status::True as i32,
+        reason: "PartitionsAdded".into(),
+        message,
+        observed_generation: row.generation,
+        last_transition_time: Some(Timestamp::from_micros(row.end_us.unwrap_or(row.create_us))),
+    })
 }
 
 fn failure(row: &OperationRow) -> rpc::Status {

@@ -13,7 +13,7 @@ use crate::domain::{access, etag, fields, mask, present, record};
 use crate::error::Fault;
 use crate::plane::SharedPlane;
 use crate::store::namespace::namespace_by_id;
-use crate::store::operation::{Ending, Verb, operation_end, operation_insert};
+use crate::store::operation::{Ending, Verb, operation_end, operation_insert, operation_raises};
 use crate::store::tenant::tenant_get;
 use crate::store::topic::{TopicRow, TopicState, topic_by_id, topic_insert, topic_update, topic_usage};
 use crate::store::work::{INTENT_CHANNEL, notify};
@@ -79,7 +79,13 @@ pub(crate) async fn update(
                 return finish(txn, &row, &paths).await;
             }
             notify(txn.tx().conn(), INTENT_CHANNEL).await?;
-            start(txn, &row, Verb::Update, fields_changed(&paths)).await
+            let started = start(txn, &row, Verb::Update, fields_changed(&paths)).await?;
+            // An increase that was refused, or runs still, has changed nothing yet.
+            let (before, after) = (old.observed_partitions, row.effective_partitions);
+            if before > 0 && after > before {
+                operation_raises(txn.tx(), started.operation, before, after).await?;
+            }
+            Ok(started)
         })
     })
     .await

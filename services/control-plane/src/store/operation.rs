@@ -25,6 +25,9 @@ pub(crate) struct OperationRow {
     pub(crate) end_us: Option<i64>,
     /// The deleted topic's records still wait for their removal.
     pub(crate) purging: bool,
+    /// Of one that raises partitions: how many there were, and how many there are to be.
+    pub(crate) partitions_before: Option<i32>,
+    pub(crate) partitions_after: Option<i32>,
 }
 
 /// Where an operation is.
@@ -74,7 +77,7 @@ macro_rules! columns {
         "uid, target, target_uid, verb, state, generation, effect_outbox_id, revision, response, error_code, \
          error_reason, error_message, control.micros(create_time) AS create_us, control.micros(end_time) AS end_us, \
          verb = 'delete' AND EXISTS (SELECT 1 FROM control.topic t WHERE t.uid = target_uid AND t.state = 'DELETING') \
-         AS purging"
+         AS purging, partitions_before, partitions_after"
     };
 }
 
@@ -124,6 +127,15 @@ pub(crate) async fn operation_insert(
         .bind(generation);
     query.execute(tx.conn()).await?;
     Ok(uid)
+}
+
+/// Remembers that one raises partitions.
+pub(crate) async fn operation_raises(tx: &mut TenantTx, uid: OperationUid, before: i32, after: i32) -> Result<()> {
+    let tenant = tx.tenant().as_i64();
+    let sql = "UPDATE control.operation SET partitions_before = $3, partitions_after = $4 \
+               WHERE tenant_uid = $1 AND uid = $2";
+    sqlx::query(sql).bind(tenant).bind(uid.as_i64()).bind(before).bind(after).execute(tx.conn()).await?;
+    Ok(())
 }
 
 /// Ends the running ones of a target up to a generation, and wakes those that wait for them when the transaction commits.

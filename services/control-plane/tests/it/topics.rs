@@ -4,6 +4,7 @@ use sluice_proto::admin::v1::{
     DeleteTopicRequest, GetOperationRequest, GetTopicRequest, OperationMetadata, Topic, UpdateTopicRequest,
     WaitOperationRequest, topic,
 };
+use sluice_proto::google::longrunning::Operation;
 use sluice_proto::google::longrunning::operation::Result as Outcome;
 use sluice_proto::internal::control::v1::report_topic_request::Observed;
 use sluice_proto::internal::control::v1::topic_intent::Want;
@@ -24,6 +25,13 @@ async fn create(owner: &Principal, id: &str, topic: Topic) -> Topic {
     let answer = owner.topics().create_topic(owner.create_topic("prod", id, topic)).await.unwrap();
     assert!(answer.metadata().contains_key("sluice-revision"));
     response(answer.get_ref())
+}
+
+/// What an operation says of the order of keys: reason, and whether it names both numbers of partitions.
+fn key_order(operation: &Operation) -> Vec<(String, bool)> {
+    let metadata: OperationMetadata = operation.metadata.as_ref().unwrap().unpack().unwrap().unwrap();
+    let of_keys = metadata.conditions.into_iter().filter(|condition| condition.r#type == "KeyOrderBroken");
+    of_keys.map(|condition| (condition.reason, condition.message.contains("from 3 to "))).collect()
 }
 
 #[tokio::test]
@@ -51,7 +59,12 @@ async fn a_topic_is_made_grown_deleted_and_made_again_within_its_calls() {
         update_mask: FieldMask::parse("partitionCount,retention").ok(),
         ..Default::default()
     };
-    let grown: Topic = response(owner.topics().update_topic(owner.call(update)).await.unwrap().get_ref());
+    let operation = owner.topics().update_topic(owner.call(update)).await.unwrap().into_inner();
+    let grown: Topic = response(&operation);
+    assert_eq!(key_order(&operation), [("PartitionsAdded".to_owned(), true)], "it is the point at which it breaks");
+    let get = GetOperationRequest { name: operation.name };
+    let later = owner.operations().get_operation(owner.call(get)).await.unwrap().into_inner();
+    assert_eq!(key_order(&later).len(), 1, "also for who looks later");
     assert_eq!((grown.state(), grown.effective_partition_count), (topic::State::Active, 6));
     assert_eq!((grown.generation, grown.observed_generation), (2, 2));
 
@@ -194,18 +207,20 @@ async fn a_refused_increase_is_tried_again_when_it_is_repeated_and_can_be_taken_
         });
         let intent = work(&mut client).await.remove(0);
         client.report_topic(report(epoch, &intent, observed)).await.unwrap();
-        (call.await.unwrap().result, intent.partitions)
+        let operation = call.await.unwrap();
+        let told = key_order(&operation).len();
+        (operation.result, intent.partitions, told)
     };
-    let (made, _) = asked(None, Observed::Ready).await;
+    let (made, ..) = asked(None, Observed::Ready).await;
     assert!(matches!(made, Some(Outcome::Response(_))));
     for _ in 0..2 {
-        let (refused, wanted) = asked(Some(6), Observed::Failed).await;
+        let (refused, wanted, told) = asked(Some(6), Observed::Failed).await;
         assert!(matches!(refused, Some(Outcome::Error(_))), "{refused:?}");
-        assert_eq!(wanted, 6);
+        assert_eq!((wanted, told), (6, 0), "the order of keys holds");
     }
-    let (lowered, wanted) = asked(Some(4), Observed::Ready).await;
+    let (lowered, wanted, told) = asked(Some(4), Observed::Ready).await;
     assert!(matches!(lowered, Some(Outcome::Response(_))), "{lowered:?}");
-    assert_eq!(wanted, 4);
+    assert_eq!((wanted, told), (4, 1), "more than the three there were");
     let topic = owner.topics().get_topic(owner.call(GetTopicRequest { name: name.into() })).await.unwrap().into_inner();
     assert_eq!(
         (topic.state(), topic.effective_partition_count, topic.partition_count),
