@@ -16,6 +16,7 @@ use crate::cluster::Cluster;
 use crate::config::{Config, FAIL_POINTS};
 use crate::error::{BuildError, RunError};
 use crate::intents::Intents;
+use crate::jobs::forgetting;
 use crate::jobs::lease::Lease;
 use crate::jobs::reconcile::{Reconciler, run_within};
 use crate::jobs::work::WorkLoop;
@@ -96,6 +97,7 @@ impl App {
             "kafka check",
             check(self.reconciler.cluster.clone(), self.health.clone(), shutdown.clone()),
         );
+        tasks.spawn_critical("deleted groups", forgetting::run(self.reconciler.clone(), shutdown.clone()));
         let work = WorkLoop { reconciler: self.reconciler, concurrency: self.concurrency, health: self.health.clone() };
         tasks.spawn_critical("work loop", work.run(shutdown.clone()));
         self.health.set_ready(true);

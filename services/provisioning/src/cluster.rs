@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::future::try_join_all;
-use sluice_types::physical::TopicName;
+use sluice_types::physical::{GroupName, TopicName};
 use sluice_wire::{
     Client, ClusterMetadata, ConfigChange, ConfigEntry, Error, Isolation, NewTopic, OffsetAt, Topic, TopicId, code,
 };
@@ -97,6 +97,14 @@ impl Cluster {
     pub async fn delete(&self, id: TopicId) -> Result<(), Error> {
         match self.client.delete_topic_by_id(id, CHANGE).await {
             Err(error) if error.kafka_code() == Some(code::UNKNOWN_TOPIC_ID) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Deletes a group with its offsets. Success if it is gone already; a group with a member is refused.
+    pub async fn delete_group(&self, name: &GroupName) -> Result<(), Error> {
+        match self.client.delete_group(name.as_str(), CHANGE).await {
+            Err(error) if error.kafka_code() == Some(code::GROUP_ID_NOT_FOUND) => Ok(()),
             other => other,
         }
     }

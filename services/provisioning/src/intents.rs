@@ -6,7 +6,7 @@ use sluice_proto::internal::control::v1 as pb;
 use sluice_proto::internal::control::v1::intent_service_client::IntentServiceClient;
 use sluice_proto::internal::control::v1::report_topic_request::Observed;
 use sluice_runtime::statuses;
-use sluice_types::{Reason, TopicUid};
+use sluice_types::{GroupUid, NamespaceUid, Reason, TopicUid};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
@@ -119,6 +119,25 @@ impl Intents {
                 return Err(CallError::Failed(Status::out_of_range("more intents than this process can hold")));
             }
         }
+    }
+
+    /// Deleted groups that Kafka may still hold, and where to go on; `None` is all from the first, and the end.
+    pub async fn deleted_groups(
+        &self,
+        after: Option<String>,
+    ) -> Result<(Vec<(NamespaceUid, GroupUid)>, Option<String>), CallError> {
+        let request = pb::ListDeletedGroupsRequest { after_group_uid: after.unwrap_or_default(), limit: PAGE };
+        let page = self.client.clone().list_deleted_groups(within(CALL, request)).await.map_err(CallError::Failed)?;
+        let page = page.into_inner();
+        let uids = |group: pb::DeletedGroup| Some((group.namespace_uid.parse().ok()?, group.group_uid.parse().ok()?));
+        let next = Some(page.next_after_group_uid).filter(|next| !next.is_empty());
+        Ok((page.groups.into_iter().filter_map(uids).collect(), next))
+    }
+
+    /// Reports that Kafka does not hold a deleted group.
+    pub async fn report_group_gone(&self, epoch: i64, group: GroupUid) -> Result<(), CallError> {
+        let request = pb::ReportGroupGoneRequest { lease_epoch: epoch, group_uid: group.to_string() };
+        self.client.clone().report_group_gone(within(CALL, request)).await.map(drop).map_err(refused)
     }
 
     /// Announces that a topic will be made.

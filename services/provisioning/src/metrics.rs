@@ -16,7 +16,7 @@ pub struct Kind {
 /// Handles; clones are the same figures.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
-    /// Changes made to Kafka: `create`, `extend`, `alter`, `delete`.
+    /// Changes made to Kafka: `create`, `extend`, `alter`, `delete`, `delete-group`.
     pub changes: Family<Kind, Counter>,
     /// Reports, by what was observed.
     pub reports: Family<Kind, Counter>,
@@ -28,6 +28,8 @@ pub struct Metrics {
     pub busy: Gauge,
     /// Topics whose last attempt failed.
     pub failing: Gauge,
+    /// Deleted groups that Kafka still held in the last round.
+    pub groups_left: Gauge,
     /// 1 while we hold the lease.
     pub lease_held: Gauge,
 }
@@ -42,6 +44,7 @@ impl Metrics {
         registry.register("orphans", "Physical topics that no intent names", it.orphans.clone());
         registry.register("busy", "Topics waiting or worked on", it.busy.clone());
         registry.register("failing", "Topics whose last attempt failed", it.failing.clone());
+        registry.register("groups_left", "Deleted groups that Kafka still holds", it.groups_left.clone());
         registry.register("lease_held", "1 while this process holds the lease", it.lease_held.clone());
         it
     }

@@ -64,6 +64,8 @@ fn rules() -> Vec<AclBinding> {
     allow(CONTROL_PLANE, Cluster, Literal, &cluster, &[IdempotentWrite]);
 
     allow(PROVISIONING, Topic, Prefixed, &tenants, &[Create, Delete, Alter, AlterConfigs]);
+    // Groups that their tenants deleted.
+    allow(PROVISIONING, Group, Prefixed, &tenants, &[Delete]);
     allow(PROVISIONING, Cluster, Literal, &cluster, &[Describe]);
 
     allow(BILLING, Topic, Literal, &topic("usage"), &[Read]);

@@ -96,6 +96,23 @@ async fn the_gateway_is_a_member_of_tenants_groups_and_steers_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn provisioning_deletes_tenants_groups_and_does_nothing_else_with_them() {
+    let namespace = NamespaceUid::random();
+    let topic = tenants_topic(namespace).await;
+    let group = GroupName::new(namespace, GroupUid::random());
+    let group = group.as_str();
+    let gateway = gateway(shared().await.unwrap());
+    gateway.commit_offsets(group, Committer::Outside, &position(&topic), CALL).await.unwrap();
+    let client = shared().await.unwrap().kafka().unwrap().client(PROVISIONING).unwrap();
+    refused(client.commit_offsets(group, Committer::Outside, &position(&topic), CALL).await);
+    refused(client.leave_group_for(group, "somebody", CALL).await);
+    refused(client.alter_group_configs(group, &session(6_500), CALL).await);
+    client.delete_group(group, CALL).await.unwrap();
+    let again = client.delete_group(group, CALL).await.unwrap_err();
+    assert_eq!(again.kafka_code(), Some(code::GROUP_ID_NOT_FOUND), "{again:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_but_the_gateway_touches_groups_and_the_gateway_not_ours() {
     let namespace = NamespaceUid::random();
     let topic = tenants_topic(namespace).await;
@@ -105,7 +122,7 @@ async fn nobody_but_the_gateway_touches_groups_and_the_gateway_not_ours() {
         (GATEWAY, "sluice.usage-readers"),
         (GATEWAY, "sluice."),
         (BILLING, tenants.as_str()),
-        (PROVISIONING, tenants.as_str()),
+        (PROVISIONING, "sluice.usage-readers"),
     ];
     for (user, group) in tries {
         let client = kafka.client(user).unwrap();

@@ -123,6 +123,12 @@ async fn a_tenant_from_its_birth_to_its_usage() -> Result<()> {
     ensure!(sluice.done(&["usage", "--hours"])?.contains("prod/orders"), "usage");
     let coverage = sluice.json(&["usage", "--coverage"])?;
     ensure!(coverage["topics"][0]["coverage"].as_array().map(Vec::len) == Some(3), "{coverage}");
+    // Only a change that adds partitions says that the order of keys breaks.
+    let grown = sluice.run(&["topics", "update", "prod/orders", "-p", "4"])?;
+    let notes = String::from_utf8(grown.stderr)?;
+    ensure!(grown.status.success() && notes.contains("The partitions go from 3 to 4."), "{notes}");
+    let kept = sluice.run(&["topics", "update", "prod/orders", "-p", "4", "--retention", "8d"])?;
+    ensure!(kept.status.success() && kept.stderr.is_empty(), "{kept:?}");
     sluice.done(&["topics", "update", "prod/orders", "--deletion-protection", "true"])?;
     ensure!(sluice.refused(1, &["topics", "delete", "prod/orders", "--yes"])?.contains("protected"), "protected");
     sluice.done(&["topics", "update", "prod/orders", "--deletion-protection", "false"])?;

@@ -2,6 +2,7 @@
 
 mod brokers;
 mod clients;
+mod deletion;
 mod doors;
 mod moves;
 mod outage;

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use sluice_db::DbError;
 use sluice_proto::internal::control::v1::intent_service_server::IntentService;
 use sluice_proto::internal::control::v1::{
-    AcquireLeaseRequest, AcquireLeaseResponse, AwaitWorkRequest, AwaitWorkResponse, ListIntentsRequest,
-    ListIntentsResponse, RecordAttemptRequest, RecordAttemptResponse, ReportTopicRequest, ReportTopicResponse,
+    AcquireLeaseRequest, AcquireLeaseResponse, AwaitWorkRequest, AwaitWorkResponse, DeletedGroup,
+    ListDeletedGroupsRequest, ListDeletedGroupsResponse, ListIntentsRequest, ListIntentsResponse, RecordAttemptRequest,
+    RecordAttemptResponse, ReportGroupGoneRequest, ReportGroupGoneResponse, ReportTopicRequest, ReportTopicResponse,
 };
-use sluice_types::{Error, ErrorKind, Reason, TopicUid};
+use sluice_types::{Error, ErrorKind, GroupUid, Reason, TopicUid};
 use tonic::{Request, Response, Status};
 
 use super::{Api, refuse};
@@ -16,7 +17,7 @@ use crate::changes::report::{self, PROVISIONING_LEASE};
 use crate::domain::intent::intent;
 use crate::store::lease::{lease_acquire, lease_release};
 use crate::store::topic::TopicRow;
-use crate::store::work::{work_due, work_list};
+use crate::store::work::{work_deleted_groups, work_due, work_list};
 
 const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Notifications may be lost.
@@ -51,6 +52,21 @@ impl IntentService for Api {
     ) -> Result<Response<RecordAttemptResponse>, Status> {
         let done = report::attempt(&self.plane, request.into_inner()).await;
         done.map(|()| Response::new(RecordAttemptResponse {})).map_err(|error| refuse(error, ""))
+    }
+
+    async fn list_deleted_groups(
+        &self,
+        request: Request<ListDeletedGroupsRequest>,
+    ) -> Result<Response<ListDeletedGroupsResponse>, Status> {
+        self.deleted_groups(request.into_inner()).await.map(Response::new).map_err(|error| refuse(error, ""))
+    }
+
+    async fn report_group_gone(
+        &self,
+        request: Request<ReportGroupGoneRequest>,
+    ) -> Result<Response<ReportGroupGoneResponse>, Status> {
+        let done = report::group_gone(&self.plane, request.into_inner()).await;
+        done.map(|()| Response::new(ReportGroupGoneResponse {})).map_err(|error| refuse(error, ""))
     }
 
     async fn report_topic(
@@ -141,6 +157,28 @@ impl Api {
         };
         let rows = self.plane.db.run(work).await.map_err(unavailable)?;
         Ok(ListIntentsResponse { topics: rows.iter().map(|row| self.intent_of(row)).collect() })
+    }
+
+    async fn deleted_groups(&self, request: ListDeletedGroupsRequest) -> Result<ListDeletedGroupsResponse, Error> {
+        let after: Option<GroupUid> = match request.after_group_uid.as_str() {
+            "" => None,
+            text => Some(text.parse().map_err(|_| Error::invalid("after_group_uid", "is not a uid"))?),
+        };
+        let limit = request.limit.clamp(1, ITEMS_MAX);
+        let system = self.plane.scopes.reports.clone();
+        let work = async move {
+            let mut tx = system.begin().await?;
+            let rows = work_deleted_groups(&mut tx, after, i64::from(limit)).await?;
+            tx.rollback().await?;
+            Ok::<_, DbError>(rows)
+        };
+        let rows = self.plane.db.run(work).await.map_err(unavailable)?;
+        let next = rows.last().filter(|_| rows.len() >= limit.unsigned_abs() as usize).map(|row| row.uid().to_string());
+        let groups = rows.iter().filter(|row| self.plane.is_everywhere(row.published_offset)).map(|row| DeletedGroup {
+            namespace_uid: row.namespace_uid().to_string(),
+            group_uid: row.uid().to_string(),
+        });
+        Ok(ListDeletedGroupsResponse { groups: groups.collect(), next_after_group_uid: next.unwrap_or_default() })
     }
 
     fn intent_of(&self, row: &TopicRow) -> sluice_proto::internal::control::v1::TopicIntent {

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use prost::Message as _;
 use sluice_db::{Kind, RUN_LIMIT, TenantTx};
-use sluice_proto::internal::control::v1::{RecordAttemptRequest, ReportTopicRequest};
-use sluice_types::{Error, ErrorKind, Reason, TenantUid, TopicUid};
+use sluice_proto::internal::control::v1::{RecordAttemptRequest, ReportGroupGoneRequest, ReportTopicRequest};
+use sluice_types::{Error, ErrorKind, GroupUid, Reason, TenantUid, TopicUid};
 
 use super::key::now_us;
 use crate::domain::intent::{self, End};
@@ -18,6 +18,7 @@ use crate::store::operation::{Ending, operation_end};
 use crate::store::outbox::outbox_insert;
 use crate::store::tenant::tenant_lock;
 use crate::store::topic::{TopicRow, topic_by_uid, topic_update};
+use crate::store::work::work_group_gone;
 
 /// The lease that reports carry.
 pub(crate) const PROVISIONING_LEASE: &str = "provisioning";
@@ -56,6 +57,21 @@ pub(crate) async fn report(plane: &SharedPlane, request: ReportTopicRequest) -> 
         Ok(())
     })
     .await
+}
+
+/// Takes the report that Kafka does not hold a deleted group.
+pub(crate) async fn group_gone(plane: &SharedPlane, request: ReportGroupGoneRequest) -> Result<(), Error> {
+    let uid: GroupUid = request.group_uid.parse().map_err(|_| Error::invalid("group_uid", "is not a uid"))?;
+    let system = plane.scopes.reports.clone();
+    let work = async move {
+        let mut tx = system.begin().await?;
+        if lease_epoch_locked(tx.conn(), PROVISIONING_LEASE).await? != Some(request.lease_epoch) {
+            return Err(lease_lost().into());
+        }
+        work_group_gone(&mut tx, uid).await?;
+        Ok::<_, Fault>(tx.commit().await?)
+    };
+    plane.db.run(work).await.map_err(Fault::into_answer)
 }
 
 /// Runs work on a topic in its tenant's turn. Whose topic it is, is read first, with a connection that is given back before

@@ -89,6 +89,12 @@ impl Plane {
         propagation
     }
 
+    /// Whether every registered gateway has applied what was published at an offset. Until that is known it has not.
+    pub(crate) fn is_everywhere(&self, offset: i64) -> bool {
+        let progress = self.revisions.log_id().and_then(|log| self.members.progress(log, offset));
+        Confirmed::of(progress) == Confirmed::ByAll
+    }
+
     async fn propagate_until(&self, outbox_id: i64, until: Instant) -> Propagation {
         let offset = match self.published(outbox_id, until).await {
             Published::At(offset) => offset,

@@ -49,7 +49,7 @@ pub(crate) async fn sweep_purge(tx: &mut SystemTx, limit: i64) -> Result<u64> {
     // Parts before wholes: a namespace's row goes after those that name it.
     for sql in [
         "DELETE FROM control.api_key WHERE uid = ANY($1) AND state = 'REVOKED'",
-        "DELETE FROM control.consumer_group WHERE uid = ANY($1) AND state = 'DELETED'",
+        "DELETE FROM control.consumer_group WHERE uid = ANY($1) AND state = 'DELETED' AND kafka_gone >= 2",
         "DELETE FROM control.topic WHERE uid = ANY($1) AND state = 'DELETED'",
         "DELETE FROM control.role_binding b USING control.service_account a WHERE b.account_uid = ANY($1) \
          AND a.uid = b.account_uid AND a.state = 'DELETED'",
@@ -61,9 +61,10 @@ pub(crate) async fn sweep_purge(tx: &mut SystemTx, limit: i64) -> Result<u64> {
     ] {
         sqlx::query(sql).bind(&uids).execute(tx.conn()).await?;
     }
-    // Where parts still wait for their own tombstones, the whole is looked at again later.
+    // Where parts still wait for their own tombstones, the whole is looked at again later; so is a group that Kafka holds.
     let waits = "UPDATE control.outbox o SET publish_time = now() WHERE o.id = ANY($1) \
                  AND (EXISTS (SELECT 1 FROM control.service_account a WHERE a.uid = o.aggregate_uid) \
+                      OR EXISTS (SELECT 1 FROM control.consumer_group g WHERE g.uid = o.aggregate_uid) \
                       OR EXISTS (SELECT 1 FROM control.namespace n WHERE n.uid = o.aggregate_uid))";
     sqlx::query(waits).bind(&ids).execute(tx.conn()).await?;
     let done = "WITH done AS (SELECT id, aggregate_uid FROM control.outbox WHERE id = ANY($1) \

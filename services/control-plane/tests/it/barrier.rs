@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 
 use prost::Message as _;
 use sluice_devstack::{GATEWAY, Stack};
-use sluice_proto::admin::v1::{CreateNamespaceRequest, ListNamespacesRequest, OperationMetadata, RevokeApiKeyRequest};
+use sluice_proto::admin::v1::{
+    CreateNamespaceRequest, DeleteGroupRequest, Group, ListNamespacesRequest, OperationMetadata, RevokeApiKeyRequest,
+    Topic,
+};
 use sluice_proto::google::longrunning::Operation;
 use sluice_proto::internal::control::v1::{LookupKeyRequest, MemberHeartbeat, MemberPhase};
 use sluice_types::Revision;
@@ -13,6 +16,7 @@ use sluice_types::physical::MEMBERS_TOPIC;
 use sluice_wire::{Client, OutRecord};
 use tonic::{Code, Response};
 
+use crate::provisioner::deleted_groups;
 use crate::support::{Plant, Principal, refused};
 
 const CALL: Duration = Duration::from_secs(10);
@@ -62,6 +66,10 @@ async fn a_mutation_waits_for_live_gateways_within_its_bound_and_survives_what_i
     assert!(took < Duration::from_secs(1), "{took:?}");
     assert!(answer.get_ref().done && metadata(answer.get_ref()).conditions.is_empty());
     let log = revision(&answer);
+    // Nobody provisions it, so the call ends when its time is over.
+    owner.topics().create_topic(owner.create_topic("alone", "orders", Topic::default())).await.unwrap();
+    let group = Group { topics: vec!["namespaces/alone/topics/orders".into()], ..Group::default() };
+    owner.groups().create_group(owner.create_group("alone", "billing", group)).await.unwrap();
 
     // One that is ahead, and one that lags.
     beat(&kafka, "ahead", &log, i64::MAX, MemberPhase::Serving).await;
@@ -85,6 +93,11 @@ async fn a_mutation_waits_for_live_gateways_within_its_bound_and_survives_what_i
     let revoked = owner.accounts().revoke_api_key(owner.call(revoke)).await.unwrap();
     assert_eq!(revoked.get_ref().conditions[0].r#type, "PropagationPending");
 
+    // A gateway that has not heard of it may still dispatch a group that was deleted.
+    let request = DeleteGroupRequest { name: "namespaces/alone/groups/billing".into(), ..Default::default() };
+    owner.groups().delete_group(owner.call(request)).await.unwrap();
+    assert_eq!(deleted_groups(&plant).await.len(), 0, "a gateway lags");
+
     // It confirms while a mutation waits.
     let (caller, started) = (owner.clone(), Instant::now());
     let waiting = tokio::spawn(async move { make(&caller, "confirmed").await });
@@ -95,6 +108,7 @@ async fn a_mutation_waits_for_live_gateways_within_its_bound_and_survives_what_i
     let (answer, took) = waiting.await.unwrap();
     assert!(took < Duration::from_millis(1_900), "{took:?}");
     assert!(metadata(answer.get_ref()).conditions.is_empty());
+    assert_eq!(deleted_groups(&plant).await.len(), 1, "all have heard of it");
     // One that left is not waited for.
     beat(&kafka, "behind", &log, log.offset, MemberPhase::Left).await;
     let (_, took) = make(&owner, "left").await;

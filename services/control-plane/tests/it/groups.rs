@@ -8,10 +8,11 @@ use sluice_proto::admin::v1::{
     ListGroupsRequest, RetryPolicy, Role, Topic, UpdateGroupRequest,
 };
 use sluice_proto::internal::control::v1::control_record::Resource;
-use sluice_proto::internal::control::v1::{ControlRecord, GroupState, Life, group_state};
+use sluice_proto::internal::control::v1::{ControlRecord, GroupState, Life, ReportGroupGoneRequest, group_state};
 use sluice_proto::wkt::{Duration, FieldMask, Timestamp};
 use tonic::{Code, Status};
 
+use crate::provisioner::{deleted_groups, lease};
 use crate::support::{Plant, Principal, refused, response};
 
 const REQUEST_ID: &str = "6f1c1f9e-5c0e-4b3e-9a43-0d6c7c1f2b11";
@@ -236,6 +237,31 @@ async fn groups_are_listed_in_pages_and_counted_against_their_limit() {
     let foreign = viewer.groups().list_groups(viewer.call(list("namespaces/prod", &first.next_page_token))).await;
     assert_eq!(refused(foreign), Code::InvalidArgument);
     assert_eq!(page(list("namespaces/absent", "")).await.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_deleted_group_is_to_go_from_kafka_until_it_was_gone_twice() {
+    let plant = Plant::start().await;
+    let owner = owner_with(&plant, &["orders"]).await;
+    let made = create(&owner, "billing", of(&["orders"])).await.unwrap();
+    create(&owner, "stays", of(&["orders"])).await.unwrap();
+    let mut client = plant.intents();
+    let epoch = lease(&mut client, "p", 60_000).await;
+    assert_eq!(deleted_groups(&plant).await, [""; 0]);
+    owner.groups().delete_group(owner.call(delete(&made.name))).await.unwrap();
+    let report = |lease_epoch| ReportGroupGoneRequest { lease_epoch, group_uid: made.uid.clone() };
+    let old = client.report_group_gone(report(epoch - 1)).await;
+    assert_eq!(refused(old), Code::Aborted);
+    for _ in 0..2 {
+        assert_eq!(deleted_groups(&plant).await, [made.uid.as_str()]);
+        // A report that comes twice counts once.
+        for _ in 0..2 {
+            client.report_group_gone(report(epoch)).await.unwrap();
+            assert_eq!(deleted_groups(&plant).await, [""; 0], "for a while");
+        }
+        plant.sql("UPDATE control.consumer_group SET kafka_look_time = now()").await;
+    }
+    assert_eq!(deleted_groups(&plant).await, [""; 0], "for good");
 }
 
 #[tokio::test]

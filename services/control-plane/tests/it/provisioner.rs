@@ -4,7 +4,8 @@ use sluice_proto::internal::control::v1::intent_service_client::IntentServiceCli
 use sluice_proto::internal::control::v1::report_topic_request::Observed;
 use sluice_proto::internal::control::v1::topic_intent::Want;
 use sluice_proto::internal::control::v1::{
-    AcquireLeaseRequest, AwaitWorkRequest, RecordAttemptRequest, ReportTopicRequest, TopicIntent,
+    AcquireLeaseRequest, AwaitWorkRequest, ListDeletedGroupsRequest, RecordAttemptRequest, ReportTopicRequest,
+    TopicIntent,
 };
 use sluice_proto::wkt::Duration;
 use tonic::transport::Channel;
@@ -29,6 +30,13 @@ pub(crate) async fn lease(client: &mut IntentServiceClient<Channel>, holder: &st
 pub(crate) async fn work(client: &mut IntentServiceClient<Channel>) -> Vec<TopicIntent> {
     let request = AwaitWorkRequest { wait: Some(Duration::from_millis(2_000)), limit: 100 };
     client.await_work(request).await.unwrap().into_inner().topics
+}
+
+/// Groups that Kafka should not hold.
+pub(crate) async fn deleted_groups(plant: &Plant) -> Vec<String> {
+    let request = ListDeletedGroupsRequest { limit: 100, ..Default::default() };
+    let answer = plant.intents().list_deleted_groups(request).await.unwrap().into_inner();
+    answer.groups.into_iter().map(|group| group.group_uid).collect()
 }
 
 pub(crate) fn report(epoch: i64, intent: &TopicIntent, observed: Observed) -> ReportTopicRequest {

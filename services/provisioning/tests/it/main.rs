@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod crash;
+mod forgetting;
 mod lifecycle;
 mod ownership;
 mod plane;

@@ -15,7 +15,7 @@ use sluice_runtime::internal::RequireRole;
 use sluice_runtime::server::{Edge, bind, serve};
 use sluice_runtime::tls::InternalTls;
 use sluice_types::physical::TopicName;
-use sluice_types::{NamespaceUid, TenantUid, TopicUid};
+use sluice_types::{GroupUid, NamespaceUid, TenantUid, TopicUid};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -50,6 +50,8 @@ struct State {
     expires: Option<Instant>,
     /// Reports about this topic fail.
     broken: Option<String>,
+    /// Groups that Kafka should not hold, with their namespaces.
+    groups: BTreeMap<String, String>,
 }
 
 /// The control plane. Clones are the same.
@@ -146,6 +148,16 @@ impl Plane {
 
     pub(crate) fn break_reports_of(&self, uid: &str) {
         self.state.lock().broken = Some(uid.to_owned());
+    }
+
+    /// A group that was deleted.
+    pub(crate) fn delete_group(&self, namespace: NamespaceUid, group: GroupUid) {
+        self.state.lock().groups.insert(group.to_string(), namespace.to_string());
+    }
+
+    /// Whether it was reported that Kafka does not hold the group.
+    pub(crate) fn is_group_gone(&self, group: GroupUid) -> bool {
+        !self.state.lock().groups.contains_key(&group.to_string())
     }
 
     fn report(&self, request: ReportTopicRequest) -> Result<(), Status> {
@@ -262,6 +274,37 @@ impl IntentService for Plane {
         }
         known.intent.create_attempted = true;
         Ok(Response::new(RecordAttemptResponse {}))
+    }
+
+    async fn list_deleted_groups(
+        &self,
+        request: Request<ListDeletedGroupsRequest>,
+    ) -> Result<Response<ListDeletedGroupsResponse>, Status> {
+        // One at a time.
+        let after = (std::ops::Bound::Excluded(request.into_inner().after_group_uid), std::ops::Bound::Unbounded);
+        let state = self.state.lock();
+        let next = state.groups.range(after).next();
+        let group = |(group, namespace): (&String, &String)| DeletedGroup {
+            namespace_uid: namespace.clone(),
+            group_uid: group.clone(),
+        };
+        let next_after_group_uid = next.map(|(group, _)| group.clone()).unwrap_or_default();
+        Ok(Response::new(ListDeletedGroupsResponse {
+            groups: next.map(group).into_iter().collect(),
+            next_after_group_uid,
+        }))
+    }
+
+    async fn report_group_gone(
+        &self,
+        request: Request<ReportGroupGoneRequest>,
+    ) -> Result<Response<ReportGroupGoneResponse>, Status> {
+        let (request, mut state) = (request.into_inner(), self.state.lock());
+        if state.epoch != request.lease_epoch {
+            return Err(Status::aborted("old epoch"));
+        }
+        state.groups.remove(&request.group_uid);
+        Ok(Response::new(ReportGroupGoneResponse {}))
     }
 
     async fn report_topic(

@@ -26,6 +26,10 @@ const ROWS: &str = "
     INSERT INTO control.role_binding VALUES (1, 2000005, 1, 'owner', '*');
     INSERT INTO control.api_key (uid, tenant_uid, account_uid, display_name, prefix, hash, state) VALUES
         (2000006, 1, 2000005, '', '', decode(repeat('00', 32), 'hex'), 'REVOKED');
+    -- Of two groups Kafka still holds one.
+    INSERT INTO control.consumer_group (uid, tenant_uid, namespace_uid, namespace_id, id, display_name, topic_ids, ordering,
+                                        state, kafka_gone)
+        SELECT 2000006 + i, 1, 2000002, 'm', 'g', '', '{t}', 0, 'DELETED', 4 - 2 * i FROM generate_series(1, 2) i;
     -- Gone for long, and for not so long.
     INSERT INTO control.outbox (tenant_uid, aggregate_uid, version, payload, gone, published_offset, publish_time)
         SELECT 1, 3000000 + i, 1, '', true, i, now() - make_interval(days => 1 + i % 2 * 30) FROM generate_series(1, 20) i;
@@ -33,11 +37,11 @@ const ROWS: &str = "
     INSERT INTO control.outbox (tenant_uid, aggregate_uid, version, payload, gone, published_offset, publish_time,
                                 replaced_time)
         SELECT 1, i, 1, '', true, i, now() - interval '31 days', now() FROM unnest(ARRAY[2000001, 2000002, 2000003, 2000005,
-        2000006]) i;
-    -- With its tombstone: all but the second topic, whose namespace must wait for it.
+        2000006, 2000007, 2000008]) i;
+    -- With its tombstone: all but the second topic, whose namespace must wait for it, and for the group that Kafka holds.
     INSERT INTO control.outbox (tenant_uid, aggregate_uid, version, payload, gone, published_offset, publish_time)
         SELECT 1, i, 2, NULL, true, i, now() - interval '2 hours' FROM unnest(ARRAY[2000001, 2000002, 2000003, 2000005,
-        2000006]) i;
+        2000006, 2000007, 2000008]) i;
     ANALYZE control.outbox;";
 
 macro_rules! sweep {
@@ -62,8 +66,8 @@ async fn beside_a_million_rows_everything_that_is_due_goes_without_a_look_at_the
     assert_eq!(sweep!(swept, sweep_outbox), 1_000);
     assert_eq!(sweep!(swept, sweep_tombstones), 10);
     assert_eq!(sweep!(swept, sweep_tombstones), 0, "each has its tombstone now");
-    // The second namespace waits for its topic; its tombstone stays for another hour.
-    assert_eq!(sweep!(swept, sweep_purge), 4);
+    // The second namespace waits for its topic, the second group for Kafka; their tombstones stay for another hour.
+    assert_eq!(sweep!(swept, sweep_purge), 5);
     assert_eq!(sweep!(swept, sweep_purge), 0);
     assert_eq!(sweep!(swept, sweep_tenants), 1);
     let tenants = async |found: Result<Vec<TenantUid>>| found.expect("look").len();
@@ -74,11 +78,11 @@ async fn beside_a_million_rows_everything_that_is_due_goes_without_a_look_at_the
     sqlx::query("SELECT pg_stat_force_next_flush()").execute(tx.conn()).await.expect("flush");
     tx.commit().await.expect("commit");
     let read = last(swept.sql(rows_read).await) - before;
-    let under = "SELECT count(*) FROM control.outbox WHERE aggregate_uid BETWEEN 2000001 AND 2000006";
-    assert_eq!(swept.sql(under).await, "2", "only the waiting namespace's tombstone and what is under it");
+    let under = "SELECT count(*) FROM control.outbox WHERE aggregate_uid BETWEEN 2000001 AND 2000008";
+    assert_eq!(swept.sql(under).await, "4", "only the tombstones of the two that wait and what is under them");
     let left = "SELECT (SELECT string_agg(id, '') FROM control.namespace), (SELECT count(*) FROM control.topic),
-                (SELECT count(*) FROM control.service_account), (SELECT count(*) FROM control.role_binding),
+                (SELECT string_agg(uid::text, ' ') FROM control.consumer_group), (SELECT count(*) FROM control.service_account), (SELECT count(*) FROM control.role_binding),
                 (SELECT count(*) FROM control.api_key), (SELECT count(*) FROM control.outbox WHERE aggregate_uid <= 1000000)";
-    assert_eq!(swept.sql(left).await, "m|1|0|0|0|1001000");
+    assert_eq!(swept.sql(left).await, "m|1|2000008|0|0|0|1001000");
     assert!(read < 100_000, "{read} rows of the outbox were read");
 }
