@@ -3,7 +3,10 @@
 //! Bytes are counted against the tenant before they are asked for: a read holds its `max_bytes` of the tenant's bytes in
 //! flight; one that waits at the end of the log asks for, and holds, little, since it returns with the first record. Records
 //! that inflate are decoded until they hold as much, and what one batch takes beyond it is counted too, as is what an answer in
-//! protobuf takes beyond it. All is held until the answer is made.
+//! protobuf takes beyond it. All is held until the client's transport has the answer.
+//!
+//! Records count as delivered when the client's transport has taken the whole answer. Their bytes are booked against the tenant's rate
+//! before that, and taken back if the answer never left.
 //!
 //! An answer in protobuf can be many times what is stored, so it is cut where default clients would not take it any more.
 
@@ -24,6 +27,7 @@ use crate::data::encode::{ANSWER_MESSAGE_BYTES_MAX, Bounds, Shown, answer_json, 
 use crate::data::{Data, answer_by, failure, time_left};
 use crate::ports::{DataCall, ResolvedTopic};
 use crate::quota::InFlightGuard;
+use crate::transport::Parcel;
 
 /// Bytes asked for by a read that waits.
 const WAITING_BYTES: u32 = 64 << 10;
@@ -55,8 +59,19 @@ pub(super) struct Answer {
     records: Vec<Shown>,
     /// The answer without its records.
     rest: FetchResponse,
+    /// Counts the delivery, or takes back what was booked for it.
+    pub(super) parcel: Option<Parcel>,
+}
+
+/// What a call found.
+struct Found {
+    records: Vec<Shown>,
+    /// The answer without its records.
+    rest: FetchResponse,
+    /// Logical bytes of the records.
+    bytes: u64,
     /// What it holds of the tenant's bytes in flight.
-    _held: InFlightGuard,
+    held: InFlightGuard,
 }
 
 impl Answer {
@@ -90,7 +105,7 @@ impl Data {
             // Deleted and made again: another topic.
             false => Err(Error::not_found(&request.topic)),
         };
-        let (answer, bytes) = match wish.wait.is_zero() {
+        let found = match wish.wait.is_zero() {
             true => {
                 let fetched = fetch.await?;
                 call.holds(still)?;
@@ -98,10 +113,26 @@ impl Data {
             }
             false => call.while_holds(still, fetch).await?,
         };
-        let records = answer.records.len() as u64;
+        Ok(self.answer(call, topic, wish.partition, found))
+    }
+}
+
+impl Data {
+    fn answer(&self, call: &DataCall, topic: Arc<ResolvedTopic>, partition: i32, found: Found) -> Answer {
+        let Found { records, rest, bytes, held } = found;
+        if records.is_empty() {
+            return Answer { records, rest, parcel: None };
+        }
         call.limiter.charge_egress(bytes);
-        self.meter.delivered(&topic, wish.partition, records, bytes);
-        Ok(answer)
+        let (limiter, meter, count) = (Arc::clone(&call.limiter), self.meter.clone(), records.len() as u64);
+        let parcel = Parcel::new(move |taken| {
+            match taken {
+                true => meter.delivered(&topic, partition, count, bytes),
+                false => limiter.refund_egress(bytes),
+            }
+            drop(held);
+        });
+        Answer { records, rest, parcel: Some(parcel) }
     }
 }
 
@@ -115,8 +146,7 @@ struct Fetch<'a> {
 }
 
 impl Fetch<'_> {
-    /// The answer and its logical bytes.
-    async fn run(&self) -> Result<(Answer, u64), Error> {
+    async fn run(&self) -> Result<Found, Error> {
         let wait_until = self.until.min(Instant::now() + self.wish.wait);
         let max_bytes = u32::try_from(self.wish.bounds.bytes_max).unwrap_or(u32::MAX);
         let mut offset = self.start().await?;
@@ -142,7 +172,7 @@ impl Fetch<'_> {
                     let more = encoded.message_bytes.saturating_sub(found.held_bytes.max(asked as usize));
                     held.add(more as u64);
                 }
-                return Ok((Answer { records: encoded.records, rest, _held: held }, encoded.bytes));
+                return Ok(Found { records: encoded.records, rest, bytes: encoded.bytes, held });
             }
             waiting = next_offset == offset && !over;
             offset = next_offset;

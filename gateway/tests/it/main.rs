@@ -4,6 +4,7 @@
 mod control_plane;
 mod data;
 mod edge;
+mod egress;
 mod faults;
 mod groups_dispatch;
 mod groups_door;

@@ -18,10 +18,10 @@ use crate::groups::door::delivery::{Delivered, Received, held_bytes, messages};
 use crate::groups::door::dispatching::{Asking, NoAnswer};
 use crate::groups::door::session::{GIVE_UP_MIN, PROMPT};
 use crate::groups::door::standing::CONSUME;
-use crate::groups::door::transport::Parcel;
 use crate::groups::door::{Shared, fields};
 use crate::groups::model::{GroupCall, LeaseKey, ResolvedGroup, Settle, TakeWish, Taken};
 use crate::ports::DataCall;
+use crate::transport::Parcel;
 
 /// One question to a dispatcher waits so long; between two of them a drain and the tenant's limits are looked at.
 const ROUND: Duration = Duration::from_secs(3);
