@@ -143,7 +143,7 @@ impl World {
 
     /// Starts a gateway with its own data directory.
     pub(crate) async fn gateway(&self, id: &str) -> Gateway {
-        self.gateway_with(id, "").await
+        self.gateway_with(id, "", "").await
     }
 
     /// The same with TLS on its public listener.
@@ -151,7 +151,7 @@ impl World {
         let issued = self.stack.ca().issue_server(&[]).expect("certificate");
         issued.write(&self.tls, "public").expect("files");
         let (cert, key) = (self.tls.join("public.pem"), self.tls.join("public.key"));
-        self.gateway_with(id, &format!("[tls]\ncert = {cert:?}\nkey = {key:?}\n")).await
+        self.gateway_with(id, "", &format!("[tls]\ncert = {cert:?}\nkey = {key:?}\n")).await
     }
 
     /// Our identity as the control plane.
@@ -162,11 +162,16 @@ impl World {
 
     /// The same with a data path that is real, too.
     pub(crate) async fn whole_gateway(&self, id: &str, tables: &str) -> Gateway {
-        let app = App::build(self.config(id, tables)).await.expect("build");
+        let app = App::build(self.config(id, "", tables)).await.expect("build");
         Gateway::run(id, app, Arc::default())
     }
 
-    async fn gateway_with(&self, id: &str, tables: &str) -> Gateway {
+    /// The same where the other gateways find it at this address.
+    pub(crate) async fn gateway_found_at(&self, id: &str, address: SocketAddr) -> Gateway {
+        self.gateway_with(id, &format!("internal_advertise = \"{address}\"\n"), "").await
+    }
+
+    async fn gateway_with(&self, id: &str, keys: &str, tables: &str) -> Gateway {
         let data = Arc::new(Data::default());
         let for_app = Arc::clone(&data);
         let build = |parts| async move {
@@ -174,11 +179,11 @@ impl World {
             for_app.tools.get_or_init(|| real.tools());
             Ok(for_app)
         };
-        let app = App::build_with(self.config(id, tables), build).await.expect("build");
+        let app = App::build_with(self.config(id, keys, tables), build).await.expect("build");
         Gateway::run(id, app, data)
     }
 
-    fn config(&self, id: &str, tables: &str) -> Config {
+    fn config(&self, id: &str, keys: &str, tables: &str) -> Config {
         let connection = self.stack.connection().kafka().expect("Kafka");
         let dir = self.dir.path();
         let text = format!(
@@ -197,7 +202,7 @@ impl World {
             connection.ca_file,
             dir.join("kafka-password"),
         );
-        parse(&(text + tables), Path::new("gateway.toml")).expect("configuration")
+        parse(&[keys, &text, tables].concat(), Path::new("gateway.toml")).expect("configuration")
     }
 
     /// Waits until a heartbeat of the gateway satisfies the condition; reads the log as others do.
