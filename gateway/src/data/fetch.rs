@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use sluice_proto::stream::v1::fetch_request::Start;
 use sluice_proto::stream::v1::{FetchRequest, FetchResponse, Isolation as AskedIsolation, PayloadEncoding, Position};
 use sluice_proto::wkt;
+use sluice_runtime::server::LongCall;
 use sluice_types::error::Error;
 use sluice_types::limits::{
     FETCH_BYTES_DEFAULT, FETCH_BYTES_MAX, FETCH_RECORDS_DEFAULT, FETCH_RECORDS_MAX, FETCH_WAIT_MS_MAX,
@@ -93,6 +94,7 @@ impl Data {
     ) -> Result<Answer, Error> {
         let topic = call.topic("topic", &request.topic)?;
         let wish = check(&request, form, &topic)?;
+        let waits = (!wish.wait.is_zero()).then(|| call.waits()).transpose()?;
         call.limiter.check_egress()?;
         let until = answer_by(call);
         let fetch = async {
@@ -113,12 +115,20 @@ impl Data {
             }
             false => call.while_holds(still, fetch).await?,
         };
-        Ok(self.answer(call, topic, wish.partition, found))
+        Ok(self.answer(call, topic, wish.partition, found, waits))
     }
 }
 
 impl Data {
-    fn answer(&self, call: &DataCall, topic: Arc<ResolvedTopic>, partition: i32, found: Found) -> Answer {
+    /// `waits`: it is one of the calls of its connection that wait, until its answer has left.
+    fn answer(
+        &self,
+        call: &DataCall,
+        topic: Arc<ResolvedTopic>,
+        partition: i32,
+        found: Found,
+        waits: Option<LongCall>,
+    ) -> Answer {
         let Found { records, rest, bytes, held } = found;
         if records.is_empty() {
             return Answer { records, rest, parcel: None };
@@ -130,7 +140,7 @@ impl Data {
                 true => meter.delivered(&topic, partition, count, bytes),
                 false => limiter.refund_egress(bytes),
             }
-            drop(held);
+            drop((held, waits));
         });
         Answer { records, rest, parcel: Some(parcel) }
     }

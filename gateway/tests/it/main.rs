@@ -8,4 +8,5 @@ mod egress;
 mod faults;
 mod groups_dispatch;
 mod groups_door;
+mod waiting;
 mod world;

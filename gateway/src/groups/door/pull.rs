@@ -103,6 +103,7 @@ impl Shared {
         let until = answer_by(call);
         let group = self.group(call, &request.group, &request.topics, until).await?;
         let wish = check(&request)?;
+        let waits = (!wish.wait.is_zero()).then(|| call.waits()).transpose()?;
         let wait_until = until.min(Instant::now() + wish.wait);
         let still = |call: &DataCall| match call.group("group", &group.name, CONSUME)?.group_uid == group.group_uid {
             true => Ok(()),
@@ -138,6 +139,7 @@ impl Shared {
             let (door, call) = (Arc::clone(self), Arc::clone(call));
             let parcel = Parcel::new(move |taken| {
                 let _gone = left.send(taken);
+                drop(waits);
                 match taken {
                     true => {
                         door.delivered(&tally);
