@@ -8,5 +8,6 @@ mod egress;
 mod faults;
 mod groups_dispatch;
 mod groups_door;
+mod payloads;
 mod waiting;
 mod world;
