@@ -104,6 +104,8 @@ impl World {
         let configs = [
             ("cleanup.policy", if like.compacted { "compact" } else { "delete" }),
             ("message.timestamp.type", if like.log_append_time { "LogAppendTime" } else { "CreateTime" }),
+            // As the control plane has it.
+            ("message.timestamp.after.max.ms", "7200000"),
         ];
         let configs = configs.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let new = NewTopic { name: physical.as_str().to_owned(), partitions, replication: -1, configs };
