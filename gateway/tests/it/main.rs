@@ -9,5 +9,6 @@ mod faults;
 mod groups_dispatch;
 mod groups_door;
 mod payloads;
+mod streams_limit;
 mod waiting;
 mod world;
