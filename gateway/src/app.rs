@@ -23,7 +23,7 @@ use sluice_proto::internal::gateway::v1::peer_service_server::PeerServiceServer;
 use sluice_proto::stream::v1::stream_service_server::StreamService;
 use sluice_runtime::config::KafkaConfig;
 use sluice_runtime::internal::{CallerSigner, RequireRole, SignedChannel, internal_channel};
-use sluice_runtime::server::{Edge as EdgeLimits, RequestBody, bind, serve};
+use sluice_runtime::server::{ConnInfo, Edge as EdgeLimits, RequestBody, bind, serve, serve_counted};
 use sluice_runtime::tls::{InternalTls, RELOAD_INTERVAL, ReloadingTls};
 use sluice_runtime::{AdminServer, Health, Metrics, TaskSet};
 use sluice_types::Reason;
@@ -293,8 +293,9 @@ impl<D: StreamService + DataPath> App<D> {
             max_connections_per_source: self.config.limits.connections_per_peer,
             ..EdgeLimits::default()
         };
+        let (make, counts) = (move |_: &ConnInfo| service.clone(), self.metrics.connections.clone());
         let public =
-            tokio::spawn(serve(self.public, self.public_tls, edge, move |_| service.clone(), closing.clone(), DRAIN));
+            tokio::spawn(serve_counted(self.public, self.public_tls, edge, make, closing.clone(), DRAIN, counts));
 
         tokio::select! {
             () = shutdown.cancelled() => {}

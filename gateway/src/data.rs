@@ -33,7 +33,7 @@ use sluice_types::error::Error;
 use sluice_types::physical::TopicName;
 use sluice_wire::{Client, Reader};
 
-use crate::data::fetch::Form;
+use crate::data::fetch::{Answer, Form};
 use crate::layers::deadline::{MARGIN, kept};
 use crate::metering::Meter;
 use crate::ports::{Body, BoxFuture, DataCall, DataParts, DataPath, DataTools, HttpCall, SomeFailed, TopicReadiness};
@@ -145,10 +145,13 @@ impl StreamService for Data {
     }
 
     async fn fetch(&self, request: Request<FetchRequest>) -> Result<Response<FetchResponse>, Status> {
-        grpc(request, |call, message| async move {
-            Ok(self.fetch_records(&call, message, Form::Message).await?.into_message())
-        })
-        .await
+        let fetched =
+            grpc(request, |call, message| async move { self.fetch_records(&call, message, Form::Message).await });
+        let mut fetched = fetched.await?;
+        let parcel = fetched.get_mut().parcel.take();
+        let mut response = fetched.map(Answer::into_message);
+        parcel.map(|parcel| response.extensions_mut().insert(parcel));
+        Ok(response)
     }
 
     async fn get_topic_metadata(

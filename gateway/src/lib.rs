@@ -22,6 +22,7 @@ pub mod peer;
 pub mod ports;
 pub mod quota;
 pub mod routes;
+mod transport;
 pub mod view;
 
 pub use app::{Addrs, App};

@@ -11,6 +11,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use sluice_runtime::server::ConnMetrics;
+
 use crate::layers::audit::{AuditSink, Denial};
 
 /// From a millisecond to a minute: what a call can take.
@@ -27,12 +29,14 @@ pub struct GatewayMetrics {
     pub view: ViewMetrics,
     /// Denials.
     pub denials: Denials,
+    /// Connections of the public listener.
+    pub connections: ConnMetrics,
 }
 
 impl GatewayMetrics {
     /// Makes them known to a registry.
     pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
+        let metrics = Self { connections: ConnMetrics::register(registry), ..Self::default() };
         let calls = &metrics.calls;
         registry.register("calls", "Calls by RPC, protocol and code", calls.total.clone());
         registry.register("call_seconds", "Time from the first byte to the answer", calls.seconds.clone());

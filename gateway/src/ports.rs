@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use sluice_kafka::ProduceSink;
 use sluice_runtime::config::KafkaConfig;
+use sluice_runtime::server::{ConnHandle, LongCall};
 use sluice_runtime::{Health, Metrics, TaskSet};
 use sluice_types::error::Error;
 use sluice_types::physical::TopicName;
@@ -23,6 +24,7 @@ use sluice_types::{
 };
 
 use crate::groups::model::ResolvedGroup;
+use crate::layers::admit::long_call;
 use crate::metering::Meter;
 use crate::quota::TenantLimiter;
 use crate::view::{TopicLookup, View};
@@ -132,6 +134,7 @@ pub struct DataCall {
     pub limiter: Arc<TenantLimiter>,
     permission: &'static str,
     view: Arc<View>,
+    connection: ConnHandle,
 }
 
 impl DataCall {
@@ -142,7 +145,20 @@ impl DataCall {
         permission: &'static str,
         view: Arc<View>,
     ) -> Self {
-        Self { context, limiter, permission, view }
+        Self { context, limiter, permission, view, connection: ConnHandle::default() }
+    }
+
+    /// The connection that it came on.
+    #[must_use]
+    pub fn on(self, connection: ConnHandle) -> Self {
+        Self { connection, ..self }
+    }
+
+    /// Counts a call that waits for records among those of its connection, until the guard is dropped.
+    ///
+    /// RESOURCE_EXHAUSTED: as many wait as may; the others of the connection's streams are for calls that do not.
+    pub fn waits(&self) -> Result<LongCall, Error> {
+        long_call(&self.connection)
     }
 
     /// The call that the frame left in the extensions of a tonic or an HTTP request.
@@ -214,7 +230,8 @@ impl DataCall {
 
     /// The same call of the same caller, with what is known of it now.
     pub fn with_context(&self, context: Arc<OpContext>, limiter: Arc<TenantLimiter>) -> Self {
-        Self { context, limiter, permission: self.permission, view: Arc::clone(&self.view) }
+        let (view, connection) = (Arc::clone(&self.view), self.connection.clone());
+        Self { context, limiter, permission: self.permission, view, connection }
     }
 
     /// The permission of the RPC.

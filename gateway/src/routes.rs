@@ -39,6 +39,7 @@ use crate::layers::call::Target;
 use crate::layers::{Answer, Request, Response, call_of};
 use crate::ports::DataPath;
 use crate::routes::reflection::Reflection;
+use crate::transport::watched;
 
 pub use check::SERVED;
 pub(crate) use grpc::library_error;
@@ -132,14 +133,15 @@ impl<D: StreamService + DataPath, C: ForwardContext> Service<Request> for Router
         let served = Arc::clone(&self.0);
         Box::pin(async move {
             let call = call_of(&request)?;
-            let id = Arc::clone(&call.request_id);
-            match &call.target {
+            let (id, version) = (Arc::clone(&call.request_id), request.version());
+            let answer = match &call.target {
                 Target::Grpc(rpc) => with_request_id(id, served.grpc(rpc, request)).await,
                 Target::Http(route) => with_request_id(id, served.http(route.clone(), request)).await,
                 Target::Open => served.open(request).await,
                 Target::Nowhere(error) => Err(crate::layers::call::nowhere(call.protocol, error, request.uri().path())),
                 Target::Foreign(format) => Err(crate::layers::call::foreign(format)),
-            }
+            };
+            answer.map(|response| watched(response, version))
         })
     }
 }

@@ -17,14 +17,16 @@ mod edge;
 mod host;
 mod info;
 mod io;
+mod metrics;
 mod places;
 mod service;
 mod sniff;
 mod unread;
 
-pub use accept::{ServeReport, bind, serve};
+pub use accept::{ServeReport, bind, serve, serve_counted};
 pub use body::{BodyTimeout, RequestBody};
 pub use edge::Edge;
 pub use info::{Alpn, ConnHandle, ConnInfo};
 pub use io::LongCall;
+pub use metrics::ConnMetrics;
 pub use places::source_of;

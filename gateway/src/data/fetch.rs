@@ -3,7 +3,10 @@
 //! Bytes are counted against the tenant before they are asked for: a read holds its `max_bytes` of the tenant's bytes in
 //! flight; one that waits at the end of the log asks for, and holds, little, since it returns with the first record. Records
 //! that inflate are decoded until they hold as much, and what one batch takes beyond it is counted too, as is what an answer in
-//! protobuf takes beyond it. All is held until the answer is made.
+//! protobuf takes beyond it. All is held until the client's transport has the answer.
+//!
+//! Records count as delivered when the client's transport has taken the whole answer. Their bytes are booked against the tenant's rate
+//! before that, and taken back if the answer never left.
 //!
 //! An answer in protobuf can be many times what is stored, so it is cut where default clients would not take it any more.
 
@@ -13,6 +16,7 @@ use std::time::{Duration, Instant};
 use sluice_proto::stream::v1::fetch_request::Start;
 use sluice_proto::stream::v1::{FetchRequest, FetchResponse, Isolation as AskedIsolation, PayloadEncoding, Position};
 use sluice_proto::wkt;
+use sluice_runtime::server::LongCall;
 use sluice_types::error::Error;
 use sluice_types::limits::{
     FETCH_BYTES_DEFAULT, FETCH_BYTES_MAX, FETCH_RECORDS_DEFAULT, FETCH_RECORDS_MAX, FETCH_WAIT_MS_MAX,
@@ -24,6 +28,7 @@ use crate::data::encode::{ANSWER_MESSAGE_BYTES_MAX, Bounds, Shown, answer_json, 
 use crate::data::{Data, answer_by, failure, time_left};
 use crate::ports::{DataCall, ResolvedTopic};
 use crate::quota::InFlightGuard;
+use crate::transport::Parcel;
 
 /// Bytes asked for by a read that waits.
 const WAITING_BYTES: u32 = 64 << 10;
@@ -55,8 +60,19 @@ pub(super) struct Answer {
     records: Vec<Shown>,
     /// The answer without its records.
     rest: FetchResponse,
+    /// Counts the delivery, or takes back what was booked for it.
+    pub(super) parcel: Option<Parcel>,
+}
+
+/// What a call found.
+struct Found {
+    records: Vec<Shown>,
+    /// The answer without its records.
+    rest: FetchResponse,
+    /// Logical bytes of the records.
+    bytes: u64,
     /// What it holds of the tenant's bytes in flight.
-    _held: InFlightGuard,
+    held: InFlightGuard,
 }
 
 impl Answer {
@@ -78,6 +94,7 @@ impl Data {
     ) -> Result<Answer, Error> {
         let topic = call.topic("topic", &request.topic)?;
         let wish = check(&request, form, &topic)?;
+        let waits = (!wish.wait.is_zero()).then(|| call.waits()).transpose()?;
         call.limiter.check_egress()?;
         let until = answer_by(call);
         let fetch = async {
@@ -90,7 +107,7 @@ impl Data {
             // Deleted and made again: another topic.
             false => Err(Error::not_found(&request.topic)),
         };
-        let (answer, bytes) = match wish.wait.is_zero() {
+        let found = match wish.wait.is_zero() {
             true => {
                 let fetched = fetch.await?;
                 call.holds(still)?;
@@ -98,10 +115,34 @@ impl Data {
             }
             false => call.while_holds(still, fetch).await?,
         };
-        let records = answer.records.len() as u64;
+        Ok(self.answer(call, topic, wish.partition, found, waits))
+    }
+}
+
+impl Data {
+    /// `waits`: it is one of the calls of its connection that wait, until its answer has left.
+    fn answer(
+        &self,
+        call: &DataCall,
+        topic: Arc<ResolvedTopic>,
+        partition: i32,
+        found: Found,
+        waits: Option<LongCall>,
+    ) -> Answer {
+        let Found { records, rest, bytes, held } = found;
+        if records.is_empty() {
+            return Answer { records, rest, parcel: None };
+        }
         call.limiter.charge_egress(bytes);
-        self.meter.delivered(&topic, wish.partition, records, bytes);
-        Ok(answer)
+        let (limiter, meter, count) = (Arc::clone(&call.limiter), self.meter.clone(), records.len() as u64);
+        let parcel = Parcel::new(move |taken| {
+            match taken {
+                true => meter.delivered(&topic, partition, count, bytes),
+                false => limiter.refund_egress(bytes),
+            }
+            drop((held, waits));
+        });
+        Answer { records, rest, parcel: Some(parcel) }
     }
 }
 
@@ -115,8 +156,7 @@ struct Fetch<'a> {
 }
 
 impl Fetch<'_> {
-    /// The answer and its logical bytes.
-    async fn run(&self) -> Result<(Answer, u64), Error> {
+    async fn run(&self) -> Result<Found, Error> {
         let wait_until = self.until.min(Instant::now() + self.wish.wait);
         let max_bytes = u32::try_from(self.wish.bounds.bytes_max).unwrap_or(u32::MAX);
         let mut offset = self.start().await?;
@@ -142,7 +182,7 @@ impl Fetch<'_> {
                     let more = encoded.message_bytes.saturating_sub(found.held_bytes.max(asked as usize));
                     held.add(more as u64);
                 }
-                return Ok((Answer { records: encoded.records, rest, _held: held }, encoded.bytes));
+                return Ok(Found { records: encoded.records, rest, bytes: encoded.bytes, held });
             }
             waiting = next_offset == offset && !over;
             offset = next_offset;

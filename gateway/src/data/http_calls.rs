@@ -65,11 +65,14 @@ impl Data {
         let query = spelled_out(query::pairs(&call.parts.uri)?)?;
         let request: FetchRequest = decode_request(&route(&call)?, &query, &call.body).map_err(unreadable)?;
         let form = if protobuf { Form::Message } else { Form::Json };
-        let found = self.fetch_records(&call.call, request, form).await?;
-        match protobuf {
-            true => answer(StatusCode::OK, &found.into_message(), true),
-            false => Ok(respond(StatusCode::OK, found.into_json()?, JSON)),
-        }
+        let mut found = self.fetch_records(&call.call, request, form).await?;
+        let parcel = found.parcel.take();
+        let mut response = match protobuf {
+            true => answer(StatusCode::OK, &found.into_message(), true)?,
+            false => respond(StatusCode::OK, found.into_json()?, JSON),
+        };
+        parcel.map(|parcel| response.extensions_mut().insert(parcel));
+        Ok(response)
     }
 }
 

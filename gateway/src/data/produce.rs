@@ -10,7 +10,7 @@ use sluice_proto::wkt::Timestamp;
 use sluice_types::error::Error;
 use sluice_types::record::producers_time_ms;
 
-use crate::data::records::{Rules, check};
+use crate::data::records::{Rules, check, now_ms};
 use crate::data::{Data, answer_by, failure};
 use crate::metering::Meter;
 use crate::ports::{DataCall, ResolvedTopic};
@@ -21,6 +21,16 @@ impl Data {
         call: &DataCall,
         request: ProduceRequest,
     ) -> Result<ProduceResponse, Error> {
+        self.produce_as_of(call, request, now_ms()).await
+    }
+
+    /// `now_ms` is what the clock of this gateway says.
+    pub(super) async fn produce_as_of(
+        &self,
+        call: &DataCall,
+        request: ProduceRequest,
+        now_ms: i64,
+    ) -> Result<ProduceResponse, Error> {
         let topic = call.topic("topic", &request.topic)?;
         let turn = self.rotation.fetch_add(1, Ordering::Relaxed);
         let rules = Rules {
@@ -30,6 +40,7 @@ impl Data {
             age_ms_max: topic.record_age_ms_max,
             log_append_time: topic.log_append_time,
             traceparent: call.context.traceparent.as_deref(),
+            now_ms,
         };
         let checked = check(request.records, &rules)?;
         if checked.records.is_empty() {

@@ -35,6 +35,8 @@ pub(crate) struct Rules<'a> {
     pub(crate) log_append_time: bool,
     /// The call's trace context, for records without one.
     pub(crate) traceparent: Option<&'a str>,
+    /// What this gateway's clock says, ms since the epoch.
+    pub(crate) now_ms: i64,
 }
 
 /// A batch that may be sent, without the records that the topic cannot take.
@@ -78,12 +80,11 @@ pub(crate) fn check(records: Vec<ProduceRecord>, rules: &Rules<'_>) -> Result<Ch
         let what = format!("has {} records, more than {BATCH_RECORDS_MAX}; send several calls", records.len());
         return Err(Error::invalid("records", what));
     }
-    let now_ms = now_ms();
     let count = records.len();
     let (mut fit, mut sizes) = (Vec::with_capacity(count), Vec::with_capacity(count));
     let (mut bytes, mut all_bytes, mut unfit) = (0, 0, Unfit::default());
     for (at, record) in records.into_iter().enumerate() {
-        let (record, size, misfit) = one(at, record, rules, now_ms)?;
+        let (record, size, misfit) = one(at, record, rules)?;
         all_bytes += u64::from(size);
         if all_bytes > BATCH_BYTES_MAX as u64 {
             let what =
@@ -112,12 +113,7 @@ fn not_taken(partition: i32, error: &Error) -> RecordResult {
 }
 
 /// The record, its logical bytes, and why the topic cannot take it, if so.
-fn one(
-    at: usize,
-    record: ProduceRecord,
-    rules: &Rules<'_>,
-    now_ms: i64,
-) -> Result<(SinkRecord, u32, Option<Error>), Error> {
+fn one(at: usize, record: ProduceRecord, rules: &Rules<'_>) -> Result<(SinkRecord, u32, Option<Error>), Error> {
     let field = |name: &str| format!("records[{at}].{name}");
     let key = record.key_kind.map(|key| key_bytes(key, at)).transpose()?;
     let value = record.value_kind.map(|value| value_bytes(value, at)).transpose()?;
@@ -149,13 +145,13 @@ fn one(
         }
         None => key.as_deref().map_or(rules.keyless, |key| partition_of(key, rules.partitions)),
     };
-    let time = record.timestamp.map(|time| times::check(time, rules, now_ms)).transpose();
+    let time = record.timestamp.map(|time| times::check(time, rules)).transpose();
     let time = time.map_err(|what| Error::invalid(field("timestamp"), what))?;
-    let misfit = match time.and_then(|time| times::misfit(time, rules, now_ms)) {
+    let misfit = match time.and_then(|time| times::misfit(time, rules)) {
         Some(what) => Some(times::too_old(field("timestamp"), &what)),
         None => (rules.compacted && key.is_none()).then(failure::keyless),
     };
-    let timestamp_ms = time.filter(|_| !rules.log_append_time).unwrap_or(now_ms);
+    let timestamp_ms = time.filter(|_| !rules.log_append_time).unwrap_or(rules.now_ms);
     if let Some(time) = time.filter(|_| rules.log_append_time) {
         headers.push(time_header(time));
     }

@@ -36,6 +36,7 @@ use sluice_wire::{Isolation, NewTopic, decode};
 
 use super::*;
 use crate::quota::TenantLimiter;
+use crate::transport::Parcel;
 use crate::view::View;
 
 const NAME: &str = "namespaces/prod/topics/orders";
@@ -103,6 +104,8 @@ impl World {
         let configs = [
             ("cleanup.policy", if like.compacted { "compact" } else { "delete" }),
             ("message.timestamp.type", if like.log_append_time { "LogAppendTime" } else { "CreateTime" }),
+            // As the control plane has it.
+            ("message.timestamp.after.max.ms", "7200000"),
         ];
         let configs = configs.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let new = NewTopic { name: physical.as_str().to_owned(), partitions, replication: -1, configs };
@@ -193,7 +196,9 @@ impl World {
 
     async fn fetch_by(&self, call: &DataCall, request: FetchRequest) -> Result<FetchResponse, Error> {
         let request = FetchRequest { topic: NAME.into(), ..request };
-        Ok(self.data.fetch_records(call, request, Form::Message).await?.into_message())
+        let mut answer = self.data.fetch_records(call, request, Form::Message).await?;
+        answer.parcel.take().iter().for_each(Parcel::taken);
+        Ok(answer.into_message())
     }
 
     fn request(&self, method: &str, query: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> HttpCall {

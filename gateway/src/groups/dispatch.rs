@@ -35,6 +35,7 @@ mod status;
 mod taking;
 #[cfg(test)]
 mod testing;
+mod unheard;
 
 use std::hash::RandomState;
 use std::sync::Arc;
@@ -279,11 +280,22 @@ impl Dispatchers {
         command: impl FnOnce(oneshot::Sender<Result<T, DispatchError>>) -> Command,
     ) -> Result<T, DispatchError> {
         let (reply, answer) = oneshot::channel();
+        let answer = async { answer.await.unwrap_or_else(|_| Err(moving())) };
+        self.told(inbox, deadline, command(reply), answer).await
+    }
+
+    async fn told<T>(
+        &self,
+        inbox: &mpsc::Sender<Command>,
+        deadline: Instant,
+        command: Command,
+        answer: impl Future<Output = Result<T, DispatchError>>,
+    ) -> Result<T, DispatchError> {
         let asked = async {
-            if inbox.send(command(reply)).await.is_err() {
+            if inbox.send(command).await.is_err() {
                 return Err(moving());
             }
-            answer.await.unwrap_or_else(|_| Err(moving()))
+            answer.await
         };
         tokio::time::timeout_at(deadline, asked).await.unwrap_or_else(|_| Err(too_slow()))
     }
@@ -328,7 +340,10 @@ impl Dispatch for Dispatchers {
         Box::pin(async move {
             let inbox = self.inbox(call)?;
             let (caller, deadline) = (Caller::of(call), Instant::from_std(call.deadline));
-            let taken = self.ask(&inbox, deadline, |reply| Command::Take { caller, wish, deadline, reply }).await;
+            let (reply, answer) = oneshot::channel();
+            let answer = unheard::Answer::new(answer, inbox.clone());
+            let command = Command::Take { caller, wish, deadline, reply };
+            let taken = self.told(&inbox, deadline, command, answer.heard()).await;
             match taken {
                 Err(DispatchError::Refused(error)) if error.reason == Reason::Overloaded => {
                     tracing::debug!(group = %call.group.name, %error, "a pull was not answered in time");

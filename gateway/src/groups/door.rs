@@ -24,7 +24,6 @@ mod sse;
 mod standing;
 mod status;
 mod streams;
-mod transport;
 
 use std::sync::Arc;
 
@@ -46,16 +45,15 @@ use crate::groups::ack_id::AckIds;
 use crate::groups::door::admission::Admission;
 use crate::groups::door::dispatching::Dispatching;
 use crate::groups::door::pull::{Form, Pulled};
-use crate::groups::door::transport::Progress;
 use crate::groups::model::Settle;
 use crate::layers::audit::AuditSink;
 use crate::ports::{DataCall, DataTools, SomeFailed};
+use crate::transport::Progress;
 
 pub use self::admission::StreamLimits;
 pub use self::metrics::DoorMetrics;
 pub use self::resolve::MakeGroups;
 pub use self::streams::{Answers, MESSAGE_BYTES_MAX};
-pub(crate) use self::transport::watched;
 
 /// What the door works with.
 pub struct DoorParts {
@@ -234,7 +232,14 @@ impl ConsumerService for Door {
         &self,
         request: Request<ListDeadLettersRequest>,
     ) -> Result<Response<ListDeadLettersResponse>, Status> {
-        handle(request, |call, message| async move { self.0.list_dead_letters(&call, message).await }).await
+        let listed = handle(request, |call, message| async move { self.0.list_dead_letters(&call, message).await });
+        let mut parcel = None;
+        let mut response = listed.await?.map(|(page, of_page)| {
+            parcel = of_page;
+            page
+        });
+        parcel.map(|parcel| response.extensions_mut().insert(parcel));
+        Ok(response)
     }
 
     async fn redrive_dead_letters(

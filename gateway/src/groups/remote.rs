@@ -7,6 +7,7 @@
 
 pub(crate) mod messages;
 mod stream;
+mod unheard;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +35,7 @@ use crate::groups::model::{
     Peer, Settle, TakeWish, Taken,
 };
 use crate::groups::remote::messages::{Malformed, all_from_wire, outcomes_from_wire, settlement_to_wire};
+use crate::groups::remote::unheard::Unheard;
 use crate::ports::BoxFuture;
 use crate::view::applied::Applied;
 
@@ -78,6 +80,7 @@ impl Peers for Remotes {
 }
 
 /// Another gateway's dispatcher, for one caller.
+#[derive(Clone)]
 struct Remote {
     channel: Channel,
     signer: CallerSigner,
@@ -183,13 +186,19 @@ fn malformed(what: Malformed) -> DispatchError {
 impl Dispatch for Remote {
     fn take<'a>(&'a self, call: &'a GroupCall, wish: TakeWish) -> BoxFuture<'a, Result<Taken, DispatchError>> {
         Box::pin(async move {
+            let unheard = Unheard::new(self, call);
             let message = wire::TakeRequest {
                 group: Some(self.group(call)),
                 max_records: i32::try_from(wish.records).unwrap_or(i32::MAX),
                 max_bytes: i64::try_from(wish.bytes).unwrap_or(i64::MAX),
                 wait_ms: i64::try_from(wish.wait.as_millis()).unwrap_or(i64::MAX),
+                take_id: unheard.id(),
             };
-            let answer = answered(call, self.client().take(self.request(call, message)?)).await?;
+            let answer = answered(call, self.client().take(self.request(call, message)?)).await;
+            if matches!(answer, Ok(_) | Err(DispatchError::NotDispatcher)) {
+                unheard.heard();
+            }
+            let answer = answer?;
             let state = DeliveryState::try_from(answer.state).unwrap_or_default();
             Ok(Taken { records: all_from_wire(answer.records).map_err(malformed)?, state })
         })
@@ -203,7 +212,8 @@ impl Dispatch for Remote {
     ) -> BoxFuture<'a, Result<Vec<SettleOutcome>, DispatchError>> {
         Box::pin(async move {
             let settlement = Some(settlement_to_wire(&settle, &leases));
-            let message = wire::SettleRequest { group: Some(self.group(call)), settlement };
+            let group = Some(self.group(call));
+            let message = wire::SettleRequest { group, settlement, unheard_take: String::new() };
             let answer = answered(call, self.client().settle(self.request(call, message)?)).await?;
             Ok(outcomes_from_wire(&answer.outcomes))
         })

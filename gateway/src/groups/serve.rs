@@ -2,9 +2,13 @@
 //!
 //! Only gateways pass, and tenant and account come from the signed token of the caller, never from the message. A group that
 //! this gateway's view does not have yet is waited for, up to the revision that the door has applied.
+//!
+//! Records of an answer that did not reach the door are handed back, which counts as no attempt: when the transport has let go of it
+//! before it had all of it, and when the door says that it has not come ([`takes`]).
 
 mod signed;
 mod stream;
+mod takes;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,13 +26,15 @@ use sluice_runtime::statuses;
 use sluice_types::error::Error;
 use sluice_types::{ErrorKind, OpContext, Reason, Revision};
 
-use crate::groups::model::{AttachWish, Dispatch, DispatchError, GroupCall, TakeWish};
+use crate::groups::model::{AttachWish, Dispatch, DispatchError, GroupCall, LeaseKey, Settle, TakeWish};
 use crate::groups::remote::messages::{Malformed, leased_to_wire, outcomes_to_wire, settlement_from_wire};
 use crate::layers::deadline::kept;
+use crate::transport::Parcel;
 use crate::view::View;
 use crate::view::applied::Applied;
 
 use self::signed::Signed;
+use self::takes::Takes;
 
 /// How long a call waits for the revision that its door has applied.
 const REVISION_WAIT: Duration = Duration::from_secs(2);
@@ -38,6 +44,8 @@ const FIRST_MESSAGE: Duration = Duration::from_secs(10);
 const MARGIN: Duration = Duration::from_millis(30);
 /// A settlement of the most ids, and more.
 const REQUEST_BYTES_MAX: usize = 4 << 20;
+/// How long to hand back what an answer held that did not reach its door.
+const HAND_BACK_WITHIN: Duration = Duration::from_secs(5);
 /// Messages of a stream that wait for the connection.
 const RESPONSES: usize = 1;
 
@@ -55,7 +63,7 @@ pub struct ServeParts {
 /// The service, behind its checks.
 pub fn service(parts: ServeParts) -> RoleService<Signed<DispatchServiceServer<Served>>> {
     let verifier = CallerVerifier::new(crate::ROLE);
-    let served = Served { parts, verifier: verifier.clone() };
+    let served = Served { parts, verifier: verifier.clone(), takes: Takes::new() };
     let server = DispatchServiceServer::new(served).max_decoding_message_size(REQUEST_BYTES_MAX);
     RequireRole::new(&[crate::ROLE]).layer(Signed::new(server, verifier))
 }
@@ -64,6 +72,7 @@ pub fn service(parts: ServeParts) -> RoleService<Signed<DispatchServiceServer<Se
 pub struct Served {
     parts: ServeParts,
     verifier: CallerVerifier,
+    takes: Takes,
 }
 
 impl Served {
@@ -112,6 +121,16 @@ impl Served {
     }
 }
 
+/// Hands records back in the background. If that fails, their leases end by themselves.
+fn hand_back(local: Arc<dyn Dispatch>, call: GroupCall, leases: Vec<LeaseKey>) {
+    tokio::spawn(async move {
+        let call = GroupCall { deadline: Instant::now() + HAND_BACK_WITHIN, ..call };
+        if let Err(error) = local.settle(&call, Settle::HandBack, leases).await {
+            tracing::debug!(%error, "records that did not leave come again when their leases end");
+        }
+    });
+}
+
 fn caller<M>(request: &mut Request<M>) -> Result<OpContext, Status> {
     let context = request.extensions_mut().remove::<OpContext>();
     context.ok_or_else(|| statuses::to_tonic(&Error::internal("a call came past the caller layer"), ""))
@@ -139,18 +158,34 @@ fn status(error: DispatchError, request_id: &str) -> Status {
 impl DispatchService for Served {
     async fn take(&self, mut request: Request<wire::TakeRequest>) -> Result<Response<wire::TakeResponse>, Status> {
         let caller = caller(&mut request);
-        let wire::TakeRequest { group, max_records, max_bytes, wait_ms } = request.into_inner();
-        self.unary(caller, group, async |call| {
+        let wire::TakeRequest { group, max_records, max_bytes, wait_ms, take_id } = request.into_inner();
+        let mut parcel = None;
+        let answer = self.unary(caller, group, async |call| {
             let wish = TakeWish {
                 records: usize::try_from(max_records).unwrap_or(0).max(1),
                 bytes: u64::try_from(max_bytes).unwrap_or(0),
                 wait: Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0)),
             };
             let taken = self.parts.local.take(&call, wish).await?;
+            let leases: Vec<LeaseKey> = taken.records.iter().map(|leased| leased.key).collect();
+            let local = Arc::clone(&self.parts.local);
+            if !self.takes.answered(call.group.group_uid, &take_id, &leases) {
+                hand_back(local, call, leases);
+                return Ok(wire::TakeResponse { records: Vec::new(), state: taken.state.into() });
+            }
+            parcel = (!leases.is_empty()).then(|| {
+                Parcel::new(move |taken| {
+                    if !taken {
+                        hand_back(local, call, leases);
+                    }
+                })
+            });
             let records = taken.records.into_iter().map(leased_to_wire).collect();
             Ok(wire::TakeResponse { records, state: taken.state.into() })
-        })
-        .await
+        });
+        let mut response = answer.await?;
+        parcel.map(|parcel| response.extensions_mut().insert(parcel));
+        Ok(response)
     }
 
     async fn settle(
@@ -158,8 +193,15 @@ impl DispatchService for Served {
         mut request: Request<wire::SettleRequest>,
     ) -> Result<Response<wire::SettleResponse>, Status> {
         let caller = caller(&mut request);
-        let wire::SettleRequest { group, settlement } = request.into_inner();
+        let wire::SettleRequest { group, settlement, unheard_take } = request.into_inner();
         self.unary(caller, group, async |call| {
+            if !unheard_take.is_empty() {
+                let leases = self.takes.unheard(call.group.group_uid, unheard_take);
+                if !leases.is_empty() {
+                    self.parts.local.settle(&call, Settle::HandBack, leases).await?;
+                }
+                return Ok(wire::SettleResponse::default());
+            }
             let (settle, leases) = settlement_from_wire(settlement.unwrap_or_default()).map_err(malformed)?;
             let outcomes = self.parts.local.settle(&call, settle, leases).await?;
             Ok(wire::SettleResponse { outcomes: outcomes_to_wire(outcomes) })

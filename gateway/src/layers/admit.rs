@@ -100,10 +100,15 @@ impl Middleware for Admit {
         let _place = self.enter(call.peer)?;
         let connection = request.extensions().get::<ConnHandle>().filter(|_| call.target.is_long());
         let Some(connection) = connection else { return next.run(request).await };
-        let long = connection.long_call(LONG_CALLS_PER_CONNECTION).ok_or_else(too_many_long)?;
+        let long = long_call(connection)?;
         let answer = next.run(request).await?;
         Ok(answer.map(|inner| Body::new(Long { inner, _call: long })))
     }
+}
+
+/// Counts a call that may go on for long among those of its connection, until the guard is dropped.
+pub(crate) fn long_call(connection: &ConnHandle) -> Result<LongCall, Error> {
+    connection.long_call(LONG_CALLS_PER_CONNECTION).ok_or_else(too_many_long)
 }
 
 fn too_many_long() -> Error {

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use sluice_proto::Rpc;
+use sluice_runtime::server::ConnHandle;
 use sluice_types::OpContext;
 use sluice_types::error::Error;
 
@@ -56,7 +57,8 @@ impl Authorize {
         let limiter = request.extensions().get::<Arc<TenantLimiter>>().cloned();
         match (context, limiter) {
             (Some(context), Some(limiter)) => {
-                Ok(DataCall::new(context, limiter, rpc.permission, Arc::clone(&self.view)))
+                let connection = request.extensions().get::<ConnHandle>().cloned().unwrap_or_default();
+                Ok(DataCall::new(context, limiter, rpc.permission, Arc::clone(&self.view)).on(connection))
             }
             _ => Err(Error::internal("a call came to the authorization layer without a tenant")),
         }

@@ -98,9 +98,10 @@ impl Target {
         self.rpc().is_some_and(|rpc| rpc.client_streaming)
     }
 
-    /// Whether it may go on for long because nothing happens: streams of answers, and questions that wait for records.
+    /// Whether it may go on for long because nothing happens: streams of answers. Questions that wait for records are too, which
+    /// their handlers tell: see `DataCall::waits`.
     pub fn is_long(&self) -> bool {
-        self.rpc().is_some_and(|rpc| rpc.server_streaming || matches!(rpc.method, "Fetch" | "Pull"))
+        self.rpc().is_some_and(|rpc| rpc.server_streaming)
     }
 
     /// Whether another process answers it, as it does admin and usage calls. They have limits of their own, so that neither

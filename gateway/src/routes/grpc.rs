@@ -9,7 +9,6 @@ use sluice_proto::stream::v1::stream_service_server::StreamService;
 use sluice_types::error::Error;
 use sluice_types::{ErrorKind, Reason};
 
-use crate::groups::door::watched;
 use crate::layers::body_limit::too_large;
 use crate::layers::call::Target;
 use crate::layers::{Answer, Request, Response};
@@ -26,7 +25,7 @@ impl<D: StreamService + DataPath, C: ForwardContext> Served<D, C> {
         }
         let response = match rpc.service {
             "sluice.stream.v1.StreamService" => call!(stream),
-            "sluice.stream.v1.ConsumerService" => watched(call!(consumer)),
+            "sluice.stream.v1.ConsumerService" => call!(consumer),
             "sluice.admin.v1.TenantService" => call!(tenants),
             "sluice.admin.v1.NamespaceService" => call!(namespaces),
             "sluice.admin.v1.TopicService" => call!(topics),

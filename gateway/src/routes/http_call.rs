@@ -97,7 +97,8 @@ impl<D: StreamService + DataPath, C: ForwardContext> Served<D, C> {
 
 fn answer(reply: HttpReply) -> Response {
     let mut response = http::Response::new(Body::new(Full::new(reply.body)));
-    if reply.extensions.get::<SomeFailed>().is_some() {
+    *response.extensions_mut() = reply.extensions;
+    if response.extensions().get::<SomeFailed>().is_some() {
         *response.status_mut() = StatusCode::MULTI_STATUS;
     }
     *response.headers_mut() = reply.metadata.into_headers();

@@ -1,5 +1,6 @@
 //! The door of consumer groups: two gateways on one Kafka, called as clients call them.
 
+mod between;
 mod pacing;
 mod refusals;
 mod streams;
@@ -32,6 +33,10 @@ impl Shop {
     async fn open() -> Self {
         let world = World::new().await;
         let gateways = vec![world.gateway("gateway-a").await, world.gateway("gateway-b").await];
+        Self::of(world, gateways).await
+    }
+
+    async fn of(world: World, gateways: Vec<Gateway>) -> Self {
         let tenant = Tenant::new("acme");
         let (topic, group) = (TopicUid::random(), GroupUid::random());
         world.create_topic(&tenant, topic, 3).await;

@@ -4,7 +4,11 @@
 mod control_plane;
 mod data;
 mod edge;
+mod egress;
 mod faults;
 mod groups_dispatch;
 mod groups_door;
+mod payloads;
+mod streams_limit;
+mod waiting;
 mod world;

@@ -18,6 +18,7 @@ use sluice_proto::internal::control::v1::{
     AccountState, ControlRecord, Grant, GroupState, KeyState, Life, LogComplete, MemberHeartbeat, NamespaceState,
     TenantState, TopicState,
 };
+use sluice_proto::stream::v1::stream_service_server::StreamService;
 use sluice_runtime::Health;
 use sluice_runtime::config::{InternalTlsConfig, KafkaConfig, SecretFile, parse};
 use sluice_runtime::tls::InternalTls;
@@ -154,7 +155,7 @@ impl World {
 
     /// Starts a gateway with its own data directory.
     pub(crate) async fn gateway(&self, id: &str) -> Gateway {
-        self.gateway_with(id, "").await
+        self.gateway_with(id, "", "").await
     }
 
     /// The same with TLS on its public listener.
@@ -162,7 +163,7 @@ impl World {
         let issued = self.stack.ca().issue_server(&[]).expect("certificate");
         issued.write(&self.tls, "public").expect("files");
         let (cert, key) = (self.tls.join("public.pem"), self.tls.join("public.key"));
-        self.gateway_with(id, &format!("[tls]\ncert = {cert:?}\nkey = {key:?}\n")).await
+        self.gateway_with(id, "", &format!("[tls]\ncert = {cert:?}\nkey = {key:?}\n")).await
     }
 
     /// Our identity as the control plane.
@@ -171,7 +172,30 @@ impl World {
         InternalTls::load(&internal_tls(ca, &self.tls, "control-plane")).expect("identity")
     }
 
-    async fn gateway_with(&self, id: &str, extra: &str) -> Gateway {
+    /// The same with a data path that is real, too.
+    pub(crate) async fn whole_gateway(&self, id: &str, tables: &str) -> Gateway {
+        let app = App::build(self.config(id, "", tables)).await.expect("build");
+        Gateway::run(id, app, Arc::default())
+    }
+
+    /// The same where the other gateways find it at this address.
+    pub(crate) async fn gateway_found_at(&self, id: &str, address: SocketAddr) -> Gateway {
+        self.gateway_with(id, &format!("internal_advertise = \"{address}\"\n"), "").await
+    }
+
+    async fn gateway_with(&self, id: &str, keys: &str, tables: &str) -> Gateway {
+        let data = Arc::new(Data::default());
+        let for_app = Arc::clone(&data);
+        let build = |parts| async move {
+            let real = sluice_gateway::data::Data::build(parts).await?;
+            for_app.tools.get_or_init(|| real.tools());
+            Ok(for_app)
+        };
+        let app = App::build_with(self.config(id, keys, tables), build).await.expect("build");
+        Gateway::run(id, app, data)
+    }
+
+    fn config(&self, id: &str, keys: &str, tables: &str) -> Config {
         let connection = self.stack.connection().kafka().expect("Kafka");
         let dir = self.dir.path();
         let text = format!(
@@ -190,18 +214,7 @@ impl World {
             connection.ca_file,
             dir.join("kafka-password"),
         );
-        let config: Config = parse(&(text + extra), Path::new("gateway.toml")).expect("configuration");
-        let data = Arc::new(Data::default());
-        let for_app = Arc::clone(&data);
-        let build = |parts| async move {
-            let real = sluice_gateway::data::Data::build(parts).await?;
-            for_app.tools.get_or_init(|| real.tools());
-            Ok(for_app)
-        };
-        let app = App::build_with(config, build).await.expect("build");
-        let (addrs, health, shutdown) = (app.addrs(), app.health(), CancellationToken::new());
-        let done = tokio::spawn(app.run(shutdown.clone()));
-        Gateway { id: id.into(), addrs, health, data, shutdown, done }
+        parse(&[keys, &text, tables].concat(), Path::new("gateway.toml")).expect("configuration")
     }
 
     /// Waits until a heartbeat of the gateway satisfies the condition; reads the log as others do.
@@ -236,6 +249,13 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
+    /// `data` is what a test may ask of its data path.
+    fn run<D: StreamService + DataPath>(id: &str, app: App<D>, data: Arc<Data>) -> Self {
+        let (addrs, health, shutdown) = (app.addrs(), app.health(), CancellationToken::new());
+        let done = tokio::spawn(app.run(shutdown.clone()));
+        Self { id: id.into(), addrs, health, data, shutdown, done }
+    }
+
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.addrs.public)
     }

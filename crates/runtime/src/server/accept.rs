@@ -18,6 +18,7 @@ use super::body::RequestBody;
 use super::drive::{End, Shared, connection};
 use super::edge::Edge;
 use super::info::ConnInfo;
+use super::metrics::ConnMetrics;
 use super::places::Places;
 use crate::body::BoxError;
 use crate::tls::ReloadingTls;
@@ -71,8 +72,28 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
+    serve_counted(listener, tls, edge, make_service, shutdown, drain, ConnMetrics::default()).await
+}
+
+/// The same, and counts its connections.
+pub async fn serve_counted<F, S, B>(
+    listener: TcpListener,
+    tls: Option<ReloadingTls>,
+    edge: Edge,
+    make_service: F,
+    shutdown: CancellationToken,
+    drain: Duration,
+    metrics: ConnMetrics,
+) -> ServeReport
+where
+    F: Fn(&ConnInfo) -> S + Send + Sync + 'static,
+    S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
     let local = listener.local_addr().unwrap_or_else(|_| ([0, 0, 0, 0], 0).into());
-    let places = Places::new(edge.max_connections, edge.max_connections_per_source);
+    let places = Places::new(edge.max_connections, edge.max_connections_per_source, metrics.evicted.clone());
     let connections = TaskTracker::new();
     let cut = Arc::new((AtomicUsize::new(0), AtomicUsize::new(0)));
     let mut report = ServeReport::default();
@@ -87,10 +108,12 @@ where
     let start = |tcp: TcpStream, peer: SocketAddr, report: &mut ServeReport| {
         let Some(place) = places.enter(peer.ip()) else {
             report.refused += 1;
+            metrics.refused.inc();
             tracing::debug!(%peer, "no place for a connection");
             return;
         };
         report.accepted += 1;
+        metrics.accepted.inc();
         let info = ConnInfo { peer, local, client: None, alpn: None, tls: false };
         let (shared, cut) = (shared.clone(), cut.clone());
         connections.spawn(async move {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 
 use super::io::ConnState;
@@ -41,6 +42,7 @@ pub fn source_of(peer: IpAddr) -> IpAddr {
 pub(super) struct Places {
     max: usize,
     per_source: usize,
+    evicted: Counter,
     inner: Mutex<Inner>,
 }
 
@@ -49,7 +51,6 @@ struct Inner {
     next: u64,
     /// Sockets, also those that were told to go and have not yet.
     open: usize,
-    evicted: u64,
     held: HashMap<u64, (IpAddr, Arc<ConnState>)>,
     sources: HashMap<IpAddr, usize>,
 }
@@ -66,8 +67,9 @@ pub(super) struct Place {
 type Claim = (u8, Instant);
 
 impl Places {
-    pub(super) fn new(max: usize, per_source: usize) -> Arc<Self> {
-        Arc::new(Self { max, per_source, inner: Mutex::default() })
+    /// `evicted` counts connections that have to go.
+    pub(super) fn new(max: usize, per_source: usize, evicted: Counter) -> Arc<Self> {
+        Arc::new(Self { max, per_source, evicted, inner: Mutex::default() })
     }
 
     /// A place for a new connection, if need be another's.
@@ -79,10 +81,10 @@ impl Places {
             return None;
         }
         let of_source = inner.sources.get(&source).copied().unwrap_or(0);
-        if of_source >= self.per_source && !inner.evict(Some(source), part(self.per_source)) {
+        if of_source >= self.per_source && !self.evict(&mut inner, Some(source), part(self.per_source)) {
             return None;
         }
-        if inner.held.len() >= self.max && !inner.evict(None, part(self.max)) {
+        if inner.held.len() >= self.max && !self.evict(&mut inner, None, part(self.max)) {
             return None;
         }
         let (id, state) = (inner.next, ConnState::new());
@@ -95,30 +97,37 @@ impl Places {
 
     /// Connections that had to go.
     pub(super) fn evicted(&self) -> u64 {
-        self.inner.lock().evicted
+        self.evicted.get()
+    }
+
+    fn evict(&self, inner: &mut Inner, source: Option<IpAddr>, count: usize) -> bool {
+        let evicted = inner.evict(source, count);
+        self.evicted.inc_by(evicted);
+        evicted > 0
     }
 }
 
 impl Inner {
-    /// Tells up to `count` connections with the least claim to go; true if there was one. They all have the same order.
-    fn evict(&mut self, source: Option<IpAddr>, count: usize) -> bool {
+    /// Tells up to `count` connections with the least claim to go; gives how many. They all have the same order.
+    fn evict(&mut self, source: Option<IpAddr>, count: usize) -> u64 {
         let now = Instant::now();
         let of_source = self.held.iter().filter(|(_, (from, _))| source.is_none_or(|source| source == *from));
         let mut found: Vec<(Claim, u64)> =
             of_source.filter_map(|(id, (_, state))| Some((claim(state, now)?, *id))).collect();
-        let Some(order) = found.iter().map(|((order, _), _)| *order).min() else { return false };
+        let Some(order) = found.iter().map(|((order, _), _)| *order).min() else { return 0 };
         found.retain(|((found, _), _)| *found == order);
         let count = count.min(found.len());
         if count < found.len() {
             found.select_nth_unstable(count);
         }
+        let mut evicted = 0;
         for (_, id) in &found[..count] {
             if let Some(state) = self.remove(*id) {
                 state.evict.cancel();
-                self.evicted += 1;
+                evicted += 1;
             }
         }
-        true
+        evicted
     }
 
     fn remove(&mut self, id: u64) -> Option<Arc<ConnState>> {
@@ -162,13 +171,17 @@ mod tests {
     const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
     const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
 
+    fn places(max: usize, per_source: usize) -> Arc<Places> {
+        Places::new(max, per_source, Counter::default())
+    }
+
     fn gone(place: &Place) -> bool {
         place.state.evict.is_cancelled()
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_source_at_its_limit_replaces_its_own_and_nobody_elses() {
-        let places = Places::new(10, 2);
+        let places = places(10, 2);
         let other = places.enter(B).expect("a place");
         tokio::time::advance(Duration::from_secs(1)).await;
         let first = places.enter(A).expect("a place");
@@ -186,7 +199,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_full_listener_frees_the_place_with_the_least_claim() {
-        let places = Places::new(4, 4);
+        let places = places(4, 4);
         let old: [_; 4] = std::array::from_fn(|_| places.enter(A).expect("a place"));
         let [idle, working, _stranger, long] = &old;
         for place in [idle, working] {
@@ -208,7 +221,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_takes_the_rest_of_an_answer_is_at_work() {
-        let places = Places::new(1, 4);
+        let places = places(1, 4);
         let slow = places.enter(A).expect("a place");
         slow.state.trust();
         drop(slow.state.begin());
@@ -223,7 +236,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn sockets_that_go_slowly_bound_how_many_more_come() {
-        let places = Places::new(4, 4);
+        let places = places(4, 4);
         let old: Vec<_> = (0..100).map_while(|_| places.enter(A)).collect();
         assert_eq!(old.len(), 4 + 2 + GOING_MAX, "each newcomer sends one away, which has not gone yet");
         assert_eq!(old.iter().filter(|place| !gone(place)).count(), 4, "and no more of them stay than have a place");

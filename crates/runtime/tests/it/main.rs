@@ -4,6 +4,7 @@ mod admin;
 mod clients;
 mod drain;
 mod edges;
+mod farewell;
 mod internal;
 mod places;
 mod reload;

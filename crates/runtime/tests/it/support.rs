@@ -14,7 +14,9 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PKCS_ED2
 use sluice_runtime::BoxBody;
 use sluice_runtime::body::full;
 use sluice_runtime::config::{InternalTlsConfig, TlsFiles};
-use sluice_runtime::server::{BodyTimeout, ConnHandle, ConnInfo, Edge, RequestBody, ServeReport, bind, serve};
+use sluice_runtime::server::{
+    BodyTimeout, ConnHandle, ConnInfo, ConnMetrics, Edge, RequestBody, ServeReport, bind, serve_counted,
+};
 use sluice_runtime::tls::{InternalTls, ReloadingTls};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
@@ -82,6 +84,7 @@ pub(crate) struct Server {
     pub(crate) gate: Arc<Semaphore>,
     /// Gets one for each `/hold` that waits.
     pub(crate) held: Arc<Semaphore>,
+    pub(crate) metrics: ConnMetrics,
     done: JoinHandle<ServeReport>,
 }
 
@@ -105,8 +108,9 @@ impl Server {
             let (gate, held) = (inner_gate.clone(), inner_held.clone());
             tower::service_fn(move |request| answer(request, gate.clone(), held.clone()))
         };
-        let done = tokio::spawn(serve(listener, tls, edge, make, shutdown.clone(), drain));
-        Self { addr, shutdown, gate, held, done }
+        let metrics = ConnMetrics::default();
+        let serving = serve_counted(listener, tls, edge, make, shutdown.clone(), drain, metrics.clone());
+        Self { addr, shutdown, gate, held, metrics, done: tokio::spawn(serving) }
     }
 
     pub(crate) async fn connect(&self) -> tokio::net::TcpStream {

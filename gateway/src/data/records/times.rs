@@ -15,7 +15,7 @@ use super::Rules;
 pub(super) const FUTURE_MS_MAX: i64 = 3_600_000;
 
 /// The time in milliseconds, as Kafka has times; 0 would mean "now" to the producer.
-pub(super) fn check(timestamp: Timestamp, rules: &Rules<'_>, now_ms: i64) -> Result<i64, String> {
+pub(super) fn check(timestamp: Timestamp, rules: &Rules<'_>) -> Result<i64, String> {
     let millis = timestamp.as_millis();
     if rules.log_append_time {
         return match timestamp.is_valid() {
@@ -26,16 +26,16 @@ pub(super) fn check(timestamp: Timestamp, rules: &Rules<'_>, now_ms: i64) -> Res
     if !timestamp.is_valid() || millis < 1 {
         return Err("must be after 1970-01-01T00:00:00Z".to_owned());
     }
-    if millis > now_ms.saturating_add(FUTURE_MS_MAX) {
+    if millis > rules.now_ms.saturating_add(FUTURE_MS_MAX) {
         return Err("must be at most an hour in the future; correct the clock, or leave it out".to_owned());
     }
     Ok(millis)
 }
 
 /// Why the topic cannot take a record of this time, if so.
-pub(super) fn misfit(time_ms: i64, rules: &Rules<'_>, now_ms: i64) -> Option<String> {
+pub(super) fn misfit(time_ms: i64, rules: &Rules<'_>) -> Option<String> {
     let age_ms_max = rules.age_ms_max?;
-    let is_old = now_ms.saturating_sub(time_ms) > age_ms_max;
+    let is_old = rules.now_ms.saturating_sub(time_ms) > age_ms_max;
     is_old.then(|| {
         format!(
             "is {}, but the topic keeps records for {} only, so this one would be deleted at once; it was not stored; correct the \
@@ -71,27 +71,28 @@ mod tests {
         age_ms_max: Some(RETENTION),
         log_append_time: false,
         traceparent: None,
+        now_ms: NOW,
     };
 
     #[test]
     fn a_record_may_be_as_old_as_the_retention_and_no_older() {
-        assert_eq!(misfit(NOW - RETENTION, &BY_CREATION, NOW), None);
-        let what = misfit(NOW - RETENTION - 1, &BY_CREATION, NOW).expect("too old");
+        assert_eq!(misfit(NOW - RETENTION, &BY_CREATION), None);
+        let what = misfit(NOW - RETENTION - 1, &BY_CREATION).expect("too old");
         for part in ["2025-11-24T12:59:59.999Z", "3 h", "LOG_APPEND_TIME"] {
             assert!(what.contains(part), "{what}");
         }
-        assert_eq!(misfit(1, &Rules { age_ms_max: None, ..BY_CREATION }, NOW), None);
+        assert_eq!(misfit(1, &Rules { age_ms_max: None, ..BY_CREATION }), None);
     }
 
     #[test]
     fn a_topic_by_append_time_takes_any_time() {
         let by_append = Rules { age_ms_max: None, log_append_time: true, ..BY_CREATION };
         for time in [Timestamp::from_millis(-1), Timestamp::from_millis(NOW + 10 * FUTURE_MS_MAX)] {
-            assert_eq!(check(time, &by_append, NOW), Ok(time.as_millis()));
-            assert!(check(time, &BY_CREATION, NOW).is_err());
+            assert_eq!(check(time, &by_append), Ok(time.as_millis()));
+            assert!(check(time, &BY_CREATION).is_err());
         }
         let never = Timestamp { seconds: i64::MAX, nanos: 0 };
-        assert!(check(never, &by_append, NOW).is_err() && check(never, &BY_CREATION, NOW).is_err());
+        assert!(check(never, &by_append).is_err() && check(never, &BY_CREATION).is_err());
     }
 
     #[test]

@@ -48,3 +48,30 @@ async fn old_data_is_kept_from_the_time_of_appending_and_keeps_its_own_time() {
     let found = world.fetch(at_time(before)).await.expect("read").records;
     assert_eq!(found.first().map(|record| record.offset), Some(0), "look-ups go by the time of appending");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_ahead_of_the_brokers_takes_the_latest_record_it_may_and_its_neighbours_are_stored() {
+    // Clocks may differ by almost as much as the brokers allow beyond the hour.
+    const AHEAD_MS: i64 = HOUR_MS - 60_000;
+    let world = World::new(1).await;
+    let now = sluice_devstack::now_ms();
+    let produce = async |records, now_ms| {
+        let request = ProduceRequest { topic: NAME.into(), records };
+        world.data.produce_as_of(&world.call(), request, now_ms).await
+    };
+    let latest = now + AHEAD_MS + HOUR_MS;
+    // Of two callers at once, whose records go to Kafka together.
+    for records in [vec![at(latest), keyed("k", "now")], vec![at(latest)]] {
+        let (ours, others) =
+            tokio::join!(produce(records, now + AHEAD_MS), produce(vec![keyed("k", "another's")], now));
+        for result in [ours, others].into_iter().flat_map(|answer| answer.expect("accepted").results) {
+            assert_eq!(result.outcome(), Outcome::Persisted, "{result:?}");
+        }
+    }
+    let error = produce(vec![at(latest + 1), keyed("k", "now")], now + AHEAD_MS).await.expect_err("beyond the hour");
+    assert_eq!(error.field.as_deref(), Some("records[0].timestamp"));
+    // And one that is behind refuses what the brokers would take.
+    assert!(produce(vec![at(now + 60_001)], now - AHEAD_MS).await.is_err());
+    let log = world.read(world.physical.as_str(), 0).await;
+    assert_eq!(log.iter().filter(|record| record.timestamp_ms == latest).count(), 2);
+}

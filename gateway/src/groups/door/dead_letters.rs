@@ -2,7 +2,7 @@
 //!
 //! The dead-letter topic is an ordinary topic of the tenant and may hold letters of several groups and other records; a letter says in
 //! its headers whose it is. Which ones were redriven is kept as committed offsets ([`redriven`]). A page does a bounded amount of
-//! reading, so it may be empty and not the last.
+//! reading, so it may be empty and not the last. Its letters count as delivered when the client's transport has taken it.
 
 mod letter;
 mod page;
@@ -22,6 +22,8 @@ use crate::groups::door::standing::CONSUME;
 use crate::groups::door::{Shared, fields};
 use crate::groups::model::ResolvedGroup;
 use crate::ports::{DataCall, ResolvedTopic};
+use crate::quota::InFlightGuard;
+use crate::transport::Parcel;
 
 use self::page::{Pages, Place};
 use self::reading::{Letters, Ready};
@@ -36,7 +38,7 @@ impl Shared {
         &self,
         call: &Arc<DataCall>,
         request: ListDeadLettersRequest,
-    ) -> Result<ListDeadLettersResponse, Error> {
+    ) -> Result<(ListDeadLettersResponse, Option<Parcel>), Error> {
         let group = call.group("group", &request.group, DESCRIBE)?;
         let topic = dead_letter_topic(call, &group)?;
         // As every list has it: a page of more than the most is one of the most.
@@ -51,45 +53,62 @@ impl Shared {
         let late = |error| failure::in_time(error, until, self.tools.sink.is_available());
         let mut letters = Letters::open(&self.tools, &group, &topic, from, until).await.map_err(late)?;
         let mut page = Vec::new();
-        let mut bytes = 0;
-        let mut of_partition = (0, 0, 0);
+        let mut counts = Counts::default();
         let next = loop {
-            if page.len() >= most || bytes >= PAGE_BYTES {
+            if page.len() >= most || counts.bytes >= PAGE_BYTES {
                 break Some(letters.place());
             }
             match letters.next().await.map_err(late)? {
                 Ready::Letter(letter) => {
                     let (shown, size) = letter.show(encoding);
-                    bytes += size;
-                    of_partition = self.count(&topic, of_partition, letter.partition, size);
+                    counts.add(letter.partition, size);
                     page.push(shown);
                 }
                 Ready::Pause => break Some(letters.place()),
                 Ready::End => break None,
             }
         };
-        self.count(&topic, of_partition, -1, 0);
-        call.limiter.charge_egress(bytes);
-        drop(held);
-        Ok(ListDeadLettersResponse {
-            dead_letters: page,
-            next_page_token: next.map(|place| pages.token(place)).unwrap_or_default(),
-        })
+        let parcel = (!page.is_empty()).then(|| self.parcel(call, Arc::clone(&topic), counts, held));
+        let next_page_token = next.map(|place| pages.token(place)).unwrap_or_default();
+        Ok((ListDeadLettersResponse { dead_letters: page, next_page_token }, parcel))
     }
 
-    /// Counts a letter as delivered, by partition: (partition, records, bytes) so far.
-    fn count(
-        &self,
-        topic: &ResolvedTopic,
-        (of, records, bytes): (i32, u64, u64),
-        partition: i32,
-        size: u64,
-    ) -> (i32, u64, u64) {
-        if of == partition {
-            return (of, records + 1, bytes + size);
+    /// Books a page; counts its delivery, or takes back what was booked.
+    fn parcel(&self, call: &DataCall, topic: Arc<ResolvedTopic>, counts: Counts, held: InFlightGuard) -> Parcel {
+        call.limiter.charge_egress(counts.bytes);
+        let (limiter, meter) = (Arc::clone(&call.limiter), self.tools.meter.clone());
+        Parcel::new(move |taken| {
+            if taken {
+                for (partition, records, bytes) in counts.runs {
+                    meter.delivered(&topic, partition, records, bytes);
+                }
+            } else {
+                limiter.refund_egress(counts.bytes);
+            }
+            drop(held);
+        })
+    }
+}
+
+/// What a page holds.
+#[derive(Debug, Default)]
+struct Counts {
+    /// Logical bytes of all.
+    bytes: u64,
+    /// Partition, records, bytes, in order.
+    runs: Vec<(i32, u64, u64)>,
+}
+
+impl Counts {
+    fn add(&mut self, partition: i32, size: u64) {
+        self.bytes += size;
+        match self.runs.last_mut() {
+            Some((of, records, bytes)) if *of == partition => {
+                *records += 1;
+                *bytes += size;
+            }
+            _ => self.runs.push((partition, 1, size)),
         }
-        self.tools.meter.delivered(topic, of, records, bytes);
-        (partition, 1, size)
     }
 }
 

@@ -11,7 +11,6 @@ use sluice_types::error::Error;
 use crate::data::encode::IntoJson;
 use crate::data::{JSON, PROTOBUF, respond};
 use crate::groups::door::pull::Form;
-use crate::groups::door::transport::watched;
 use crate::groups::door::{Door, sse};
 use crate::ports::{Body, DataCall};
 
@@ -32,7 +31,7 @@ impl Door {
         };
         let mut response = respond(StatusCode::OK, body, kind);
         parcel.map(|parcel| response.extensions_mut().insert(parcel));
-        Ok(watched(response))
+        Ok(response)
     }
 
     /// `GET …/groups/{group}:stream`.

@@ -16,7 +16,7 @@ use sluice_proto::stream::v1::{Notice, Settled};
 use sluice_types::error::Error;
 
 use crate::groups::door::delivery::Received;
-use crate::groups::door::transport::Progress;
+use crate::transport::Progress;
 
 /// Messages that wait for the connection.
 const WAITING: usize = 1;

@@ -18,10 +18,10 @@ use crate::groups::door::delivery::{Delivered, Received, held_bytes, messages};
 use crate::groups::door::dispatching::{Asking, NoAnswer};
 use crate::groups::door::session::{GIVE_UP_MIN, PROMPT};
 use crate::groups::door::standing::CONSUME;
-use crate::groups::door::transport::Parcel;
 use crate::groups::door::{Shared, fields};
 use crate::groups::model::{GroupCall, LeaseKey, ResolvedGroup, Settle, TakeWish, Taken};
 use crate::ports::DataCall;
+use crate::transport::Parcel;
 
 /// One question to a dispatcher waits so long; between two of them a drain and the tenant's limits are looked at.
 const ROUND: Duration = Duration::from_secs(3);
@@ -103,6 +103,7 @@ impl Shared {
         let until = answer_by(call);
         let group = self.group(call, &request.group, &request.topics, until).await?;
         let wish = check(&request)?;
+        let waits = (!wish.wait.is_zero()).then(|| call.waits()).transpose()?;
         let wait_until = until.min(Instant::now() + wish.wait);
         let still = |call: &DataCall| match call.group("group", &group.name, CONSUME)?.group_uid == group.group_uid {
             true => Ok(()),
@@ -138,6 +139,7 @@ impl Shared {
             let (door, call) = (Arc::clone(self), Arc::clone(call));
             let parcel = Parcel::new(move |taken| {
                 let _gone = left.send(taken);
+                drop(waits);
                 match taken {
                     true => {
                         door.delivered(&tally);

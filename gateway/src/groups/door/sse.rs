@@ -20,7 +20,6 @@ use sluice_types::error::Error;
 use crate::data::encode::answer_json;
 use crate::groups::door::outlet::{Outgoing, Said};
 use crate::groups::door::streams::subscribe_response;
-use crate::groups::door::transport::watched;
 use crate::ports::Body;
 
 /// Between two comments.
@@ -39,7 +38,7 @@ pub(super) fn response(outgoing: Outgoing, request_id: &str) -> http::Response<B
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
     // Or a proxy would collect events.
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    watched(response)
+    response
 }
 
 fn events(outgoing: Outgoing, request_id: String) -> impl Stream<Item = Bytes> + Send {

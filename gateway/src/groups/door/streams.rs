@@ -25,12 +25,12 @@ use crate::groups::door::outlet::{Outgoing, Outlet, Said, outlet};
 use crate::groups::door::session::{Ask, Input, Opening, Session};
 use crate::groups::door::settle::{extend, refuse};
 use crate::groups::door::standing::Standing;
-use crate::groups::door::transport::Progress;
 use crate::groups::door::{Shared, fields};
 use crate::groups::model::Settle;
 use crate::layers::audit::Denial;
 use crate::ports::DataCall;
 use crate::routes::library_error;
+use crate::transport::Progress;
 
 /// How long the first message of a stream may take.
 const FIRST_MESSAGE: Duration = Duration::from_secs(10);

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use prost::Message;
 use tonic::Status;
 use tonic::body::Body;
@@ -25,6 +25,8 @@ use sluice_runtime::server::ConnInfo;
 use sluice_runtime::statuses;
 use sluice_types::OpContext;
 use sluice_types::error::Error;
+
+use crate::transport::watched;
 
 /// A service whose unary calls are verified.
 #[derive(Clone)]
@@ -63,7 +65,8 @@ where
         if request.uri().path() == rpcs::DISPATCH_SERVICE_ATTACH.path {
             Box::pin(self.streams.call(request.map(Body::new)))
         } else {
-            self.unary.call(request)
+            let answer = self.unary.call(request);
+            Box::pin(async move { answer.await.map(|response| watched(response, Version::HTTP_2)) })
         }
     }
 }

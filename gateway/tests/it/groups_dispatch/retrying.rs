@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use sluice_gateway::groups::model::Settle;
 use sluice_proto::stream::v1::SettleOutcome;
 
-use super::node::{Tenant, keys, until, values};
+use super::node::{PATIENCE, Tenant, keys, until, values};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_record_comes_after_its_backoff_and_at_last_goes_to_the_dead_letters() {
@@ -86,5 +86,27 @@ async fn an_expired_lease_is_stale_and_attempts_outlive_the_dispatcher() {
     let third = node.collect(1).await;
     assert_eq!(third[0].key.attempt, 2, "a lease that nobody ended was no failure, the one before was");
     node.ack(&third).await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_was_given_to_who_has_just_gone_costs_no_attempt() {
+    let tenant = Tenant::new().await;
+    let topic = tenant.topic("orders", 1).await;
+    // Longer than this test waits for anything.
+    tenant.group(&["orders"], |group| group.ack_deadline_ms = 60_000);
+    let node = tenant.node("a").await.alone();
+    assert!(node.take(1, Duration::ZERO).await.expect("an answer").records.is_empty());
+    let mut asked = Box::pin(node.take(1, PATIENCE));
+    assert!(futures::poll!(&mut asked).is_pending());
+    tenant.produce(&topic, 0, &["a"], 0).await;
+    until("it is leased", async || {
+        node.status().await.1.partitions.iter().any(|partition| partition.outstanding_records == 1)
+    })
+    .await;
+    drop(asked);
+    let again = node.collect(1).await;
+    assert_eq!((values(&again), again[0].key.attempt), (vec![0], 1));
+    node.ack(&again).await;
     node.stop().await;
 }

@@ -27,7 +27,7 @@ use super::{GROUP, Shop};
 
 impl Shop {
     /// Another version of the group.
-    async fn change_group(&self, change: impl FnOnce(&mut GroupState)) {
+    pub(super) async fn change_group(&self, change: impl FnOnce(&mut GroupState)) {
         let mut record = self.tenant.group(self.group, 2, Life::Active);
         if let Some(Resource::Group(group)) = &mut record.resource {
             change(group);
@@ -50,7 +50,7 @@ impl Shop {
         }
     }
 
-    async fn dispatcher(&self) -> String {
+    pub(super) async fn dispatcher(&self) -> String {
         let (_, status) = self.gateways[0].get(&format!("/v1/{GROUP}:status"), &self.tenant.key).await;
         status["dispatcher"].as_str().expect("dispatched").to_owned()
     }

@@ -308,10 +308,10 @@ pub(super) async fn reach(shop: &Shop, row: &str) -> Result<Seen> {
                 test: "a_connection_without_a_credential_idles_for_a_shorter_time",
             });
         }
-        "Of these, streams and calls that wait (Consume, Subscribe, Pull, Fetch)" => {
+        "Of these, streams and calls that wait (Consume, Subscribe; Pull and Fetch with a `wait`)" => {
             return Ok(Seen::Elsewhere {
-                file: "gateway/src/layers/stack/tests.rs",
-                test: "calls_that_wait_leave_room_on_their_connection_for_those_that_settle",
+                file: "gateway/tests/it/waiting.rs",
+                test: "a_fetch_and_a_pull_that_do_not_wait_are_taken_beside_as_many_as_may_wait",
             });
         }
         "Body that is read on after an answer that did not wait for it" => {

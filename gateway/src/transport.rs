@@ -4,6 +4,9 @@
 //! comes for the next but one; over HTTP/1.1 it comes when little is buffered. So the last byte of what is in a frame goes as a
 //! frame of its own: when the transport comes after that, all before it has left. This is as near as a server can tell to "the
 //! client got it"; from then on a lease runs, a delivery counts, and memory is free.
+//!
+//! An answer that is taken as a whole says only then that it has ended, over HTTP/2: else nobody would come after its last byte.
+//! Over HTTP/1.1 nobody does, once the declared length was taken.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::Version;
 use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -21,7 +25,7 @@ use crate::quota::InFlightGuard;
 
 /// Of one stream; clones are the same. In the extensions of its answer until [`watched`] has found it.
 #[derive(Clone)]
-pub(super) struct Progress(Arc<Stream>);
+pub(crate) struct Progress(Arc<Stream>);
 
 struct Stream {
     /// Messages that went into the body.
@@ -33,27 +37,27 @@ struct Stream {
 }
 
 impl Progress {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Arc::new(Stream { handed: AtomicU64::new(0), asked: watch::Sender::new(0), left: Mutex::default() }))
     }
 
     /// Tells whenever the transport comes for a message: for which one.
-    pub(super) fn asked(&self) -> watch::Receiver<u64> {
+    pub(crate) fn asked(&self) -> watch::Receiver<u64> {
         self.0.asked.subscribe()
     }
 
     /// A message goes into the body.
-    pub(super) fn hand(&self) {
+    pub(crate) fn hand(&self) {
         self.0.handed.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Keeps bytes charged until the transport lets go of them.
-    pub(super) fn leave(&self, held: InFlightGuard) {
+    pub(crate) fn leave(&self, held: InFlightGuard) {
         *self.0.left.lock() = Some(held);
     }
 
     /// The transport comes for the next frame: what it had is gone.
-    pub(super) fn ask(&self) {
+    pub(crate) fn ask(&self) {
         let next = self.0.handed.load(Ordering::Acquire) + 1;
         self.0.asked.send_if_modified(|asked| {
             let is_new = *asked < next;
@@ -63,9 +67,10 @@ impl Progress {
     }
 }
 
-/// One answer that is taken as a whole or not at all; clones are the same. In the extensions of an answer, as [`Progress`].
+/// One answer that is taken as a whole or not at all; clones are the same. In the extensions of an answer, as [`Progress`]. What its
+/// end owns (memory that is charged, bytes that were booked) lives as long as the answer does.
 #[derive(Clone)]
-pub(super) struct Parcel(Arc<Sent>);
+pub(crate) struct Parcel(Arc<Sent>);
 
 struct Sent(Mutex<Option<Then>>);
 
@@ -74,8 +79,14 @@ type Then = Box<dyn FnOnce(bool) + Send>;
 
 impl Parcel {
     /// `then` is told once whether the transport took the answer.
-    pub(super) fn new(then: impl FnOnce(bool) + Send + 'static) -> Self {
+    pub(crate) fn new(then: impl FnOnce(bool) + Send + 'static) -> Self {
         Self(Arc::new(Sent(Mutex::new(Some(Box::new(then))))))
+    }
+
+    /// The transport took the answer.
+    #[cfg(test)]
+    pub(crate) fn taken(&self) {
+        self.0.end(true);
     }
 }
 
@@ -94,14 +105,15 @@ impl Drop for Sent {
     }
 }
 
-/// An answer whose body tells how far it was taken, if somebody wants to know.
-pub(crate) fn watched(mut response: http::Response<Body>) -> http::Response<Body> {
+/// An answer, to a request of this version, whose body tells how far it was taken, if somebody wants to know.
+pub(crate) fn watched(mut response: http::Response<Body>, version: Version) -> http::Response<Body> {
     let extensions = response.extensions_mut();
     let (progress, parcel) = (extensions.remove::<Progress>(), extensions.remove::<Parcel>());
     if progress.is_none() && parcel.is_none() {
         return response;
     }
-    response.map(|body| Body::new(Watched { body, progress, parcel, last: None }))
+    let ends_late = parcel.is_some() && version == Version::HTTP_2;
+    response.map(|body| Body::new(Watched { body, progress, parcel, last: None, ends_late, has_ended: false }))
 }
 
 struct Watched {
@@ -110,6 +122,10 @@ struct Watched {
     parcel: Option<Parcel>,
     /// The last byte of the frame that went before.
     last: Option<Bytes>,
+    /// It has ended when the transport has come after its last byte.
+    ends_late: bool,
+    /// The transport has.
+    has_ended: bool,
 }
 
 impl http_body::Body for Watched {
@@ -124,6 +140,7 @@ impl http_body::Body for Watched {
             progress.ask();
         }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        self.has_ended |= frame.as_ref().is_none_or(|frame| frame.as_ref().is_ok_and(Frame::is_trailers));
         Poll::Ready(frame.map(|frame| {
             Ok(frame?.map_data(|mut data| {
                 if data.len() > 1 {
@@ -135,7 +152,7 @@ impl http_body::Body for Watched {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.last.is_none() && self.body.is_end_stream()
+        self.last.is_none() && self.body.is_end_stream() && (self.has_ended || !self.ends_late)
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -153,7 +170,6 @@ impl http_body::Body for Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         if let Some(Parcel(sent)) = &self.parcel {
-            // Whoever has taken the last frame has taken those before it.
             sent.end(http_body::Body::is_end_stream(&*self));
         }
     }
@@ -169,13 +185,13 @@ mod tests {
 
     use super::*;
 
-    fn parcel() -> (http::Response<Body>, Arc<AtomicI8>) {
+    fn parcel(version: Version) -> (http::Response<Body>, Arc<AtomicI8>) {
         let told = Arc::new(AtomicI8::new(-1));
         let tell = Arc::clone(&told);
         let mut response = http::Response::new(Body::new(Full::new(Bytes::from_static(b"records"))));
         let parcel = Parcel::new(move |taken| tell.store(i8::from(taken), Ordering::Relaxed));
         response.extensions_mut().insert(parcel);
-        (watched(response), told)
+        (watched(response, version), told)
     }
 
     async fn next(response: &mut http::Response<Body>) -> Bytes {
@@ -195,7 +211,7 @@ mod tests {
         });
         let mut response = http::Response::new(Body::new(http_body_util::StreamBody::new(messages)));
         response.extensions_mut().insert(progress);
-        let mut response = watched(response);
+        let mut response = watched(response, Version::HTTP_2);
         assert_eq!(*asked.borrow(), 0, "nobody has come yet");
         sender.send("one").await.expect("room");
         assert_eq!(next(&mut response).await, "on");
@@ -207,15 +223,31 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_tells_whether_it_was_taken() {
-        let (mut response, told) = parcel();
+        let (mut response, told) = parcel(Version::HTTP_11);
         assert_eq!(response.body().size_hint().exact(), Some(7));
         assert_eq!(next(&mut response).await, "record");
         assert_eq!((told.load(Ordering::Relaxed), response.body().size_hint().exact()), (-1, Some(1)));
         assert_eq!(next(&mut response).await, "s");
         drop(response);
         assert_eq!(told.load(Ordering::Relaxed), 1);
-        let (response, told) = parcel();
+        let (response, told) = parcel(Version::HTTP_11);
         drop(response);
         assert_eq!(told.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn over_http2_an_answer_was_taken_when_the_transport_comes_after_its_last_byte() {
+        for comes in [false, true] {
+            let (mut response, told) = parcel(Version::HTTP_2);
+            assert_eq!(next(&mut response).await, "record");
+            // It has this in its hand before it knows whether it may send it.
+            assert_eq!(next(&mut response).await, "s");
+            if comes {
+                assert!(!response.body().is_end_stream());
+                assert!(response.body_mut().frame().await.is_none() && response.body().is_end_stream());
+            }
+            drop(response);
+            assert_eq!(told.load(Ordering::Relaxed), i8::from(comes));
+        }
     }
 }

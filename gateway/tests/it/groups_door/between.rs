@@ -1,0 +1,139 @@
+//! What is lost between two gateways.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use crate::world::{PATIENCE, World};
+
+use super::{GROUP, Shop};
+
+/// How a way behaves.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    /// Carries all.
+    Open,
+    /// Carries requests, and swallows what comes back.
+    Swallows,
+}
+
+/// A way to a gateway's internal listener.
+struct Between {
+    address: SocketAddr,
+    target: watch::Sender<Option<SocketAddr>>,
+    way: watch::Sender<Way>,
+    /// Each change breaks all connections.
+    cuts: watch::Sender<u64>,
+}
+
+impl Between {
+    async fn open() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let address = listener.local_addr().expect("address");
+        let (target, way, cuts) = (watch::Sender::new(None), watch::Sender::new(Way::Open), watch::Sender::new(0));
+        let (known, behaves, cut) = (target.subscribe(), way.subscribe(), cuts.subscribe());
+        tokio::spawn(async move {
+            while let Ok((door, _)) = listener.accept().await {
+                let (mut known, behaves, mut cut) = (known.clone(), behaves.clone(), cut.clone());
+                tokio::spawn(async move {
+                    let Some(target) = known.wait_for(Option::is_some).await.ok().and_then(|target| *target) else {
+                        return;
+                    };
+                    let dispatcher = TcpStream::connect(target).await.expect("connect");
+                    cut.mark_unchanged();
+                    tokio::select! {
+                        () = carry(door, dispatcher, behaves) => {}
+                        _ = cut.changed() => {}
+                    }
+                });
+            }
+        });
+        Self { address, target, way, cuts }
+    }
+
+    fn cut(&self) {
+        self.cuts.send_modify(|cuts| *cuts += 1);
+    }
+}
+
+async fn carry(door: TcpStream, dispatcher: TcpStream, way: watch::Receiver<Way>) {
+    let ((mut requests, mut to_door), (mut answers, mut to_dispatcher)) = (door.into_split(), dispatcher.into_split());
+    let there = tokio::io::copy(&mut requests, &mut to_dispatcher);
+    let back = async {
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(count @ 1..) = answers.read(&mut buffer).await {
+            if *way.borrow() == Way::Open && to_door.write_all(&buffer[..count]).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        _ = there => {}
+        () = back => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_a_pull_whose_answer_was_lost_between_gateways_come_at_once_and_lose_no_attempt() {
+    let world = World::new().await;
+    let ways = [Between::open().await, Between::open().await];
+    let mut gateways = Vec::new();
+    for (id, way) in ["gateway-a", "gateway-b"].into_iter().zip(&ways) {
+        let gateway = world.gateway_found_at(id, way.address).await;
+        way.target.send_replace(Some(gateway.addrs.internal));
+        gateways.push(gateway);
+    }
+    let shop = Shop::of(world, gateways).await;
+    // Longer than this test waits for anything.
+    shop.change_group(|group| group.ack_deadline_ms = 60_000).await;
+    shop.produce("a").await;
+    let first = shop.pull(0, 3).await;
+    shop.post(0, "ack", &json!({"ackIds": super::ids(&first)})).await;
+    let dispatcher = usize::from(shop.dispatcher().await != shop.gateways[0].id);
+    let door = 1 - dispatcher;
+    shop.pull_none(door).await;
+
+    ways[dispatcher].way.send_replace(Way::Swallows);
+    let body = json!({"wait": "20s", "encoding": "PAYLOAD_ENCODING_TEXT"});
+    let pull = shop.post(door, "pull", &body);
+    let lost = async {
+        shop.world.produce(&shop.tenant, shop.topic, 0, "b").await;
+        shop.is_leased(dispatcher).await;
+        ways[dispatcher].cut();
+        ways[dispatcher].way.send_replace(Way::Open);
+    };
+    let ((status, answer), ()) = tokio::join!(pull, lost);
+    assert_eq!(status, 200, "{answer}");
+    let record = &answer["records"][0];
+    assert_eq!((&record["record"]["valueText"], &record["attempt"]), (&json!("b"), &json!(1)), "{answer}");
+    let (status, answer) = shop.post(dispatcher, "ack", &json!({"ackIds": [record["ackId"]]})).await;
+    assert_eq!(status, 200, "{answer}");
+    shop.close().await;
+}
+
+impl Shop {
+    /// Lets the door have a connection to the dispatcher.
+    async fn pull_none(&self, door: usize) {
+        let (status, answer) = self.post(door, "pull", &json!({})).await;
+        assert_eq!((status.as_u16(), answer["records"].as_array().map_or(0, Vec::len)), (200, 0), "{answer}");
+    }
+
+    /// Waits until the dispatcher has leased a record to somebody.
+    async fn is_leased(&self, dispatcher: usize) {
+        let leased = async {
+            loop {
+                let (_, status) = self.gateways[dispatcher].get(&format!("/v1/{GROUP}:status"), &self.tenant.key).await;
+                let partitions = status["partitions"].as_array().cloned().unwrap_or_default();
+                if partitions.iter().any(|partition| partition["outstandingRecords"] == "1") {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, leased).await.expect("it is leased");
+    }
+}
