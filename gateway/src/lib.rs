@@ -22,6 +22,7 @@ pub mod peer;
 pub mod ports;
 pub mod quota;
 pub mod routes;
+pub mod server_info;
 pub mod view;
 
 pub use app::{Addrs, App};

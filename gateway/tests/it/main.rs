@@ -7,4 +7,5 @@ mod edge;
 mod faults;
 mod groups_dispatch;
 mod groups_door;
+mod server_info;
 mod world;
