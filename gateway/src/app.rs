@@ -51,6 +51,7 @@ use crate::metrics::GatewayMetrics;
 use crate::peer::{PEER_ROLES, Peer};
 use crate::ports::{DataParts, DataPath, DataTools};
 use crate::routes::{Router, SERVED};
+use crate::server_info::ServerInfos;
 use crate::view::View;
 use crate::view::applied::Applied;
 use crate::view::freshness::Freshness;
@@ -184,8 +185,9 @@ impl<D: StreamService + DataPath> App<D> {
             decides_by_grants: true,
             unavailable: Reason::BillingUnavailable,
         });
+        let info = ServerInfos::new(published.applied.clone());
         let (router, grpc_health) =
-            Router::new(Arc::clone(&data), groups.door.clone(), control, usage, config.limits.body.bytes())?;
+            Router::new(Arc::clone(&data), groups.door.clone(), control, usage, info, config.limits.body.bytes())?;
         let public = bind(config.public_listen.addr()).await?;
         let internal = bind(config.internal_listen.addr()).await?;
         let admin =

@@ -22,6 +22,7 @@ pub mod peer;
 pub mod ports;
 pub mod quota;
 pub mod routes;
+pub mod server_info;
 mod transport;
 pub mod view;
 

@@ -1,12 +1,13 @@
 //! The innermost service: from an authorized request to the handler, for both protocols onto the same service traits.
 //!
-//! Data calls go to the data path and to the groups' door; admin and usage calls to [`Forward`], which implements their traits. gRPC goes by path to
+//! Data calls go to the data path and to the groups' door; what the server is tells [`crate::server_info`]; admin and usage calls to [`Forward`], which implements their traits. gRPC goes by path to
 //! tonic's servers, HTTP by the route table to generated dispatchers; the hot HTTP routes have handlers by hand. Errors of
 //! either come out as [`Error`] or as gRPC statuses with our details, never as a library made them.
 
 mod check;
 mod grpc;
 mod http_call;
+mod openapi;
 pub mod query;
 mod reflection;
 
@@ -19,6 +20,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 use tower::Service;
 
+use sluice_proto::OPENAPI;
 use sluice_proto::admin::v1::group_service_server::GroupServiceServer;
 use sluice_proto::admin::v1::namespace_service_server::NamespaceServiceServer;
 use sluice_proto::admin::v1::operation_service_server::OperationServiceServer;
@@ -27,6 +29,7 @@ use sluice_proto::admin::v1::tenant_service_server::TenantServiceServer;
 use sluice_proto::admin::v1::topic_service_server::TopicServiceServer;
 use sluice_proto::billing::v1::usage_service_server::UsageServiceServer;
 use sluice_proto::forward::{Forward, ForwardContext};
+use sluice_proto::server::v1::server_service_server::ServerServiceServer;
 use sluice_proto::stream::v1::consumer_service_server::ConsumerServiceServer;
 use sluice_proto::stream::v1::stream_service_server::{StreamService, StreamServiceServer};
 use sluice_types::error::Error;
@@ -38,7 +41,9 @@ use crate::groups::door::{Door, MESSAGE_BYTES_MAX};
 use crate::layers::call::Target;
 use crate::layers::{Answer, Request, Response, call_of};
 use crate::ports::DataPath;
+use crate::routes::openapi::Document;
 use crate::routes::reflection::Reflection;
+use crate::server_info::ServerInfos;
 use crate::transport::watched;
 
 pub use check::SERVED;
@@ -62,6 +67,9 @@ struct Served<D: StreamService, C: ForwardContext> {
     accounts: ServiceAccountServiceServer<Forward<C>>,
     operations: OperationServiceServer<Forward<C>>,
     usages: UsageServiceServer<Forward<C>>,
+    info: ServerInfos,
+    server: ServerServiceServer<ServerInfos>,
+    openapi: Document,
     health: HealthServer<HealthService>,
     reflection: Reflection,
     body_bytes_max: u64,
@@ -80,6 +88,7 @@ impl<D: StreamService + DataPath, C: ForwardContext> Router<D, C> {
         door: Door,
         control: Forward<C>,
         usage: Forward<C>,
+        info: ServerInfos,
         body_bytes_max: u64,
     ) -> Result<(Self, HealthReporter), BuildError> {
         check::authorizations()?;
@@ -110,6 +119,9 @@ impl<D: StreamService + DataPath, C: ForwardContext> Router<D, C> {
             accounts: server!(ServiceAccountServiceServer, control),
             operations: server!(OperationServiceServer, control),
             usages: server!(UsageServiceServer, usage),
+            server: server!(ServerServiceServer, info),
+            info,
+            openapi: Document::new(OPENAPI),
             control,
             usage,
             health,

@@ -105,6 +105,8 @@ pub(crate) enum Command {
     Consume(consume::Consume),
     /// What you used, per topic and hour
     Usage(Usage),
+    /// The version of this program, and of the server if there is a key to ask it with
+    Version,
 }
 
 #[derive(Subcommand)]

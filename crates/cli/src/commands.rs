@@ -13,6 +13,7 @@ mod shown;
 mod tenants;
 mod topics;
 mod usage;
+mod version;
 
 use anyhow::Result;
 
@@ -33,6 +34,7 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Fetch(command) => fetch::run(&global, command).await,
         Command::Consume(command) => consume::run(&global, command).await,
         Command::Usage(command) => usage::run(&global, command).await,
+        Command::Version => version::run(&global).await,
     }
 }
 

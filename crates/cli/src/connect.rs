@@ -24,6 +24,12 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// Whether there is a key to call the gateway with.
+    pub(crate) fn is_configured(global: &Global) -> bool {
+        let named = || ["SLUICE_API_KEY", "SLUICE_API_KEY_FILE"].into_iter().any(|name| variable(name).is_some());
+        global.key_file.is_some() || named()
+    }
+
     /// To the gateway, with the API key.
     pub(crate) fn tenant(global: &Global) -> Result<Self> {
         let key_file = global.key_file.clone().or_else(|| variable("SLUICE_API_KEY_FILE").map(Into::into));

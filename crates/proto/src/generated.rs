@@ -46,6 +46,13 @@ pub mod sluice {
             package!("sluice.billing.v1");
         }
     }
+    pub mod server {
+        //! What the server itself is.
+        pub mod v1 {
+            //! Package `sluice.server.v1`.
+            package!("sluice.server.v1");
+        }
+    }
     pub mod options {
         //! Options that our RPCs carry.
         pub mod v1 {

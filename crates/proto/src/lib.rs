@@ -85,7 +85,7 @@ pub mod wkt;
 
 pub use access::{ApiRequest, Audience, RPCS, Rpc, resource_of, rpc_by_path};
 pub use generated::google;
-pub use generated::sluice::{admin, billing, internal, operator, options, stream};
+pub use generated::sluice::{admin, billing, internal, operator, options, server, stream};
 pub use query::query_pairs;
 pub use route::{Body, HttpRule, RouteError, RouteMatch, Vars, allowed_methods, match_route};
 pub use tables::rpcs;

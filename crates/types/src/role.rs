@@ -45,6 +45,10 @@ impl Role {
     pub fn permits(self, permission: &str) -> bool {
         let (noun, verb) = permission.split_once('.').unwrap_or((permission, ""));
         let looks = matches!(verb, "get" | "list");
+        // What the server is, not what the tenant has.
+        if permission == "server.get" {
+            return true;
+        }
         match self {
             Self::Owner => true,
             Self::Developer => match noun {
@@ -116,6 +120,11 @@ pub fn allows(grants: &[Grant], permission: &str, resource: &str) -> bool {
     grants.iter().any(|grant| grant.role.permits(permission) && grant.covers(resource))
 }
 
+/// Whether any grant gives `permission`, on whatever resource: for calls that are about none of the tenant's.
+pub fn allows_somewhere(grants: &[Grant], permission: &str) -> bool {
+    grants.iter().any(|grant| grant.role.permits(permission))
+}
+
 /// Whether any grant lets its holder see that `resource` exists; decides between "not found" and "permission denied".
 pub fn sees(grants: &[Grant], resource: &str) -> bool {
     grants.iter().any(|grant| grant.covers(resource))
@@ -150,5 +159,14 @@ mod tests {
         assert!(!allows(&[grant(Role::Viewer, "*")], "records.consume", "namespaces/a/topics/b"));
         assert!(allows(&[grant(Role::Consumer, "*")], "groups.consume", "namespaces/a/groups/b"));
         assert!(!allows(&[grant(Role::Consumer, "*")], "groups.reset", "namespaces/a/groups/b"));
+    }
+
+    #[test]
+    fn every_role_on_anything_may_ask_what_the_server_is_and_nobody_else() {
+        for role in Role::ALL {
+            assert!(allows_somewhere(&[grant(role, "namespaces/prod/topics/orders")], "server.get"));
+        }
+        assert!(!allows_somewhere(&[], "server.get"));
+        assert!(!allows_somewhere(&[grant(Role::Viewer, "*")], "records.produce"));
     }
 }

@@ -1,6 +1,6 @@
 //! Layer 8: who calls. `authorization: Bearer <API key>`, for gRPC and HTTP alike.
 //!
-//! A call to nowhere ends here with 404 or UNIMPLEMENTED, whoever calls. Health and reflection pass without a credential.
+//! A call to nowhere ends here with 404 or UNIMPLEMENTED, whoever calls. Health, reflection and the OpenAPI document pass without a credential.
 //! After a stop of the process the view catches up first ([`Freshness`]), or a revoked key would still work.
 //!
 //! A wrong secret goes the way of an unknown key: the control plane is asked, within the same budgets, and the refusal leaves no

@@ -18,12 +18,14 @@ use http_body::Body as _;
 use sluice_proto::{Audience, Rpc, allowed_methods, match_route};
 use sluice_runtime::body::{BoxBody, empty};
 
+use crate::layers::call::OPENAPI_PATH;
+
 /// How long a browser may remember what a preflight said: as long as browsers do.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 /// What a page may read of an answer beside its body.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "x-request-id, sluice-revision, ratelimit-limit, ratelimit-remaining, ratelimit-reset, ratelimit-policy, retry-after, \
-     retry-after-ms, allow",
+     retry-after-ms, allow, etag",
 );
 const VARY_PREFLIGHT: HeaderValue =
     HeaderValue::from_static("origin, access-control-request-method, access-control-request-headers");
@@ -115,7 +117,10 @@ impl Asked {
 
 /// The methods of a path, as `Allow` lists them.
 pub(super) fn allow(path: &str) -> Option<String> {
-    let mut methods = allowed_methods(Audience::Tenant, path);
+    let mut methods = match path {
+        OPENAPI_PATH => vec![Method::GET],
+        path => allowed_methods(Audience::Tenant, path),
+    };
     if methods.is_empty() {
         return None;
     }
@@ -127,7 +132,8 @@ pub(super) fn allow(path: &str) -> Option<String> {
 }
 
 fn has_head(path: &str) -> bool {
-    match_route(Audience::Tenant, &Method::GET, path).is_ok_and(|route| !gives_records(route.rpc))
+    path == OPENAPI_PATH
+        || match_route(Audience::Tenant, &Method::GET, path).is_ok_and(|route| !gives_records(route.rpc))
 }
 
 fn gives_records(rpc: &Rpc) -> bool {

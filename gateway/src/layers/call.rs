@@ -50,7 +50,7 @@ pub enum Target {
     Grpc(&'static Rpc),
     /// An RPC for tenants, by HTTP.
     Http(RouteMatch),
-    /// gRPC health or reflection, which need no credential.
+    /// gRPC health, reflection or the OpenAPI document, which need no credential.
     Open,
     /// Nowhere.
     Nowhere(RouteError),
@@ -61,6 +61,9 @@ pub enum Target {
 /// Services that need no credential.
 const OPEN_SERVICES: &[&str] =
     &["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
+
+/// The path of the OpenAPI document.
+pub(crate) const OPENAPI_PATH: &str = "/openapi.json";
 
 /// Packages whose calls go to other processes.
 const FORWARDED: &[&str] = &["sluice.admin.", "sluice.billing."];
@@ -76,6 +79,10 @@ impl Target {
             Protocol::Grpc => match rpc_by_path(path).filter(|rpc| rpc.audience == Audience::Tenant) {
                 Some(rpc) => Self::Grpc(rpc),
                 None => Self::Nowhere(RouteError::NotFound),
+            },
+            Protocol::Http if path == OPENAPI_PATH => match *method {
+                http::Method::GET => Self::Open,
+                _ => Self::Nowhere(RouteError::MethodNotAllowed { allow: http::Method::GET.to_string() }),
             },
             Protocol::Http => match match_route(Audience::Tenant, method, path) {
                 Ok(route) => Self::Http(route),

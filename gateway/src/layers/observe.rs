@@ -67,7 +67,7 @@ fn code_of(protocol: Protocol, response: &Response) -> &'static str {
             None => "OK",
         },
         Protocol::Http => match response.status().as_u16() {
-            200..=299 => "OK",
+            200..=299 | 304 => "OK",
             400 => "INVALID_ARGUMENT",
             401 => "UNAUTHENTICATED",
             403 => "PERMISSION_DENIED",

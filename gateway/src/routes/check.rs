@@ -18,6 +18,7 @@ pub const SERVED: &[&str] = &[
     "sluice.admin.v1.ServiceAccountService",
     "sluice.admin.v1.OperationService",
     "sluice.billing.v1.UsageService",
+    "sluice.server.v1.ServerService",
 ];
 
 /// Fails for the first RPC of a served service that the access table does not give to tenants with a permission.

@@ -10,7 +10,7 @@ use sluice_types::error::Error;
 use sluice_types::{ErrorKind, Reason};
 
 use crate::layers::body_limit::too_large;
-use crate::layers::call::Target;
+use crate::layers::call::{OPENAPI_PATH, Target};
 use crate::layers::{Answer, Request, Response};
 use crate::ports::DataPath;
 use crate::routes::Served;
@@ -33,18 +33,21 @@ impl<D: StreamService + DataPath, C: ForwardContext> Served<D, C> {
             "sluice.admin.v1.ServiceAccountService" => call!(accounts),
             "sluice.admin.v1.OperationService" => call!(operations),
             "sluice.billing.v1.UsageService" => call!(usages),
+            "sluice.server.v1.ServerService" => call!(server),
             other => return Err(Error::internal(format!("{other} is in the access table and not served"))),
         };
         ours(response, Target::Grpc(rpc).body_bytes_max(self.body_bytes_max))
     }
 
-    /// Health and reflection.
+    /// Health, reflection and the OpenAPI document.
     pub(super) async fn open(&self, request: Request) -> Answer {
-        if request.uri().path().starts_with("/grpc.health.") {
-            let Ok(response) = self.health.clone().call(request).await;
-            Ok(response)
-        } else {
-            Ok(self.reflection.call(request).await)
+        match request.uri().path() {
+            OPENAPI_PATH => Ok(self.openapi.answer(request.headers())),
+            path if path.starts_with("/grpc.health.") => {
+                let Ok(response) = self.health.clone().call(request).await;
+                Ok(response)
+            }
+            _ => Ok(self.reflection.call(request).await),
         }
     }
 }

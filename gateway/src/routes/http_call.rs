@@ -90,6 +90,7 @@ impl<D: StreamService + DataPath, C: ForwardContext> Served<D, C> {
             }
             "sluice.admin.v1.OperationService" => dispatch::dispatch_operation_service_http(&self.control, call).await,
             "sluice.billing.v1.UsageService" => dispatch::dispatch_usage_service_http(&self.usage, call).await,
+            "sluice.server.v1.ServerService" => dispatch::dispatch_server_service_http(&self.info, call).await,
             _ => dispatch::dispatch_stream_service_http(&*self.data, call).await,
         }
     }

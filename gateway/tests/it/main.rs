@@ -9,6 +9,7 @@ mod faults;
 mod groups_dispatch;
 mod groups_door;
 mod payloads;
+mod server_info;
 mod streams_limit;
 mod waiting;
 mod world;

@@ -30,6 +30,9 @@ async fn a_tenant_from_its_birth_to_its_usage() -> Result<()> {
     let key = operator.done(&["--quiet", "tenants", "issue-key", "acme"])?;
     let sluice = operator.env("SLUICE_API_KEY", key.trim());
     ensure!(sluice.json(&["whoami"])?["tenant"] == "acme", "whoami");
+    let versions = sluice.json(&["version"])?;
+    ensure!(versions["server"]["version"] == versions["client"]["version"], "of the same build: {versions}");
+    ensure!(versions["server"]["apiVersions"].as_array().is_some_and(|all| all.len() > 3), "{versions}");
 
     ensure!(sluice.json(&["namespaces", "create", "prod"])?["state"] == "STATE_ACTIVE", "namespace");
     let topic = sluice.json(&["topics", "create", "prod/orders", "-p", "3", "--retention", "7d"])?;
@@ -148,6 +151,8 @@ async fn bad_input_says_what_would_be_right() -> Result<()> {
     sluice.done(&["topics", "create", "prod/orders"])?;
 
     // The key: by the environment or a file, and never by an argument.
+    ensure!(bare.json(&["version"])?.get("server").is_none(), "without a key nobody is asked");
+    ensure!(bare.clone().env("SLUICE_API_KEY", "x").refused(2, &["version"])?.contains("not whole"), "a wrong key");
     ensure!(bare.refused(2, &["whoami"])?.contains("SLUICE_API_KEY"), "no key");
     ensure!(bare.clone().env("SLUICE_API_KEY", "").refused(2, &["whoami"])?.contains("no API key"), "an empty key");
     let short = bare.clone().env("SLUICE_API_KEY", &tenant.key[..tenant.key.len() - 1]).refused(2, &["whoami"])?;
