@@ -8,10 +8,9 @@
 //! - work given to [`Database::run`] is not cut in half when the request that wanted it goes away;
 //! - a database that is down or hangs is [`DbError::Unavailable`] within a bound, never a hanging call.
 //!
-//! Every database has three roles, made by [`bootstrap`]: an owner that migrates, an application role without DDL and
+//! Every database has three roles, made by the crate `sluice-installation`: an owner that migrates, an application role without DDL and
 //! under row-level security, and a system role whose policies see all tenants.
 
-mod bootstrap;
 mod config;
 mod database;
 mod error;
@@ -19,7 +18,6 @@ mod listen;
 mod migrate;
 mod transaction;
 
-pub use bootstrap::{Roles, bootstrap};
 pub use config::{DbConfig, PoolConfig};
 pub use database::{Database, RUN_LIMIT, SystemScope};
 pub use error::DbError;

@@ -4,22 +4,25 @@
 //! the databases. Doing it again keeps secrets and ports and renews the rest, so a second start finds its data. The files
 //! are what a production installation would have, so every role runs from them as its own process or in one.
 
-mod files;
+pub(crate) mod files;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use secrecy::SecretString;
-use sluice_db::{Roles, bootstrap};
-use sluice_devstack::{BILLING, CONTROL_PLANE, Connection, GATEWAY, PROVISIONING, Stack, free_ports};
+use sluice_devstack::{Connection, Stack, free_ports};
+use sluice_installation::kafka::Principals;
+use sluice_installation::postgres::{Roles, bootstrap};
 
 use crate::role::Role;
 pub(crate) use files::write_secret;
 use files::{key_ring, secret, write_config};
 
+use crate::secrets::Secrets;
+
 /// The databases.
-const CONTROL_DB: &str = "sluice_control";
-const BILLING_DB: &str = "sluice_billing";
+pub(crate) const CONTROL_DB: &str = "sluice_control";
+pub(crate) const BILLING_DB: &str = "sluice_billing";
 
 /// What to lay out.
 #[derive(Debug, Clone, Default)]
@@ -87,20 +90,15 @@ impl Local {
         for part in ["secrets", "tls", "config", "logs", "data"] {
             files::folder(&dir.join(part))?;
         }
-        databases(dir, &connection).await?;
-        for (role, user) in [
-            (Role::Gateway, GATEWAY),
-            (Role::ControlPlane, CONTROL_PLANE),
-            (Role::Provisioning, PROVISIONING),
-            (Role::Billing, BILLING),
-        ] {
-            let password = connection.kafka()?.password(user)?;
-            files::write_secret(&dir.join(format!("secrets/kafka-{}", role.as_str())), password)?;
+        let secrets = Secrets::in_dir(dir.join("secrets"));
+        databases(&secrets, &connection).await?;
+        for (role, user) in Principals::default().by_role() {
+            files::write_secret(&secrets.kafka_password(role), connection.kafka()?.password(user)?)?;
         }
         for name in ["key-hash", "page-token-billing"] {
-            secret(&dir.join("secrets").join(name))?;
+            secret(&secrets.file(name))?;
         }
-        key_ring(&dir.join("secrets/ack-ids"))?;
+        key_ring(&secrets.file("ack-ids"))?;
         let local = Self {
             dir: dir.to_path_buf(),
             public: ports.gateways.iter().map(|gateway| address(gateway[0])).collect(),
@@ -220,14 +218,14 @@ impl Local {
             .map(|kafka| (kafka.bootstrap.clone(), kafka.ca_file.clone()))
             .unwrap_or_default();
         format!(
-            "\n[kafka]\nbootstrap = {bootstrap:?}\nca = {ca:?}\nusername = \"sluice-{}\"\npassword_file = {:?}\n",
-            role.as_str(),
-            self.secret(&format!("kafka-{}", role.as_str())),
+            "\n[kafka]\nbootstrap = {bootstrap:?}\nca = {ca:?}\nusername = {:?}\npassword_file = {:?}\n",
+            Principals::default().of(role.as_str()).unwrap_or_default(),
+            self.secrets().kafka_password(role.as_str()),
         )
     }
 
     fn database(&self, service: &str) -> String {
-        let url = |part: &str| self.secret(&format!("{service}-{part}-url"));
+        let url = |part: &str| self.secrets().database_url(service, part);
         format!(
             "\n[database]\nowner_url_file = {:?}\napp_url_file = {:?}\nsystem_url_file = {:?}\n",
             url("owner"),
@@ -237,15 +235,19 @@ impl Local {
     }
 
     fn secret(&self, name: &str) -> PathBuf {
-        self.dir.join("secrets").join(name)
+        self.secrets().file(name)
+    }
+
+    fn secrets(&self) -> Secrets {
+        Secrets::in_dir(self.dir.join("secrets"))
     }
 }
 
 /// Makes both databases and writes a URL per role.
-async fn databases(dir: &Path, connection: &Connection) -> Result<()> {
+async fn databases(secrets: &Secrets, connection: &Connection) -> Result<()> {
     let postgres = connection.postgres()?;
     for (service, database) in [("control", CONTROL_DB), ("billing", BILLING_DB)] {
-        let password = |part: &str| secret(&dir.join(format!("secrets/{service}-{part}-password")));
+        let password = |part: &str| secret(&secrets.database_password(service, part));
         let (owner, app, system) = (password("owner")?, password("app")?, password("system")?);
         let roles = Roles {
             service,
@@ -258,7 +260,7 @@ async fn databases(dir: &Path, connection: &Connection) -> Result<()> {
             .with_context(|| format!("make the database {database}"))?;
         for (part, password) in [("owner", owner), ("app", app), ("system", system)] {
             let url = postgres.url_as(&roles.name(part), &password, database);
-            files::write_secret(&dir.join(format!("secrets/{service}-{part}-url")), &url)?;
+            files::write_secret(&secrets.database_url(service, part), &url)?;
         }
     }
     Ok(())

@@ -1,7 +1,8 @@
 //! Sweeping beside a million rows that stay.
 
-use sluice_db::{Database, DbConfig, Roles, bootstrap};
+use sluice_db::{Database, DbConfig};
 use sluice_devstack::{PostgresConnection, shared};
+use sluice_installation::postgres::{Roles, bootstrap};
 
 use super::*;
 use crate::schema::MIGRATIONS;
