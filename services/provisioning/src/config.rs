@@ -9,6 +9,8 @@ use crate::fail_point::FAIL_POINTS;
 
 /// Topics worked on at a time, at most.
 const CONCURRENCY_MAX: usize = 64;
+/// Topics worked on at a time, unless the configuration says otherwise.
+pub const CONCURRENCY: usize = 8;
 
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
@@ -56,7 +58,7 @@ pub struct TestingConfig {
 }
 
 fn concurrency() -> usize {
-    8
+    CONCURRENCY
 }
 
 impl Validate for Config {
