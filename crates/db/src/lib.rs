@@ -9,10 +9,9 @@
 //! - a tenant whose work waits keeps no connection from others, if its calls take [`Turns`];
 //! - a database that is down or hangs is [`DbError::Unavailable`] within a bound, never a hanging call.
 //!
-//! Every database has three roles, made by [`bootstrap`]: an owner that migrates, an application role without DDL and
+//! Every database has three roles, made by the crate `sluice-installation`: an owner that migrates, an application role without DDL and
 //! under row-level security, and a system role whose policies see all tenants.
 
-mod bootstrap;
 mod config;
 mod database;
 mod error;
@@ -21,7 +20,6 @@ mod migrate;
 mod transaction;
 mod turns;
 
-pub use bootstrap::{Roles, bootstrap};
 pub use config::{DbConfig, PoolConfig};
 pub use database::{Database, RUN_LIMIT, SystemScope};
 pub use error::DbError;

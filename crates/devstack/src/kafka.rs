@@ -1,9 +1,8 @@
 //! Real Apache Kafka: N brokers that are controllers too (KRaft), clients over SASL/SCRAM-SHA-512 in TLS, the
-//! authorizer on from the first start, each principal with the access it needs and no more (`access.rs`).
+//! authorizer on from the first start, each principal with the access it needs and no more (`sluice_installation`).
 //!
 //! Broker ids are 1..=N. Ports, users and data outlive every stop, kill and start.
 
-mod access;
 mod archive;
 mod client;
 mod config;
@@ -12,6 +11,8 @@ mod node;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
+
+use sluice_installation::kafka::{Principals, access};
 
 use crate::ca::Ca;
 use crate::connection::KafkaConnection;
@@ -30,6 +31,7 @@ use self::node::Node;
 /// A broker starts in about 3 s alone on two cores; three of them share those.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const CALL_WITHIN: Duration = Duration::from_secs(5);
+const ACCESS_WITHIN: Duration = Duration::from_secs(30);
 const STOP_GRACE: Duration = Duration::from_secs(20);
 const PORT_TRIES: usize = 3;
 
@@ -76,7 +78,9 @@ impl Kafka {
     }
 
     async fn opened(self) -> Result<Kafka> {
-        access::apply(&self.admin).await?;
+        access::ensure(&self.admin, &Principals::default(), ACCESS_WITHIN)
+            .await
+            .map_err(|source| Error::Kafka { what: "setting Kafka's access rules", source })?;
         Ok(self)
     }
 

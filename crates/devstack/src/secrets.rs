@@ -5,20 +5,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+pub use sluice_installation::kafka::principals::{BILLING, CONTROL_PLANE, GATEWAY, PROVISIONING};
 
 use crate::error::{Error, Result};
 use crate::files;
 
 /// The super user of the local Kafka: for the stack itself and for tests that look behind the gateway.
 pub const ADMIN: &str = "sluice-admin";
-/// The gateways' Kafka principal.
-pub const GATEWAY: &str = "sluice-gateway";
-/// The control plane's Kafka principal.
-pub const CONTROL_PLANE: &str = "sluice-control-plane";
-/// Provisioning's Kafka principal.
-pub const PROVISIONING: &str = "sluice-provisioning";
-/// Billing's Kafka principal.
-pub const BILLING: &str = "sluice-billing";
 
 /// All Kafka principals of a local stack.
 pub const PRINCIPALS: [&str; 5] = [ADMIN, GATEWAY, CONTROL_PLANE, PROVISIONING, BILLING];

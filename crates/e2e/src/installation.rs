@@ -33,7 +33,7 @@ pub struct Options {
     pub brokers: u32,
     /// Where `sluiced` lies; the folder above the test's binary unless told.
     pub binaries: Option<PathBuf>,
-    /// Lines appended to a role's configuration.
+    /// Lines of TOML for a role's configuration, which win.
     pub extra: Vec<(Role, String)>,
     /// Roles not to start yet.
     pub leave_out: Vec<Role>,
@@ -62,8 +62,6 @@ pub struct Installation {
     pub local: Local,
     program: PathBuf,
     processes: Mutex<BTreeMap<String, ProcessHandle>>,
-    /// Lines that were appended to a role's configuration at the start.
-    extra: Vec<(Role, String)>,
 }
 
 impl Installation {
@@ -82,8 +80,7 @@ impl Installation {
         let layout = Layout { gateways: options.gateways, extra: options.extra.clone(), ..Layout::default() };
         let local = Local::prepare(&stack, &dir, &layout).await?;
         let program = program(options.binaries)?;
-        let extra = options.extra.clone();
-        let installation = Self { stack, local, program, processes: Mutex::default(), extra };
+        let installation = Self { stack, local, program, processes: Mutex::default() };
         let wanted: Vec<Instance> = installation
             .local
             .instances
@@ -149,24 +146,13 @@ impl Installation {
         self.ready(name).await
     }
 
-    /// Rewrites an instance's configuration: these lines at its end instead of those it was started with. Holds from its
+    /// Rewrites an instance's configuration: with these lines in it instead of those it was started with. Holds from its
     /// next start.
     ///
     /// # Errors
     /// If there is no such instance or its file cannot be rewritten.
     pub fn set_extra(&self, name: &str, lines: &str) -> Result<()> {
-        const MARK: &str = "\n# Set while running.\n";
-        let instance = self.instance(name)?;
-        let text = std::fs::read_to_string(&instance.config)?;
-        let mut base = text.split(MARK).next().unwrap_or_default().to_owned();
-        for (role, extra) in &self.extra {
-            if *role == instance.role {
-                base = base.replace(extra.as_str(), "");
-            }
-        }
-        // Written over, so it keeps its mode.
-        std::fs::write(&instance.config, format!("{base}{MARK}{lines}\n"))?;
-        Ok(())
+        self.instance(name)?.configure(lines)
     }
 
     /// The sum of a metric of an instance over all its labels; 0 if there is none.

@@ -4,22 +4,27 @@
 //! the databases. Doing it again keeps secrets and ports and renews the rest, so a second start finds its data. The files
 //! are what a production installation would have, so every role runs from them as its own process or in one.
 
-mod files;
+mod config;
+pub(crate) mod files;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use secrecy::SecretString;
-use sluice_db::{Roles, bootstrap};
-use sluice_devstack::{BILLING, CONTROL_PLANE, Connection, GATEWAY, PROVISIONING, Stack, free_ports};
+use sluice_devstack::{Connection, Stack, free_ports};
+use sluice_installation::kafka::Principals;
+use sluice_installation::postgres::{Roles, bootstrap};
 
 use crate::role::Role;
+use config::{Common, table, with_lines};
 pub(crate) use files::write_secret;
 use files::{key_ring, secret, write_config};
 
+use crate::secrets::Secrets;
+
 /// The databases.
-const CONTROL_DB: &str = "sluice_control";
-const BILLING_DB: &str = "sluice_billing";
+pub(crate) const CONTROL_DB: &str = "sluice_control";
+pub(crate) const BILLING_DB: &str = "sluice_billing";
 
 /// What to lay out.
 #[derive(Debug, Clone, Default)]
@@ -30,7 +35,7 @@ pub struct Layout {
     pub public_port: Option<u16>,
     /// Port of the operator listener; chosen by us if none is wanted.
     pub operator_port: Option<u16>,
-    /// Lines appended to a role's configuration file, e.g. a fail point.
+    /// Lines of TOML for a role's configuration, which win, e.g. a fail point.
     pub extra: Vec<(Role, String)>,
 }
 
@@ -45,6 +50,20 @@ pub struct Instance {
     pub config: PathBuf,
     /// `127.0.0.1:port` of health and metrics.
     pub admin: String,
+    /// The configuration without lines of the layout.
+    base: toml::Table,
+}
+
+impl Instance {
+    /// Writes its configuration file anew: that of the installation with these lines of TOML in it, which win. Holds from the
+    /// next start.
+    ///
+    /// # Errors
+    /// The lines are no TOML, or the file cannot be written.
+    pub fn configure(&self, lines: &str) -> Result<()> {
+        let config = with_lines(self.base.clone(), lines)?;
+        write_config(&self.config, &toml::to_string(&config).context("write a configuration as TOML")?)
+    }
 }
 
 /// An installation laid out.
@@ -87,20 +106,15 @@ impl Local {
         for part in ["secrets", "tls", "config", "logs", "data"] {
             files::folder(&dir.join(part))?;
         }
-        databases(dir, &connection).await?;
-        for (role, user) in [
-            (Role::Gateway, GATEWAY),
-            (Role::ControlPlane, CONTROL_PLANE),
-            (Role::Provisioning, PROVISIONING),
-            (Role::Billing, BILLING),
-        ] {
-            let password = connection.kafka()?.password(user)?;
-            files::write_secret(&dir.join(format!("secrets/kafka-{}", role.as_str())), password)?;
+        let secrets = Secrets::in_dir(dir.join("secrets"));
+        databases(&secrets, &connection).await?;
+        for (role, user) in Principals::default().by_role() {
+            files::write_secret(&secrets.kafka_password(role), connection.kafka()?.password(user)?)?;
         }
         for name in ["key-hash", "page-token-billing"] {
-            secret(&dir.join("secrets").join(name))?;
+            secret(&secrets.file(name))?;
         }
-        key_ring(&dir.join("secrets/ack-ids"))?;
+        key_ring(&secrets.file("ack-ids"))?;
         let local = Self {
             dir: dir.to_path_buf(),
             public: ports.gateways.iter().map(|gateway| address(gateway[0])).collect(),
@@ -109,29 +123,27 @@ impl Local {
             instances: Vec::new(),
             connection,
         };
+        let common = Common::new(&local, &ports);
+        let role = |role, name: &str, admin, config| local.instance(stack, layout, role, name, admin, config);
+        let (control_plane, provisioning, billing) = ("control-plane", "provisioning", "billing");
         let mut instances = vec![
-            local.instance(
-                stack,
-                layout,
+            role(
                 Role::ControlPlane,
-                "control-plane",
+                control_plane,
                 ports.control_admin,
-                &local.control_plane(&ports),
+                table(&common.control_plane(control_plane)?)?,
             )?,
-            local.instance(
-                stack,
-                layout,
+            role(
                 Role::Provisioning,
-                "provisioning",
+                provisioning,
                 ports.provisioning_admin,
-                &local.provisioning(&ports),
+                table(&common.provisioning(provisioning)?)?,
             )?,
-            local.instance(stack, layout, Role::Billing, "billing", ports.billing_admin, &local.billing(&ports))?,
+            role(Role::Billing, billing, ports.billing_admin, table(&common.billing(billing)?)?)?,
         ];
-        for (i, gateway) in ports.gateways.iter().enumerate() {
+        for (i, own) in ports.gateways.iter().enumerate() {
             let name = format!("gateway-{}", i + 1);
-            let config = local.gateway(&ports, *gateway, &name)?;
-            instances.push(local.instance(stack, layout, Role::Gateway, &name, gateway[2], &config)?);
+            instances.push(role(Role::Gateway, &name, own[2], table(&common.gateway(&name, *own)?)?)?);
         }
         Ok(Self { instances, ..local })
     }
@@ -143,109 +155,26 @@ impl Local {
         role: Role,
         name: &str,
         admin: u16,
-        config: &str,
+        base: toml::Table,
     ) -> Result<Instance> {
         stack.ca().issue_role(role.as_str(), name)?.write(&self.dir.join("tls"), name)?;
-        let tls = format!(
-            "\n[internal_tls]\nca = {:?}\ncert = {:?}\nkey = {:?}\n",
-            self.connection.ca_file,
-            self.dir.join(format!("tls/{name}.pem")),
-            self.dir.join(format!("tls/{name}.key")),
-        );
-        let extra: String =
-            layout.extra.iter().filter(|(of, _)| *of == role).map(|(_, lines)| format!("\n{lines}\n")).collect();
-        let path = self.dir.join(format!("config/{name}.toml"));
-        write_config(&path, &format!("{config}{tls}{extra}"))?;
-        Ok(Instance { role, name: name.to_owned(), config: path, admin: address(admin) })
+        let config = self.dir.join(format!("config/{name}.toml"));
+        let instance = Instance { role, name: name.to_owned(), config, admin: address(admin), base };
+        let extra = layout.extra.iter().filter(|(of, _)| *of == role);
+        instance.configure(&extra.map(|(_, lines)| format!("{lines}\n")).collect::<String>())?;
+        Ok(instance)
     }
 
-    fn control_plane(&self, ports: &Ports) -> String {
-        format!(
-            "instance = \"control-plane\"\nenvironment = \"dev\"\ninternal_listen = {:?}\noperator_listen = {:?}\n\
-             admin_listen = {:?}\noperator_token_file = {:?}\nkey_hash_secret_file = {:?}\n{}{}",
-            address(ports.control_internal),
-            address(ports.operator),
-            address(ports.control_admin),
-            self.operator_token_file,
-            self.secret("key-hash"),
-            self.kafka(Role::ControlPlane),
-            self.database("control"),
-        )
-    }
-
-    fn provisioning(&self, ports: &Ports) -> String {
-        format!(
-            "instance = \"provisioning\"\nadmin_listen = {:?}\ncontrol_plane = \"localhost:{}\"\n{}",
-            address(ports.provisioning_admin),
-            ports.control_internal,
-            self.kafka(Role::Provisioning),
-        )
-    }
-
-    fn billing(&self, ports: &Ports) -> String {
-        format!(
-            "internal_listen = {:?}\nadmin_listen = {:?}\npage_token_key_file = {:?}\n{}{}",
-            address(ports.billing_internal),
-            address(ports.billing_admin),
-            self.secret("page-token-billing"),
-            self.kafka(Role::Billing),
-            self.database("billing"),
-        )
-    }
-
-    fn gateway(&self, ports: &Ports, own: [u16; 3], name: &str) -> Result<String> {
-        let data = self.dir.join("data").join(name);
-        files::folder(&data)?;
-        Ok(format!(
-            "id = {name:?}\npublic_listen = {:?}\ninternal_listen = {:?}\nadmin_listen = {:?}\n\
-             internal_advertise = \"localhost:{}\"\ncontrol_plane = \"localhost:{}\"\nbilling = \"localhost:{}\"\n\
-             key_hash_file = {:?}\nack_keys_file = {:?}\ndata_dir = {data:?}\n{}",
-            address(own[0]),
-            address(own[1]),
-            address(own[2]),
-            own[1],
-            ports.control_internal,
-            ports.billing_internal,
-            self.secret("key-hash"),
-            self.secret("ack-ids"),
-            self.kafka(Role::Gateway),
-        ))
-    }
-
-    fn kafka(&self, role: Role) -> String {
-        let (bootstrap, ca) = self
-            .connection
-            .kafka
-            .as_ref()
-            .map(|kafka| (kafka.bootstrap.clone(), kafka.ca_file.clone()))
-            .unwrap_or_default();
-        format!(
-            "\n[kafka]\nbootstrap = {bootstrap:?}\nca = {ca:?}\nusername = \"sluice-{}\"\npassword_file = {:?}\n",
-            role.as_str(),
-            self.secret(&format!("kafka-{}", role.as_str())),
-        )
-    }
-
-    fn database(&self, service: &str) -> String {
-        let url = |part: &str| self.secret(&format!("{service}-{part}-url"));
-        format!(
-            "\n[database]\nowner_url_file = {:?}\napp_url_file = {:?}\nsystem_url_file = {:?}\n",
-            url("owner"),
-            url("app"),
-            url("system"),
-        )
-    }
-
-    fn secret(&self, name: &str) -> PathBuf {
-        self.dir.join("secrets").join(name)
+    fn secrets(&self) -> Secrets {
+        Secrets::in_dir(self.dir.join("secrets"))
     }
 }
 
 /// Makes both databases and writes a URL per role.
-async fn databases(dir: &Path, connection: &Connection) -> Result<()> {
+async fn databases(secrets: &Secrets, connection: &Connection) -> Result<()> {
     let postgres = connection.postgres()?;
     for (service, database) in [("control", CONTROL_DB), ("billing", BILLING_DB)] {
-        let password = |part: &str| secret(&dir.join(format!("secrets/{service}-{part}-password")));
+        let password = |part: &str| secret(&secrets.database_password(service, part));
         let (owner, app, system) = (password("owner")?, password("app")?, password("system")?);
         let roles = Roles {
             service,
@@ -258,7 +187,7 @@ async fn databases(dir: &Path, connection: &Connection) -> Result<()> {
             .with_context(|| format!("make the database {database}"))?;
         for (part, password) in [("owner", owner), ("app", app), ("system", system)] {
             let url = postgres.url_as(&roles.name(part), &password, database);
-            files::write_secret(&dir.join(format!("secrets/{service}-{part}-url")), &url)?;
+            files::write_secret(&secrets.database_url(service, part), &url)?;
         }
     }
     Ok(())

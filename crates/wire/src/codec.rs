@@ -13,9 +13,9 @@ use kacrab_protocol::generated::{ApiKey, ErrorCode};
 pub(crate) use kacrab_protocol::generated::{
     alter_client_quotas_request, consumer_group_describe_response, consumer_group_heartbeat_request,
     create_acls_request, create_partitions_request, create_topics_request, delete_acls_request, delete_records_request,
-    delete_topics_request, describe_configs_request, fetch_request, fetch_response, incremental_alter_configs_request,
-    list_offsets_request, metadata_request, offset_commit_request, offset_delete_request, offset_fetch_request,
-    offset_for_leader_epoch_request, produce_request,
+    delete_topics_request, describe_configs_request, describe_user_scram_credentials_request, fetch_request,
+    fetch_response, incremental_alter_configs_request, list_offsets_request, metadata_request, offset_commit_request,
+    offset_delete_request, offset_fetch_request, offset_for_leader_epoch_request, produce_request,
 };
 pub(crate) use messages::*;
 

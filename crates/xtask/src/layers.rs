@@ -8,13 +8,14 @@ use anyhow::{Context, Result};
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// Layer by crate. Lower numbers know less of the world.
-const LAYERS: [(&str, u8); 17] = [
+const LAYERS: [(&str, u8); 18] = [
     ("sluice-features", 0),
     ("sluice-types", 0),
     ("sluice-proto", 1),
     ("sluice-wire", 2),
     ("sluice-kafka", 2),
     ("sluice-db", 2),
+    ("sluice-installation", 3),
     ("sluice-runtime", 3),
     ("sluice-gateway", 4),
     ("sluice-control-plane", 4),
@@ -34,8 +35,8 @@ const FENCED: [(&str, &[&str], &str); 3] = [
     ("kacrab-protocol", &["sluice-wire"], "the codec may be replaced"),
     (
         "sqlx",
-        &["sluice-db", "sluice-control-plane", "sluice-billing", "sluice-e2e"],
-        "SQL stays with the owners of a schema",
+        &["sluice-db", "sluice-installation", "sluice-control-plane", "sluice-billing", "sluice-e2e"],
+        "SQL stays with who makes databases and with the owners of a schema",
     ),
 ];
 

@@ -8,6 +8,8 @@ use sluice_runtime::tls::InternalTls;
 
 /// Topics worked on at a time, at most.
 const CONCURRENCY_MAX: usize = 64;
+/// Topics worked on at a time, unless the configuration says otherwise.
+pub const CONCURRENCY: usize = 8;
 
 /// Where a test can have the process die, before and after each thing that changes the world: making, growing, closing,
 /// deleting, reporting.
@@ -58,7 +60,7 @@ fn is_false(value: &bool) -> bool {
 }
 
 fn concurrency() -> usize {
-    8
+    CONCURRENCY
 }
 
 impl Validate for Config {

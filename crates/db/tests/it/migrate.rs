@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use sluice_db::sqlx::{self, Connection as _, PgConnection};
-use sluice_db::{DbError, Migration, Migrations, bootstrap};
+use sluice_db::{DbError, Migration, Migrations};
 use sluice_devstack::shared;
+use sluice_installation::postgres::bootstrap;
 
 use secrecy::ExposeSecret as _;
 use tokio_util::sync::CancellationToken;

@@ -1,7 +1,8 @@
 //! A database of its own for each test, with one table under row-level security.
 
-use sluice_db::{Database, DbConfig, Migration, Migrations, Roles, bootstrap};
+use sluice_db::{Database, DbConfig, Migration, Migrations};
 use sluice_devstack::PostgresConnection;
+use sluice_installation::postgres::{Roles, bootstrap};
 use sluice_types::{TenantScope, TenantUid};
 
 const PASSWORD: &str = "for-tests";

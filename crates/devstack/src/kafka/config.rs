@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use sluice_installation::kafka::brokers;
 
 use crate::error::{Error, Result};
 use crate::kafka::Setup;
@@ -15,16 +16,6 @@ use crate::secrets::ADMIN;
 
 /// The certificate name of the brokers, which is their principal on the controller listener.
 pub(super) const NODE_PRINCIPAL: &str = "kafka-node";
-
-/// Records of 1 MiB and batches of 4 MiB are the product's limits; envelope and headers come on top.
-const MESSAGE_BYTES_MAX: u32 = 8 * 1024 * 1024;
-
-/// A group has one member, and for a moment its successors and those that died: far beyond what is ever right.
-const GROUP_MEMBERS_MAX: u32 = 64;
-
-/// Incremental fetch sessions of a broker: one for each reading lane of each gateway and service, and one for each
-/// fetching follower. When all are taken, readers fall back to naming every partition in every poll.
-const FETCH_SESSIONS_MAX: u32 = 2_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Ports {
@@ -95,12 +86,13 @@ impl Cluster {
         set("allow.everyone.if.no.acl.found", &false);
         set("super.users", &format!("User:{ADMIN};User:{NODE_PRINCIPAL}"));
 
-        set("auto.create.topics.enable", &false);
+        // What the product relies on.
+        for setting in brokers::settings() {
+            set(setting.key, &setting.value);
+        }
         set("unclean.leader.election.enable", &false);
         set("default.replication.factor", &copies);
         set("min.insync.replicas", &in_sync);
-        set("message.max.bytes", &MESSAGE_BYTES_MAX);
-        set("replica.fetch.max.bytes", &MESSAGE_BYTES_MAX);
         for (prefix, min_in_sync, partitions) in [
             ("offsets.topic.", None, "num.partitions"),
             ("transaction.state.log.", Some("min.isr"), "num.partitions"),
@@ -114,19 +106,6 @@ impl Cluster {
         }
 
         set("group.initial.rebalance.delay.ms", &0);
-        // A heartbeat is answered once what the coordinator wrote before it is replicated, and until then nothing else on
-        // its connection is looked at: while a dead broker still counts as in sync (below), no session goes on. A session
-        // must outlast that. Nobody waits for one to end: who takes a group over makes the others leave.
-        set("group.consumer.min.session.timeout.ms", &6_000);
-        set("group.consumer.session.timeout.ms", &20_000);
-        set("group.consumer.min.heartbeat.interval.ms", &1_000);
-        set("group.consumer.heartbeat.interval.ms", &2_000);
-        set("group.consumer.max.size", &GROUP_MEMBERS_MAX);
-        // By default a group gets a new assignment once a second at most, made aside and told with a later heartbeat.
-        // Ours have one member, which waits for it.
-        set("group.consumer.assignment.interval.ms", &0);
-        set("group.consumer.assignor.offload.enable", &false);
-        set("max.incremental.fetch.session.cache.slots", &FETCH_SESSIONS_MAX);
 
         // A broker that was killed is fenced, and may come back, after its session: 9 s by default. Alone it competes
         // with nobody for the machine; several may be starved for seconds, and must not be fenced for that.

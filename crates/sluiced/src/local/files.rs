@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 /// 32 random bytes in hexadecimal, kept in a file.
-pub(super) fn secret(path: &Path) -> Result<String> {
+pub(crate) fn secret(path: &Path) -> Result<String> {
     if let Ok(text) = fs::read_to_string(path) {
         return Ok(text);
     }
@@ -48,6 +48,6 @@ pub(super) fn write_config(path: &Path, text: &str) -> Result<()> {
 }
 
 /// Makes a folder that only we can enter.
-pub(super) fn folder(path: &Path) -> Result<()> {
+pub(crate) fn folder(path: &Path) -> Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| format!("make {}", path.display()))
 }

@@ -93,6 +93,16 @@ wire_enum! {
     }
 }
 
+impl AclOperation {
+    /// The operations of a field of bits, one for each number on the wire. A field that the broker did not fill has none.
+    pub(crate) fn from_bits(bits: i32) -> Vec<Self> {
+        if bits == i32::MIN {
+            return Vec::new();
+        }
+        (0..31).filter(|bit| bits & (1 << bit) != 0).filter_map(Self::from_wire).collect()
+    }
+}
+
 /// "Any" in filters.
 const ANY: i8 = 1;
 
@@ -216,7 +226,30 @@ impl Client {
             permission_type: ANY,
             ..Default::default()
         };
-        let request = DeleteAclsRequestData { filters: vec![wire], ..Default::default() };
+        self.delete_matching_acls(vec![wire], timeout).await
+    }
+
+    /// Deletes exactly these rules; tells how many of them there were.
+    pub async fn delete_acl_bindings(&self, bindings: &[AclBinding], timeout: Duration) -> Result<usize> {
+        let exactly = |binding: &AclBinding| delete_acls_request::DeleteAclsFilter {
+            resource_type_filter: binding.resource.wire(),
+            resource_name_filter: Some(text(binding.name.as_str())),
+            pattern_type_filter: binding.pattern.wire(),
+            principal_filter: Some(text(binding.principal.as_str())),
+            host_filter: Some(text(binding.host.as_str())),
+            operation: binding.operation.wire(),
+            permission_type: binding.permission.wire(),
+            ..Default::default()
+        };
+        self.delete_matching_acls(bindings.iter().map(exactly).collect(), timeout).await
+    }
+
+    async fn delete_matching_acls(
+        &self,
+        filters: Vec<delete_acls_request::DeleteAclsFilter>,
+        timeout: Duration,
+    ) -> Result<usize> {
+        let request = DeleteAclsRequestData { filters, ..Default::default() };
         let response = self
             .call_controller(
                 &request,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::acls::AclOperation;
 use super::message;
 use crate::client::Client;
 use crate::codec::DescribeClusterRequestData;
@@ -37,6 +38,18 @@ impl Client {
             controller_id: Some(response.controller_id).filter(|&id| id >= 0),
             brokers: brokers.collect::<Result<_>>()?,
         })
+    }
+
+    /// What our principal may do on the cluster as a whole.
+    pub async fn cluster_operations(&self, timeout: Duration) -> Result<Vec<AclOperation>> {
+        let request = DescribeClusterRequestData {
+            endpoint_type: 1,
+            include_cluster_authorized_operations: true,
+            ..Default::default()
+        };
+        let response = self.call_any(&request, Lane::Control, Deadline::after(timeout)).await?;
+        KafkaError::check(response.error_code, message(response.error_message))?;
+        Ok(AclOperation::from_bits(response.cluster_authorized_operations))
     }
 
     /// Versions that one broker speaks: `(api key, lowest, highest)`, by key.

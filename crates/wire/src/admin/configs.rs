@@ -1,4 +1,4 @@
-//! Reading and changing the configs of topics and groups.
+//! Reading and changing the configs of topics and groups, and reading those of brokers.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,14 +6,15 @@ use std::time::Duration;
 use super::message;
 use crate::client::Client;
 use crate::codec::{
-    DescribeConfigsRequestData, IncrementalAlterConfigsRequestData, describe_configs_request,
-    incremental_alter_configs_request, text,
+    DescribeConfigsRequestData, DescribeConfigsResponseData, IncrementalAlterConfigsRequestData,
+    describe_configs_request, incremental_alter_configs_request, text,
 };
 use crate::deadline::Deadline;
 use crate::error::{Error, KafkaError, Result};
 use crate::pool::Lane;
 
 const RESOURCE_TOPIC: i8 = 2;
+const RESOURCE_BROKER: i8 = 4;
 const RESOURCE_GROUP: i8 = 32;
 /// Where a value comes from: set on the topic itself, on the group itself.
 const SOURCES_SET: [i8; 2] = [1, 8];
@@ -57,6 +58,20 @@ impl Client {
         self.describe_configs(RESOURCE_GROUP, group, names, timeout).await
     }
 
+    /// All configs of a broker by name, or only those named, as that broker applies them; names that it does not know are left
+    /// out. Needs DescribeConfigs on the cluster. `is_set` is false: a broker's file and its defaults look alike.
+    pub async fn describe_broker_configs(
+        &self,
+        broker: i32,
+        names: Option<&[&str]>,
+        timeout: Duration,
+    ) -> Result<BTreeMap<String, ConfigEntry>> {
+        let deadline = Deadline::after(timeout);
+        let connection = self.connection(broker, Lane::Admin, deadline).await?;
+        let request = describe_request(RESOURCE_BROKER, &broker.to_string(), names);
+        described(connection.call(&request, Duration::ZERO, deadline).await?)
+    }
+
     async fn describe_configs(
         &self,
         resource_type: i8,
@@ -64,24 +79,8 @@ impl Client {
         names: Option<&[&str]>,
         timeout: Duration,
     ) -> Result<BTreeMap<String, ConfigEntry>> {
-        let request = DescribeConfigsRequestData {
-            resources: vec![describe_configs_request::DescribeConfigsResource {
-                resource_type,
-                resource_name: text(name),
-                configuration_keys: names.map(|names| names.iter().map(|name| text(*name)).collect()),
-                ..Default::default()
-            }],
-            ..Default::default()
-        };
-        let response = self.call_any(&request, Lane::Admin, Deadline::after(timeout)).await?;
-        let answer = response.results.into_iter().next();
-        let answer = answer.ok_or_else(|| Error::Protocol("answer lacks the resource".to_owned()))?;
-        KafkaError::check(answer.error_code, message(answer.error_message))?;
-        let entry = |config: crate::codec::DescribedConfig| {
-            let is_set = SOURCES_SET.contains(&config.config_source);
-            (config.name.to_string(), ConfigEntry { value: message(config.value), is_set })
-        };
-        Ok(answer.configs.into_iter().map(entry).collect())
+        let request = describe_request(resource_type, name, names);
+        described(self.call_any(&request, Lane::Admin, Deadline::after(timeout)).await?)
     }
 
     /// Changes the configs named and leaves the others alone.
@@ -147,4 +146,27 @@ impl Client {
         let answer = answer.ok_or_else(|| Error::Protocol("answer lacks the resource".to_owned()))?;
         Ok(KafkaError::check(answer.error_code, message(answer.error_message))?)
     }
+}
+
+fn describe_request(resource_type: i8, name: &str, names: Option<&[&str]>) -> DescribeConfigsRequestData {
+    DescribeConfigsRequestData {
+        resources: vec![describe_configs_request::DescribeConfigsResource {
+            resource_type,
+            resource_name: text(name),
+            configuration_keys: names.map(|names| names.iter().map(|name| text(*name)).collect()),
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
+fn described(response: DescribeConfigsResponseData) -> Result<BTreeMap<String, ConfigEntry>> {
+    let answer = response.results.into_iter().next();
+    let answer = answer.ok_or_else(|| Error::Protocol("answer lacks the resource".to_owned()))?;
+    KafkaError::check(answer.error_code, message(answer.error_message))?;
+    let entry = |config: crate::codec::DescribedConfig| {
+        let is_set = SOURCES_SET.contains(&config.config_source);
+        (config.name.to_string(), ConfigEntry { value: message(config.value), is_set })
+    };
+    Ok(answer.configs.into_iter().map(entry).collect())
 }

@@ -14,7 +14,7 @@ use crate::error::{Error, KafkaError, Result};
 use crate::types::TopicId;
 
 /// A topic to make.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewTopic {
     /// Physical name.
     pub name: String,

@@ -1,5 +1,6 @@
 //! Users that authenticate with SCRAM-SHA-512.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -8,9 +9,13 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::message;
 use crate::client::Client;
-use crate::codec::{AlterUserScramCredentialsRequestData, ScramCredentialDeletion, ScramCredentialUpsertion, text};
+use crate::codec::{
+    AlterUserScramCredentialsRequestData, DescribeUserScramCredentialsRequestData, ScramCredentialDeletion,
+    ScramCredentialUpsertion, describe_user_scram_credentials_request, text,
+};
 use crate::deadline::Deadline;
-use crate::error::{Error, KafkaError, Result};
+use crate::error::{Error, KafkaError, Result, code};
+use crate::pool::Lane;
 use crate::scram;
 
 const MECHANISM_SHA_512: i8 = 2;
@@ -37,6 +42,29 @@ impl Client {
     pub async fn upsert_scram_users(&self, users: &[ScramUpsert], timeout: Duration) -> Result<()> {
         let upsertions = users.iter().map(upsertion).collect::<Result<_>>()?;
         self.alter_users(AlterUserScramCredentialsRequestData { upsertions, ..Default::default() }, timeout).await
+    }
+
+    /// Which of these users have a password for SCRAM-SHA-512. Needs Describe on the cluster.
+    pub async fn scram_users(&self, users: &[&str], timeout: Duration) -> Result<BTreeSet<String>> {
+        let name =
+            |user: &&str| describe_user_scram_credentials_request::UserName { name: text(*user), ..Default::default() };
+        let request = DescribeUserScramCredentialsRequestData {
+            users: Some(users.iter().map(name).collect()),
+            ..Default::default()
+        };
+        let response = self.call_any(&request, Lane::Admin, Deadline::after(timeout)).await?;
+        KafkaError::check(response.error_code, message(response.error_message))?;
+        let mut known = BTreeSet::new();
+        for result in response.results {
+            if result.error_code == code::RESOURCE_NOT_FOUND {
+                continue;
+            }
+            KafkaError::check(result.error_code, message(result.error_message))?;
+            if result.credential_infos.iter().any(|info| info.mechanism == MECHANISM_SHA_512) {
+                known.insert(result.user.to_string());
+            }
+        }
+        Ok(known)
     }
 
     /// Removes a user's credentials; one that is not there is `RESOURCE_NOT_FOUND` (91).

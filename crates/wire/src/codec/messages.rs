@@ -12,14 +12,14 @@ pub(crate) use kacrab_protocol::generated::{
     DeleteAclsResponseData, DeleteGroupsRequestData, DeleteGroupsResponseData, DeleteRecordsRequestData,
     DeleteRecordsResponseData, DeleteTopicsRequestData, DeleteTopicsResponseData, DescribeAclsRequestData,
     DescribeAclsResponseData, DescribeClusterRequestData, DescribeClusterResponseData, DescribeConfigsRequestData,
-    DescribeConfigsResponseData, FetchRequestData, FetchResponseData, FindCoordinatorRequestData,
-    FindCoordinatorResponseData, IncrementalAlterConfigsRequestData, IncrementalAlterConfigsResponseData,
-    ListGroupsRequestData, ListGroupsResponseData, ListOffsetsRequestData, ListOffsetsResponseData,
-    MetadataRequestData, MetadataResponseData, OffsetCommitRequestData, OffsetCommitResponseData,
-    OffsetDeleteRequestData, OffsetDeleteResponseData, OffsetFetchRequestData, OffsetFetchResponseData,
-    OffsetForLeaderEpochRequestData, OffsetForLeaderEpochResponseData, ProduceRequestData, ProduceResponseData,
-    SaslAuthenticateRequestData, SaslAuthenticateResponseData, SaslHandshakeRequestData, SaslHandshakeResponseData,
-    ScramCredentialDeletion, ScramCredentialUpsertion,
+    DescribeConfigsResponseData, DescribeUserScramCredentialsRequestData, DescribeUserScramCredentialsResponseData,
+    FetchRequestData, FetchResponseData, FindCoordinatorRequestData, FindCoordinatorResponseData,
+    IncrementalAlterConfigsRequestData, IncrementalAlterConfigsResponseData, ListGroupsRequestData,
+    ListGroupsResponseData, ListOffsetsRequestData, ListOffsetsResponseData, MetadataRequestData, MetadataResponseData,
+    OffsetCommitRequestData, OffsetCommitResponseData, OffsetDeleteRequestData, OffsetDeleteResponseData,
+    OffsetFetchRequestData, OffsetFetchResponseData, OffsetForLeaderEpochRequestData, OffsetForLeaderEpochResponseData,
+    ProduceRequestData, ProduceResponseData, SaslAuthenticateRequestData, SaslAuthenticateResponseData,
+    SaslHandshakeRequestData, SaslHandshakeResponseData, ScramCredentialDeletion, ScramCredentialUpsertion,
 };
 pub(crate) use kacrab_protocol::{KafkaString as Text, KafkaUuid as Uuid};
 
@@ -78,6 +78,8 @@ requests! {
         IncrementalAlterConfigsRequestData => IncrementalAlterConfigsResponseData throttle_time_ms;
     "OffsetDelete" 47 v 0..0: OffsetDeleteRequestData => OffsetDeleteResponseData throttle_time_ms;
     "AlterClientQuotas" 49 v 1..1: AlterClientQuotasRequestData => AlterClientQuotasResponseData throttle_time_ms;
+    "DescribeUserScramCredentials" 50 v 0..0:
+        DescribeUserScramCredentialsRequestData => DescribeUserScramCredentialsResponseData throttle_time_ms;
     "AlterUserScramCredentials" 51 v 0..0:
         AlterUserScramCredentialsRequestData => AlterUserScramCredentialsResponseData throttle_time_ms;
     "DescribeCluster" 60 v 0..2: DescribeClusterRequestData => DescribeClusterResponseData throttle_time_ms;

@@ -1,17 +1,14 @@
 //! The internal topics: made at the start where they are missing, waiting for Kafka as long as it takes; and kept as they
 //! must be, at the start and regularly: what was set otherwise is set right, what cannot be is told in health.
 
-mod settings;
-
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use sluice_installation::kafka::{Action, Difference, topics};
 use sluice_runtime::{ComponentStatus, Health};
-use sluice_types::physical::{CONTROL_TOPIC, MEMBERS_TOPIC, USAGE_TOPIC};
-use sluice_wire::{Client, ClusterMetadata, ConfigChange, Error, NewTopic, Topic, TopicId, code};
+use sluice_types::physical::{CONTROL_TOPIC, MEMBERS_TOPIC};
+use sluice_wire::{Client, ClusterMetadata, Error, TopicId, code};
 use tokio_util::sync::CancellationToken;
 
-use self::settings::{Layout, layout};
 use crate::plane::SharedPlane;
 
 const CALL_WITHIN: Duration = Duration::from_secs(5);
@@ -20,9 +17,6 @@ const AGAIN: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_secs(5);
 /// How often their settings are looked at.
 const VERIFY_EVERY: Duration = Duration::from_secs(300);
-/// Replicas of a topic that is made, if the operator did not say and there are so many brokers.
-const REPLICATION: usize = 3;
-const NAMES: [&str; 3] = [CONTROL_TOPIC, MEMBERS_TOPIC, USAGE_TOPIC];
 const COMPONENT: &str = "internal_topics";
 
 /// Makes the topics, then watches the identity of the control log, until the shutdown.
@@ -59,25 +53,26 @@ pub(crate) async fn run(plane: SharedPlane, kafka: Client, health: Health, shutd
 
 /// Makes those that are missing, and tells the plane which life of the control log this is.
 async fn ensure(plane: &SharedPlane, kafka: &Client) -> Result<ClusterMetadata, Error> {
-    let cluster = kafka.metadata(&NAMES, CALL_WITHIN).await?;
+    let cluster = kafka.metadata(&topics::NAMES, CALL_WITHIN).await?;
     let mut missing = Vec::new();
     for topic in &cluster.topics {
         match &topic.error {
             None => {}
-            Some(error) if error.code == code::UNKNOWN_TOPIC_OR_PARTITION => {
-                missing.push(wanted(&topic.name, replication(plane, &cluster)));
-            }
+            Some(error) if error.code == code::UNKNOWN_TOPIC_OR_PARTITION => missing.push(topic.name.as_str()),
             Some(error) => return Err(error.clone().into()),
         }
     }
     let cluster = match missing.is_empty() {
         true => cluster,
         false => {
-            create(kafka, &missing).await?;
-            if missing.iter().any(|topic| topic.name == MEMBERS_TOPIC) {
+            for name in &missing {
+                topics::create(kafka, name, replication(plane, &cluster), CALL_WITHIN).await?;
+                tracing::info!(topic = name, "made an internal topic");
+            }
+            if missing.contains(&MEMBERS_TOPIC) {
                 plane.members.log_made();
             }
-            kafka.metadata(&NAMES, CALL_WITHIN).await?
+            kafka.metadata(&topics::NAMES, CALL_WITHIN).await?
         }
     };
     plane.revisions.set_log(log_of(&cluster)?);
@@ -89,32 +84,30 @@ fn log_of(cluster: &ClusterMetadata) -> Result<TopicId, Error> {
     log.map(|log| log.topic_id).ok_or_else(|| Error::UnknownTopic { topic: CONTROL_TOPIC.to_owned() })
 }
 
-/// How many replicas a topic gets: what the operator said, or one on each of up to three brokers.
 fn replication(plane: &SharedPlane, cluster: &ClusterMetadata) -> usize {
-    plane.settings.replication.map_or_else(|| cluster.brokers.len().clamp(1, REPLICATION), usize::from)
+    topics::replication(plane.settings.replication, cluster.brokers.len())
 }
 
 /// Sets right what was set otherwise, and tells what cannot be.
 async fn verify(plane: &SharedPlane, kafka: &Client, cluster: &ClusterMetadata) -> Result<ComponentStatus, Error> {
-    let replication = replication(plane, cluster);
     let mut faults = Vec::new();
     for topic in &cluster.topics {
-        // By the replicas that there are: with more in sync than that nothing could be written.
-        let replicas = topic.partitions.values().map(|partition| partition.replicas.len()).min().unwrap_or_default();
-        let layout = layout(&topic.name, replicas);
-        faults.extend(faults_of(topic, &layout, replicas, replication));
-        let names: Vec<&str> = layout.settings.iter().map(|setting| setting.key).collect();
-        let present = kafka.describe_topic_configs(&topic.name, Some(&names), CALL_WITHIN).await?;
-        let wrong = layout.settings.iter().filter(|setting| {
-            !present.get(setting.key).is_some_and(|entry| setting.is_met(entry.value.as_deref(), entry.is_set))
-        });
-        let changes: BTreeMap<String, ConfigChange> =
-            wrong.map(|setting| (setting.key.to_owned(), ConfigChange::Set(setting.value.clone()))).collect();
-        if changes.is_empty() {
-            continue;
+        let found = topics::Found::Present(topics::look(kafka, topic, CALL_WITHIN).await?);
+        for difference in topics::plan(&topic.name, &found, replication(plane, cluster)) {
+            match difference.action() {
+                Some(Action::SetTopicSetting { topic, key, value }) => {
+                    tracing::warn!(
+                        topic,
+                        key,
+                        value,
+                        was = difference.is,
+                        "a setting of an internal topic was other than it must be"
+                    );
+                    topics::set(kafka, topic, key, value, CALL_WITHIN).await?;
+                }
+                _ => faults.push(fault(&difference)),
+            }
         }
-        tracing::warn!(topic = topic.name, ?changes, "settings of an internal topic were other than they must be");
-        kafka.incremental_alter_configs(&topic.name, &changes, false, CALL_WITHIN).await?;
     }
     Ok(match faults.is_empty() {
         true => ComponentStatus::ok("as they must be"),
@@ -123,40 +116,11 @@ async fn verify(plane: &SharedPlane, kafka: &Client, cluster: &ClusterMetadata) 
 }
 
 /// What only a person can change.
-fn faults_of(topic: &Topic, layout: &Layout, replicas: usize, replication: usize) -> Vec<String> {
-    let mut faults = Vec::new();
-    let partitions = topic.partitions.len();
-    if layout.partitions_fixed && partitions != usize::from(layout.partitions) {
-        faults.push(format!("{} has {partitions} partitions and must have {}", topic.name, layout.partitions));
-    }
-    if replicas < replication {
-        faults.push(format!(
-            "{} has {replicas} replicas and should have {replication}: reassign its partitions, or set \
-             internal_topics.replication",
-            topic.name
-        ));
-    }
-    faults
-}
-
-async fn create(kafka: &Client, missing: &[NewTopic]) -> Result<(), Error> {
-    for created in kafka.create_topics(missing, false, CALL_WITHIN).await? {
-        match created {
-            Ok(topic) => tracing::info!(topic = topic.name, "made an internal topic"),
-            Err(Error::Kafka(error)) if error.code == code::TOPIC_ALREADY_EXISTS => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// How one of them is made.
-fn wanted(name: &str, replication: usize) -> NewTopic {
-    let layout = layout(name, replication);
-    NewTopic {
-        name: name.to_owned(),
-        partitions: i32::from(layout.partitions),
-        replication: i16::try_from(replication).unwrap_or(i16::MAX),
-        configs: layout.settings.into_iter().map(|setting| (setting.key.to_owned(), setting.value)).collect(),
-    }
+fn fault(difference: &Difference) -> String {
+    let Difference { name, item, is, must, .. } = difference;
+    let how = match &difference.remedy {
+        sluice_installation::Remedy::Person(how) => how.as_str(),
+        sluice_installation::Remedy::Apply(_) => "sluiced install --apply",
+    };
+    format!("{name} has {} {item} and should have {must}: {how}", is.as_deref().unwrap_or("no"))
 }

@@ -1,7 +1,8 @@
 //! A migrated database of one test's own.
 
-use sluice_db::{Database, DbConfig, Roles, bootstrap};
+use sluice_db::{Database, DbConfig};
 use sluice_devstack::{PostgresConnection, shared};
+use sluice_installation::postgres::{Roles, bootstrap};
 
 use crate::schema::MIGRATIONS;
 

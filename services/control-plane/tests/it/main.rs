@@ -9,6 +9,7 @@ mod comparison;
 mod crowds;
 mod fences;
 mod groups;
+mod internal_topics;
 mod operator;
 mod provisioner;
 mod relay;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice_control_plane::{Addrs, App, Config, MIGRATIONS};
-use sluice_db::{Roles, bootstrap};
 use sluice_devstack::{CONTROL_PLANE, Ca, Connection, free_ports, shared};
+use sluice_installation::postgres::{Roles, bootstrap};
 use sluice_proto::admin::v1::group_service_client::GroupServiceClient;
 use sluice_proto::admin::v1::namespace_service_client::NamespaceServiceClient;
 use sluice_proto::admin::v1::operation_service_client::OperationServiceClient;

@@ -4,6 +4,8 @@
 
 use sluice_types::physical::{CONTROL_TOPIC, MEMBERS_TOPIC};
 
+use crate::setting::Setting;
+
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 
@@ -17,48 +19,10 @@ pub(super) struct Layout {
     pub(super) settings: Vec<Setting>,
 }
 
-/// A setting that something relies on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Setting {
-    pub(super) key: &'static str,
-    pub(super) value: String,
-    rule: Rule,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rule {
-    Exactly,
-    /// A number; negative ones mean no bound.
-    AtLeast,
-    /// A number that is set on the topic itself.
-    AtMost,
-}
-
-impl Setting {
-    /// Whether the topic's value will do.
-    pub(super) fn is_met(&self, value: Option<&str>, is_set: bool) -> bool {
-        let Some(value) = value else { return false };
-        let numbers = || Some((value.parse::<i64>().ok()?, self.value.parse::<i64>().ok()?));
-        match self.rule {
-            Rule::Exactly => sorted(value) == sorted(&self.value),
-            Rule::AtLeast => numbers().is_some_and(|(value, least)| value < 0 || value >= least),
-            Rule::AtMost => is_set && numbers().is_some_and(|(value, most)| (1..=most).contains(&value)),
-        }
-    }
-}
-
-/// A list in any order is the same.
-fn sorted(list: &str) -> Vec<&str> {
-    let mut parts: Vec<&str> = list.split(',').map(str::trim).collect();
-    parts.sort_unstable();
-    parts
-}
-
 /// How this topic must be, with so many replicas.
 pub(super) fn layout(name: &str, replication: usize) -> Layout {
-    let exactly = |key, value: &str| Setting { key, value: value.to_owned(), rule: Rule::Exactly };
-    let least = |key, value: i64| Setting { key, value: value.to_string(), rule: Rule::AtLeast };
-    let most = |key, value: i64| Setting { key, value: value.to_string(), rule: Rule::AtMost };
+    let exactly = |key, value: &str| Setting::exactly(key, value);
+    let (least, most) = (Setting::at_least, Setting::at_most);
     // An acknowledged record must outlive a broker.
     let in_sync = least("min.insync.replicas", if replication >= 3 { 2 } else { 1 });
     match name {
