@@ -1,3 +1,5 @@
+//! Mends: how often one is done, and what is not mended because it changed meanwhile.
+
 use sluice_proto::internal::control::v1::NamespaceState;
 use sluice_proto::internal::control::v1::control_record::Resource;
 
