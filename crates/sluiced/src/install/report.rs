@@ -1,7 +1,7 @@
 //! What `install` prints: a table that fits a terminal, or JSON.
 
 use comfy_table::{ContentArrangement, Table, presets};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use sluice_installation::{Difference, Remedy};
 
 use super::Mode;
@@ -14,8 +14,8 @@ pub(super) struct Report {
     /// What is not as it must be; after `--apply`: what is left.
     #[serde(rename = "differences")]
     pub(super) rows: Vec<Row>,
-    /// What ended it early.
-    #[serde(skip)]
+    /// What ended it early; then nothing is known of the rest.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "text")]
     pub(super) failed: Option<anyhow::Error>,
 }
 
@@ -34,6 +34,10 @@ pub(super) struct Row {
     pub(super) by: &'static str,
     /// How it is mended.
     pub(super) how: String,
+}
+
+fn text<S: Serializer>(error: &Option<anyhow::Error>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&error.as_ref().map_or_else(String::new, |error| format!("{error:#}")))
 }
 
 impl Row {
@@ -115,6 +119,15 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failure_is_in_the_json_so_that_no_differences_does_not_mean_that_all_is_well() {
+        let failed = Some(anyhow::anyhow!("why").context("make the topic"));
+        let report = Report { done: vec!["one".to_owned()], failed, ..Report::default() };
+        let json = serde_json::to_value(&report).expect("JSON");
+        let expected = serde_json::json!({"done": ["one"], "differences": [], "failed": "make the topic: why"});
+        assert_eq!(json, expected);
+    }
 
     #[test]
     fn a_table_fits_a_terminal_of_eighty_columns() {
