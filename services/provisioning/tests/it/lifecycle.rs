@@ -138,6 +138,9 @@ async fn drift_is_found_by_the_resync_and_repaired() {
     let name = world.plane.known(&uid).name();
     let change = BTreeMap::from([("retention.ms".to_owned(), ConfigChange::Set("5".into()))]);
     world.kafka.incremental_alter_configs(name.as_str(), &change, false, CALL).await.unwrap();
+    // The controller answers before every broker has the change.
+    let changed = async || world.config_of(&uid, "retention.ms").await.as_deref() == Some("5");
+    eventually("the change is seen", SOON, changed).await;
     let found = resync(&reconciler, &mut orphans).await.unwrap();
     assert_eq!(found.drifted, 1);
     assert_eq!(reconciler.run(mine(found.work).unwrap()).await, Outcome::Settled);
