@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use sluice_proto::internal::control::v1::{ControlRecord, Life};
+use sluice_proto::internal::control::v1::{ControlRecord, Life, MemberHeartbeat};
 use sluice_types::TopicUid;
 
 use crate::world::{Gateway, PATIENCE, Tenant, World, mark_complete, mark_complete_for};
@@ -115,17 +115,19 @@ async fn a_gateway_that_saw_its_log_lose_something_asks_whether_it_is_complete()
     let lost_to = world.publish(&records[0]).await + 1;
     world.cut_control_log_below(lost_to).await;
     let gateway = world.gateway("gateway-a").await;
-    let wait = world.heartbeat("gateway-a", |heartbeat| !heartbeat.awaits_complete.is_empty()).await.awaits_complete;
+    let asked = world.heartbeat("gateway-a", |heartbeat| !heartbeat.awaits_complete.is_empty()).await;
     until("the gateway waits", async || says(&gateway, "control", "not complete yet")).await;
     for record in &records {
         world.publish(record).await;
     }
-    mark_complete_for(&world.kafka, vec![wait]).await;
+    mark_complete_for(&world.kafka, vec![asked.awaits_complete.clone()]).await;
     until("all is well", async || gateway.health.component("control").is_some_and(|status| status.ok)).await;
     assert_eq!(gateway.get(METADATA, &tenant.key).await.0, 200);
-    let sequence = world.heartbeat("gateway-a", |heartbeat| !heartbeat.awaits_complete.is_empty()).await.sequence;
-    world
-        .heartbeat("gateway-a", |heartbeat| heartbeat.sequence > sequence && heartbeat.awaits_complete.is_empty())
-        .await;
+    let asks_no_more = |heartbeat: &MemberHeartbeat| {
+        heartbeat.boot_id == asked.boot_id
+            && heartbeat.sequence > asked.sequence
+            && heartbeat.awaits_complete.is_empty()
+    };
+    world.heartbeat("gateway-a", asks_no_more).await;
     gateway.stop().await.expect("an orderly end");
 }

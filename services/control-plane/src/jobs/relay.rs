@@ -49,6 +49,16 @@ pub(crate) async fn run(plane: SharedPlane, kafka: Client, health: Health, shutd
     relay.release().await;
 }
 
+/// What a round came to.
+enum Round {
+    /// A batch was published, or is to be looked for again; there may be more.
+    Published,
+    /// There was nothing to publish.
+    Nothing,
+    /// Another process has the lease.
+    NotOurs,
+}
+
 struct Relay {
     plane: SharedPlane,
     kafka: Client,
@@ -64,12 +74,13 @@ impl Relay {
         loop {
             self.plane.comparison.opened().await;
             match self.round(log).await {
-                Ok(true) => {
+                Ok(Round::Published) => {
                     health.set_component("relay", ComponentStatus::ok("publishing"));
                     log = self.plane.revisions.log_ready().await;
                     continue;
                 }
-                Ok(false) => health.set_component("relay", ComponentStatus::ok("idle")),
+                Ok(Round::Nothing) => health.set_component("relay", ComponentStatus::ok("idle")),
+                Ok(Round::NotOurs) => health.set_component("relay", ComponentStatus::ok("standing by")),
                 Err(error) => {
                     tracing::debug!(%error, "publishing ended early; trying again");
                     health.set_component("relay", ComponentStatus::failing("cannot publish; see the log at debug"));
@@ -80,26 +91,26 @@ impl Relay {
         }
     }
 
-    /// One batch; true if there may be more.
-    async fn round(&mut self, log: TopicId) -> Result<bool, RelayError> {
+    /// One batch.
+    async fn round(&mut self, log: TopicId) -> Result<Round, RelayError> {
         if !self.hold_lease().await? {
-            return Ok(false);
+            return Ok(Round::NotOurs);
         }
         let rows = self.next_rows().await?;
         if rows.is_empty() {
-            return Ok(false);
+            return Ok(Round::Nothing);
         }
         let records: Vec<OutRecord> = rows.iter().map(out_record).collect();
         self.plane.fail_points.hit("relay.before_publish");
         if self.holder.is_none_or(|until| Instant::now() >= until) {
             // We were away for longer than the lease: somebody else may have published these by now.
-            return Ok(true);
+            return Ok(Round::Published);
         }
         let produced = self.kafka.produce_batch(CONTROL_TOPIC, 0, &records, PRODUCE_WITHIN).await?;
         self.plane.fail_points.hit("relay.after_publish");
         self.mark(log, &rows, produced.base_offset).await?;
         self.plane.metrics.published.inc_by(rows.len() as u64);
-        Ok(true)
+        Ok(Round::Published)
     }
 
     async fn hold_lease(&mut self) -> Result<bool, DbError> {

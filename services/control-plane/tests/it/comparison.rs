@@ -313,7 +313,10 @@ async fn two_processes_of_one_instance_never_hold_a_lease_together() {
     let health = twin.health();
     let stop = tokio_util::sync::CancellationToken::new();
     let running = tokio::spawn(twin.run(stop.clone()));
-    eventually("the twin looked for work", || async { health.component("relay").is_some() }).await;
+    eventually("the twin stands by", || async {
+        health.component("relay").is_some_and(|status| status.detail == "standing by")
+    })
+    .await;
     assert_eq!(plant.sql("SELECT holder FROM control.lease WHERE name = 'relay'").await, holder);
     stop.cancel();
     running.await.unwrap().unwrap();
