@@ -8,42 +8,34 @@
 //! A record that this group gave up before, and that comes to it again as the letter of another group, is given up without a further
 //! letter: two groups that put their dead letters into each other's topics would write for ever.
 
-use std::collections::BTreeMap;
+mod exhuming;
+mod letter;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::FutureExt as _;
-use futures::future::join_all;
 use tokio::time::Instant;
 
 use sluice_kafka::{Batch, OnResolved, RecordOutcome, SinkRecord};
-use sluice_proto::wkt::Timestamp;
-use sluice_types::partitioner::partition_of;
-use sluice_types::record::{client_headers, logical_bytes, producers_time_ms};
-use sluice_wire::{Error, Record};
 
 use crate::groups::dispatch::group::{Done, Group};
 use crate::groups::dispatch::losing::Reading;
 use crate::groups::dispatch::part::PartKey;
-use crate::groups::dispatch::positions;
-use crate::groups::dispatch::reading::{Place, Read, read};
 use crate::groups::dispatch::shared::Shared;
-use crate::groups::model::Start;
-use crate::groups::window::{Dead, DeathReason};
 use crate::metering::Meter;
 use crate::ports::ResolvedTopic;
 
-/// Dead letters written at once, and their bytes, save a single larger one.
+use self::exhuming::{Corpse, Found, cannot_be_read, exhume};
+use self::letter::{letter, path_of};
+
+pub(super) use self::exhuming::Exhumed;
+
+/// Dead letters written at once.
 const BATCH: usize = 100;
-const BATCH_BYTES: u64 = 4 << 20;
-const READ_BYTES: u32 = 256 << 10;
 const PRODUCE_WITHIN: Duration = Duration::from_secs(10);
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
-/// The groups that gave a record up, oldest first: their uids with commas between.
-const PATH: &str = "sluice-dlq-path";
-const GROUP: &str = "sluice-dlq-group";
 /// A record that so many groups gave up is given up without a further letter.
 const PATH_MAX: usize = 16;
 
@@ -69,33 +61,6 @@ enum Phase {
     Reading,
     /// Their letters are written.
     Writing,
-}
-
-/// A dead record.
-pub(super) struct Corpse {
-    key: PartKey,
-    term: u64,
-    dead: Dead,
-    place: Place,
-    /// The tenants' name of its topic.
-    topic: String,
-}
-
-/// A dead record, read again.
-pub(super) struct Exhumed {
-    corpse: Corpse,
-    found: Result<Found, String>,
-}
-
-#[derive(Debug)]
-enum Found {
-    Record(Box<Record>),
-    /// It is not in the log any more.
-    Nothing,
-    /// The log was cut off, at this offset: it is not the one that the record was in.
-    CutOff(i64),
-    /// The log ends before it, as a leader says that may merely lag.
-    Beyond,
 }
 
 /// What became of a letter.
@@ -296,45 +261,6 @@ impl Group {
     }
 }
 
-/// Reads dead records again; as many as one batch may hold. A partition that cannot be read holds up no other.
-async fn exhume(shared: Arc<Shared>, corpses: Vec<Corpse>) -> Vec<Exhumed> {
-    let mut of_parts: BTreeMap<PartKey, Vec<Corpse>> = BTreeMap::new();
-    for corpse in corpses {
-        of_parts.entry(corpse.key).or_default().push(corpse);
-    }
-    let share = BATCH_BYTES / of_parts.len().max(1) as u64;
-    let read = of_parts.into_values().map(|corpses| exhume_part(&shared, corpses, share));
-    join_all(read).await.into_iter().flatten().collect()
-}
-
-async fn exhume_part(shared: &Arc<Shared>, corpses: Vec<Corpse>, bytes_max: u64) -> Vec<Exhumed> {
-    let mut exhumed = Vec::with_capacity(corpses.len());
-    let (mut last, mut bytes) = (None, 0);
-    for corpse in corpses {
-        let found = find(shared, &corpse, &mut last).await;
-        if let Ok(Found::Record(record)) = &found {
-            let headers = record.headers.iter().map(|(name, value)| (&name[..], value.as_deref()));
-            bytes += logical_bytes(record.key.as_deref(), record.value.as_deref(), headers);
-        }
-        let found = found.map_err(|error| {
-            let (topic, partition) = (&corpse.place.topic, corpse.place.partition);
-            tracing::debug!(%topic, partition, offset = corpse.dead.offset, %error, "a dead record cannot be read");
-            cannot_be_read(&corpse)
-        });
-        let is_over = bytes >= bytes_max || !matches!(found, Ok(Found::Record(_) | Found::Nothing));
-        exhumed.push(Exhumed { corpse, found });
-        if is_over {
-            break;
-        }
-    }
-    exhumed
-}
-
-/// Without the error, which names Kafka's topics.
-fn cannot_be_read(corpse: &Corpse) -> String {
-    format!("records of {}/{} cannot be read at the moment", corpse.topic, corpse.place.partition)
-}
-
 type Letter = (PartKey, u64, i64, SinkRecord, u64);
 
 async fn write(shared: Arc<Shared>, topic: Arc<ResolvedTopic>, letters: Vec<Letter>) -> Vec<Buried> {
@@ -359,104 +285,6 @@ async fn write(shared: Arc<Shared>, topic: Arc<ResolvedTopic>, letters: Vec<Lett
     buried.collect()
 }
 
-/// The record, read again; neighbours mostly come with one read. [`Found::Nothing`]: it is certain that the log does not hold it any
-/// more.
-async fn find(shared: &Arc<Shared>, corpse: &Corpse, last: &mut Option<Read>) -> Result<Found, Error> {
-    let (offset, place) = (corpse.dead.offset, &corpse.place);
-    if let Some(record) = last.as_ref().and_then(|read| in_read(read, offset)) {
-        return Ok(Found::Record(Box::new(record)));
-    }
-    match read(Arc::clone(shared), place.clone(), offset, READ_BYTES).await {
-        Ok(read) => {
-            let found = proven(&read, offset)?;
-            *last = Some(read);
-            Ok(found)
-        }
-        // Lost, if the log begins behind it. One that ends before it is not what it was: nothing is proven.
-        Err(error @ Error::OffsetOutOfRange { .. }) => {
-            let found = positions::find(shared, &place.topic, &[place.partition], Start::Earliest).await?;
-            if positions::one(&found, place.partition)? > offset {
-                return Ok(Found::Nothing);
-            }
-            tracing::debug!(%error, "a log ends before a dead record");
-            Ok(Found::Beyond)
-        }
-        Err(Error::LogTruncated { end_offset, .. }) => Ok(Found::CutOff(end_offset)),
-        Err(error) => Err(error),
-    }
-}
-
-/// The record of an offset that was read, or the proof that it is gone: that the read went past it. An empty read proves nothing,
-/// save that the log ends before it.
-fn proven(read: &Read, offset: i64) -> Result<Found, Error> {
-    match in_read(read, offset) {
-        Some(record) => Ok(Found::Record(Box::new(record))),
-        None if read.next_offset > offset => Ok(Found::Nothing),
-        // Its end is the record's place: a read there is in order, and finds nothing.
-        None if read.end <= offset => Ok(Found::Beyond),
-        None => Err(Error::Protocol("nothing came, though the log reaches further".to_owned())),
-    }
-}
-
-fn in_read(read: &Read, offset: i64) -> Option<Record> {
-    let at = read.records.binary_search_by_key(&offset, |record| record.offset).ok()?;
-    Some(read.records[at].clone())
-}
-
-/// The groups that have given a record up, by what they wrote on its letters.
-fn path_of(record: &Record) -> Vec<String> {
-    let last = |wanted: &str| {
-        let value = record.headers.iter().rev().find(|(name, _)| name.as_ref() == wanted.as_bytes())?.1.as_deref()?;
-        std::str::from_utf8(value).ok()
-    };
-    match last(PATH).or_else(|| last(GROUP)) {
-        Some(path) => path.split(',').map(str::to_owned).collect(),
-        None => Vec::new(),
-    }
-}
-
-/// The client's record with what happened to it, and its logical bytes.
-fn letter(
-    record: Record,
-    path: &[String],
-    corpse: &Corpse,
-    group: &str,
-    topic: &ResolvedTopic,
-    now_ms: i64,
-) -> (SinkRecord, u64) {
-    let Record { key, value, headers, timestamp_ms, .. } = record;
-    let timestamp_ms = producers_time_ms(&headers).unwrap_or(timestamp_ms);
-    let mut headers = client_headers(headers);
-    let of_headers = headers.iter().map(|(name, value)| (&name[..], value.as_deref()));
-    let size = logical_bytes(key.as_deref(), value.as_deref(), of_headers);
-    let reason = match &corpse.dead.reason {
-        DeathReason::Refused(reason) => reason.to_string(),
-        DeathReason::DeadlineExceeded => "ack deadline exceeded".to_owned(),
-    };
-    let time = |ms: i64| Timestamp::from_millis(ms).to_string();
-    let path = path.iter().map(String::as_str).chain([group]).collect::<Vec<_>>().join(",");
-    let ours: [(&'static str, String); 10] = [
-        (GROUP, group.to_owned()),
-        (PATH, path),
-        ("sluice-dlq-topic", corpse.topic.clone()),
-        ("sluice-dlq-partition", corpse.place.partition.to_string()),
-        ("sluice-dlq-offset", corpse.dead.offset.to_string()),
-        ("sluice-dlq-attempts", corpse.dead.attempts.to_string()),
-        ("sluice-dlq-reason", reason),
-        ("sluice-dlq-first-delivery", time(corpse.dead.first_delivery)),
-        ("sluice-dlq-time", time(now_ms)),
-        ("sluice-dlq-record-time", time(timestamp_ms)),
-    ];
-    headers.extend(ours.map(|(name, value)| (Bytes::from_static(name.as_bytes()), Some(Bytes::from(value)))));
-    let keyless = corpse.dead.offset.unsigned_abs() % u64::from(topic.partitions.max(1).unsigned_abs());
-    let partition = match &key {
-        Some(key) => partition_of(key, topic.partitions),
-        None => i32::try_from(keyless).unwrap_or(0),
-    };
-    // Its retention begins now, not when the record was published.
-    (SinkRecord { partition, key, value, headers, timestamp_ms: now_ms }, size)
-}
-
 /// Bills what got into the log, also late.
 fn count(meter: Meter, topic: Arc<ResolvedTopic>, sizes: Vec<u64>) -> OnResolved {
     Box::new(move |records: &[SinkRecord], outcomes: &[RecordOutcome]| {
@@ -470,36 +298,79 @@ fn count(meter: Meter, topic: Arc<ResolvedTopic>, sizes: Vec<u64>) -> OnResolved
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use crate::groups::dispatch::part::Part;
+    use crate::groups::dispatch::reading::Place;
+    use crate::groups::dispatch::testing;
+    use crate::groups::window::{Bounds, Policy, Seen, Window};
+
     use super::*;
 
-    fn record(offset: i64, headers: &[(&'static str, &'static str)]) -> Record {
-        let header = |(name, value): &(&'static str, &'static str)| {
-            (Bytes::from_static(name.as_bytes()), Some(Bytes::from_static(value.as_bytes())))
+    /// A partition that has read so many records, which are all dead.
+    fn dead_part(group: &Group, partition: i32, dead: i64) -> Part {
+        let policy = Policy {
+            key_ordered: false,
+            ack_deadline_ms: 1_000,
+            max_attempts: Some(1),
+            backoff_min_ms: 0,
+            backoff_max_ms: 0,
         };
-        Record {
-            offset,
-            timestamp_ms: 1,
-            timestamp_type: sluice_wire::TimestampType::CreateTime,
-            key: None,
-            value: None,
-            headers: headers.iter().map(header).collect(),
+        let mut window = Window::start_at(0, policy, Bounds::default());
+        let seen: Vec<Seen> = (0..dead).map(|offset| Seen { offset, key: None, bytes: 1 }).collect();
+        window.read(&seen, dead);
+        for offset in 0..dead {
+            let lease = window.lease(offset, 0).expect("ready");
+            window.refuse(offset, lease.attempt, None, "no".into(), 0);
         }
+        let assigned = testing::partition(group, partition);
+        let topic = Arc::clone(&group.topics[&assigned.topic]);
+        let (name, group) = (Arc::clone(&assigned.topic), Arc::clone(&group.uid));
+        let place = Place { topic: name, topic_id: assigned.topic_id, partition, share: 0, group, last_epoch: None };
+        Part::new(topic, place, assigned, 1, window)
     }
 
-    #[test]
-    fn an_empty_read_is_no_proof_that_a_dead_record_is_gone() {
-        let read = |records: Vec<Record>, next_offset| Read { records, next_offset, end: 9, ..Read::default() };
-        assert!(proven(&read(vec![], 5), 5).is_err(), "as after a change of the leader");
-        assert!(matches!(proven(&read(vec![record(7, &[])], 8), 5), Ok(Found::Nothing)));
-        assert!(matches!(proven(&read(vec![record(5, &[])], 6), 5), Ok(Found::Record(_))));
-        assert!(matches!(proven(&read(vec![], 9), 9), Ok(Found::Beyond)), "the log is shorter than it was");
+    /// A group whose letters go into its own topic.
+    fn group() -> Group {
+        let mut group = testing::group();
+        let mut config = (*group.config).clone();
+        config.dead_letter_topic = config.topics.first().cloned();
+        group.config = Arc::new(config);
+        group
     }
 
-    #[test]
-    fn the_path_of_a_record_is_what_groups_wrote_last() {
-        assert!(path_of(&record(0, &[("mine", "x")])).is_empty());
-        assert_eq!(path_of(&record(0, &[("sluice-dlq-group", "a")])), ["a"], "a letter of an older build");
-        let twice = [("sluice-dlq-path", "a"), ("sluice-dlq-group", "b"), ("sluice-dlq-path", "a,b")];
-        assert_eq!(path_of(&record(0, &twice)), ["a", "b"]);
+    /// The partitions of the batch that is planned now, one for each record; nothing comes of it.
+    fn planned(group: &mut Group) -> Vec<i32> {
+        let partitions = group.corpses().iter().map(|corpse| corpse.key.1).collect();
+        group.plan_burial(Instant::now());
+        assert!(group.burial.is_busy());
+        group.burial.phase = Phase::Resting;
+        partitions
+    }
+
+    #[tokio::test]
+    async fn partitions_have_their_turn_to_bury_whatever_becomes_of_those_before() {
+        let mut group = group();
+        let count = i32::try_from(BATCH * 3 / 2).expect("few");
+        for partition in 0..count {
+            let part = dead_part(&group, partition, 1);
+            group.add_part(part);
+        }
+        let (first, second) = (planned(&mut group), planned(&mut group));
+        assert_eq!((first.len(), second.len()), (BATCH, BATCH));
+        let all: BTreeSet<i32> = first.iter().chain(&second).copied().collect();
+        assert_eq!(all, (0..count).collect(), "none waits for a third batch");
+    }
+
+    #[tokio::test]
+    async fn partitions_share_a_batch_alike() {
+        let mut group = group();
+        for partition in 0..3 {
+            let part = dead_part(&group, partition, 1_000);
+            group.add_part(part);
+        }
+        let planned = planned(&mut group);
+        let of = |wanted| planned.iter().filter(|partition| **partition == wanted).count();
+        assert_eq!([of(0), of(1), of(2)], [34, 34, 32]);
     }
 }
