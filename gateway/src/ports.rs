@@ -27,8 +27,8 @@ use crate::metering::Meter;
 use crate::quota::TenantLimiter;
 use crate::view::{TopicLookup, View};
 
-/// The body of every answer; of a request too, once the frame has bounded it.
-pub type Body = tonic::body::Body;
+pub use sluice_edge::Body;
+
 /// A boxed future, for object-safe ports.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 

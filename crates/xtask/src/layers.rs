@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// Layer by crate. Lower numbers know less of the world.
-const LAYERS: [(&str, u8); 17] = [
+const LAYERS: [(&str, u8); 18] = [
     ("sluice-features", 0),
     ("sluice-types", 0),
     ("sluice-proto", 1),
@@ -16,16 +16,17 @@ const LAYERS: [(&str, u8); 17] = [
     ("sluice-kafka", 2),
     ("sluice-db", 2),
     ("sluice-runtime", 3),
-    ("sluice-gateway", 4),
-    ("sluice-control-plane", 4),
-    ("sluice-provisioning", 4),
-    ("sluice-billing", 4),
-    ("sluice-devstack", 5),
-    ("sluice", 6),
-    ("sluiced", 6),
-    ("sluice-e2e", 7),
-    ("sluice-loadtest", 8),
-    ("xtask", 8),
+    ("sluice-edge", 4),
+    ("sluice-gateway", 5),
+    ("sluice-control-plane", 5),
+    ("sluice-provisioning", 5),
+    ("sluice-billing", 5),
+    ("sluice-devstack", 6),
+    ("sluice", 7),
+    ("sluiced", 7),
+    ("sluice-e2e", 8),
+    ("sluice-loadtest", 9),
+    ("xtask", 9),
 ];
 
 /// External crates that stay in the crates named here, with the reason.

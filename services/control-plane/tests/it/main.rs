@@ -10,6 +10,7 @@ mod crowds;
 mod fences;
 mod groups;
 mod operator;
+mod operator_wall;
 mod provisioner;
 mod relay;
 mod support;
