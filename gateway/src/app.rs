@@ -15,12 +15,16 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tower::{Layer, ServiceBuilder};
 
+use sluice_edge::browsers::Origins;
+use sluice_edge::failures::Failures;
+use sluice_edge::service::EdgeService;
 use sluice_proto::admin::v1::group_service_client::GroupServiceClient;
 use sluice_proto::forward::Forward;
 use sluice_proto::internal::control::v1::MemberPhase;
 use sluice_proto::internal::control::v1::key_lookup_service_client::KeyLookupServiceClient;
 use sluice_proto::internal::gateway::v1::peer_service_server::PeerServiceServer;
 use sluice_proto::stream::v1::stream_service_server::StreamService;
+use sluice_proto::{Audience, services};
 use sluice_runtime::config::KafkaConfig;
 use sluice_runtime::internal::{CallerSigner, RequireRole, SignedChannel, internal_channel};
 use sluice_runtime::server::{ConnInfo, Edge as EdgeLimits, RequestBody, bind, serve, serve_counted};
@@ -30,7 +34,7 @@ use sluice_types::Reason;
 use sluice_types::api_key::HashKey;
 use sluice_wire::{Client, ClientConfig, ScramSha512, Security};
 
-use crate::auth::{Failures, KeyLookup};
+use crate::auth::KeyLookup;
 use crate::config::Config;
 use crate::data::Data;
 use crate::error::{BuildError, RunError};
@@ -44,13 +48,12 @@ use crate::groups::owner::MemberOwners;
 use crate::groups::remote::Remotes;
 use crate::groups::serve::{self as serve_groups, ServeParts};
 use crate::layers::audit::AuditSink;
-use crate::layers::browsers::Origins;
-use crate::layers::stack::{Edge, StackParts, stack};
+use crate::layers::stack::{StackParts, stack};
 use crate::members::{self, Heartbeats};
 use crate::metrics::GatewayMetrics;
 use crate::peer::{PEER_ROLES, Peer};
 use crate::ports::{DataParts, DataPath, DataTools};
-use crate::routes::{Router, SERVED};
+use crate::routes::Router;
 use crate::server_info::ServerInfos;
 use crate::view::View;
 use crate::view::applied::Applied;
@@ -99,7 +102,7 @@ pub struct App<D: StreamService + DataPath> {
     metrics: GatewayMetrics,
     tasks: TaskSet,
     boot_id: String,
-    router: Router<D, ToService>,
+    router: Router<D>,
     grpc_health: HealthReporter,
     keys: ControlPlaneKeys,
     published: Published,
@@ -284,7 +287,8 @@ impl<D: StreamService + DataPath> App<D> {
             in_flight_bytes_max: self.config.limits.in_flight.bytes(),
         };
         let origins = Origins::new(&self.config.browser_origins);
-        let service = Edge { stack: stack(parts, self.router), origins };
+        let stack = stack(parts, self.router).into_service();
+        let service = EdgeService { stack, audience: Audience::Tenant, origins };
         let internal_stop = CancellationToken::new();
         let for_peers = ServeParts { local: Arc::clone(&dispatchers) as Arc<_>, view, applied };
         let peer = Peer(Arc::clone(&heartbeats));
@@ -421,7 +425,7 @@ async fn announce(freshness: Freshness, heartbeats: Arc<Heartbeats>, health: Hea
 }
 
 async fn set_grpc_health(reporter: &HealthReporter, status: ServingStatus) {
-    for service in SERVED.iter().chain(&[""]) {
+    for service in services(Audience::Tenant).into_iter().chain([""]) {
         reporter.set_service_status(service, status).await;
     }
 }

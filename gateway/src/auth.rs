@@ -6,10 +6,9 @@
 //! throw a good key away.
 
 mod again;
-pub mod failures;
+pub mod api_keys;
 pub mod lookup;
 pub mod verify;
 
-pub use failures::Failures;
 pub use lookup::{KeyLookup, KeySource, LookupFailure};
 pub use verify::{Verdict, Verified, verify};

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use sluice_edge::browsers::is_origin;
 use sluice_runtime::config::{
     ByteSize, Faults, InternalTlsConfig, KafkaConfig, ListenAddr, SecretFile, TlsFiles, Validate,
 };
@@ -12,7 +13,6 @@ use sluice_runtime::tls::{InternalTls, ReloadingTls};
 use sluice_types::limits::{BODY_BYTES_MAX, TenantLimits};
 
 use crate::groups::keyring::Keys;
-use crate::layers::browsers::is_origin;
 
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]

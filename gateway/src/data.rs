@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use tonic::{Request, Response, Status};
 
+use sluice_edge::deadline::{MARGIN, kept};
 use sluice_kafka::{KafkaSink, ProduceSink, Sasl, SinkConfig, SinkMetrics};
 use sluice_proto::stream::v1::stream_service_server::StreamService;
 use sluice_proto::stream::v1::{
@@ -34,7 +35,6 @@ use sluice_types::physical::TopicName;
 use sluice_wire::{Client, Reader};
 
 use crate::data::fetch::{Answer, Form};
-use crate::layers::deadline::{MARGIN, kept};
 use crate::metering::Meter;
 use crate::ports::{Body, BoxFuture, DataCall, DataParts, DataPath, DataTools, HttpCall, SomeFailed, TopicReadiness};
 

@@ -23,12 +23,9 @@ pub enum BuildError {
     /// The data path cannot be built.
     #[error("set up the data path")]
     Data(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// An RPC would be served that nobody decided about.
-    #[error("the RPC {0} has no authorization for tenants")]
-    Authorization(String),
-    /// The descriptors cannot be served by reflection.
-    #[error("set up reflection")]
-    Reflection(#[from] tonic_reflection::server::Error),
+    /// What would be served is not what may be.
+    #[error("set up the routes")]
+    Routes(#[from] sluice_edge::routes::RoutesError),
     /// A listener cannot be bound, or the data directory not made.
     #[error("bind a listener or make the data directory")]
     Io(#[from] std::io::Error),

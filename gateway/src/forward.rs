@@ -13,6 +13,8 @@ use tonic::{Code, Status};
 
 use prost::Message as _;
 
+use sluice_edge::deadline::{MARGIN, kept};
+use sluice_edge::identify::REVISION;
 use sluice_proto::Rpc;
 use sluice_proto::admin::v1::group_service_client::GroupServiceClient;
 use sluice_proto::admin::v1::{CreateGroupRequest, Group};
@@ -27,8 +29,6 @@ use sluice_types::{ErrorKind, GroupId, KeyUid, NamespaceId, OpContext, Reason};
 
 use crate::auth::{KeySource, LookupFailure};
 use crate::groups::door::MakeGroups;
-use crate::layers::deadline::{MARGIN, kept};
-use crate::layers::identify::REVISION;
 use crate::ports::BoxFuture;
 
 /// Less is not worth a call.

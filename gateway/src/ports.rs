@@ -24,13 +24,13 @@ use sluice_types::{
 };
 
 use crate::groups::model::ResolvedGroup;
-use crate::layers::admit::long_call;
 use crate::metering::Meter;
 use crate::quota::TenantLimiter;
 use crate::view::{TopicLookup, View};
+use sluice_edge::admit::long_call;
 
-/// The body of every answer; of a request too, once the frame has bounded it.
-pub type Body = tonic::body::Body;
+pub use sluice_edge::Body;
+
 /// A boxed future, for object-safe ports.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
+use sluice_edge::call::RateState;
 use sluice_types::error::Error;
 use sluice_types::gcra::{Decision, Gcra, Rate};
 use sluice_types::limits::{ADMIN_BYTES_IN_FLIGHT, TenantLimits};
@@ -34,19 +35,6 @@ pub struct TenantLimiter {
     egress: Gcra,
     in_flight: Arc<AtomicU64>,
     admin_in_flight: Arc<AtomicU64>,
-}
-
-/// Where a caller stands with its request rate, for `RateLimit-*`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RateState {
-    /// Requests a second, in the long run.
-    pub per_second: u64,
-    /// Requests that could come at once after a pause.
-    pub limit: u64,
-    /// Requests that could follow at once now.
-    pub remaining: u64,
-    /// Until all of the burst is free again.
-    pub reset: Duration,
 }
 
 impl TenantLimiter {

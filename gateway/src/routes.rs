@@ -1,138 +1,91 @@
 //! The innermost service: from an authorized request to the handler, for both protocols onto the same service traits.
 //!
-//! Data calls go to the data path and to the groups' door; what the server is tells [`crate::server_info`]; admin and usage calls to [`Forward`], which implements their traits. gRPC goes by path to
-//! tonic's servers, HTTP by the route table to generated dispatchers; the hot HTTP routes have handlers by hand. Errors of
-//! either come out as [`Error`] or as gRPC statuses with our details, never as a library made them.
+//! What is served, and by whom, is the list in [`Router::new`]: data calls by the data path and the groups' door, what the server
+//! is by [`crate::server_info`], admin and usage calls by [`Forward`]. Everything else is the table of [`sluice_edge::routes`]. The
+//! hot HTTP routes have handlers by hand. Errors come out as [`Error`] or as gRPC statuses with our details, never as a library
+//! made them.
 
-mod check;
-mod grpc;
 mod http_call;
-mod openapi;
 pub mod query;
-mod reflection;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tonic_health::pb::health_server::HealthServer;
-use tonic_health::server::{HealthReporter, HealthService};
+use tonic_health::server::HealthReporter;
 use tower::Service;
 
-use sluice_proto::OPENAPI;
-use sluice_proto::admin::v1::group_service_server::GroupServiceServer;
-use sluice_proto::admin::v1::namespace_service_server::NamespaceServiceServer;
-use sluice_proto::admin::v1::operation_service_server::OperationServiceServer;
-use sluice_proto::admin::v1::service_account_service_server::ServiceAccountServiceServer;
-use sluice_proto::admin::v1::tenant_service_server::TenantServiceServer;
-use sluice_proto::admin::v1::topic_service_server::TopicServiceServer;
-use sluice_proto::billing::v1::usage_service_server::UsageServiceServer;
+use sluice_edge::call::Target;
+use sluice_edge::routes::Routes;
+use sluice_edge::standard::Standard;
+use sluice_edge::{Answer, Request, Response, call_of};
+use sluice_proto::Audience;
 use sluice_proto::forward::{Forward, ForwardContext};
-use sluice_proto::server::v1::server_service_server::ServerServiceServer;
-use sluice_proto::stream::v1::consumer_service_server::ConsumerServiceServer;
-use sluice_proto::stream::v1::stream_service_server::{StreamService, StreamServiceServer};
+use sluice_proto::serve::{
+    serve_consumer_service, serve_group_service, serve_namespace_service, serve_operation_service,
+    serve_server_service, serve_service_account_service, serve_stream_service, serve_tenant_service,
+    serve_topic_service, serve_usage_service,
+};
+use sluice_proto::stream::v1::stream_service_server::StreamService;
 use sluice_types::error::Error;
 use sluice_types::limits::ADMIN_BODY_BYTES_MAX;
 
 use crate::error::BuildError;
 use crate::forward::with_request_id;
 use crate::groups::door::{Door, MESSAGE_BYTES_MAX};
-use crate::layers::call::Target;
-use crate::layers::{Answer, Request, Response, call_of};
 use crate::ports::DataPath;
-use crate::routes::openapi::Document;
-use crate::routes::reflection::Reflection;
 use crate::server_info::ServerInfos;
 use crate::transport::watched;
 
-pub use check::SERVED;
-pub(crate) use grpc::library_error;
-
 /// What the gateway serves; clones are the same.
-pub struct Router<D: StreamService, C: ForwardContext>(Arc<Served<D, C>>);
+pub struct Router<D>(Arc<Handlers<D>>);
 
-struct Served<D: StreamService, C: ForwardContext> {
+struct Handlers<D> {
     data: Arc<D>,
-    stream: StreamServiceServer<D>,
     door: Door,
-    consumer: ConsumerServiceServer<Door>,
-    /// Without gRPC servers, for HTTP.
-    control: Forward<C>,
-    usage: Forward<C>,
-    tenants: TenantServiceServer<Forward<C>>,
-    namespaces: NamespaceServiceServer<Forward<C>>,
-    topics: TopicServiceServer<Forward<C>>,
-    groups: GroupServiceServer<Forward<C>>,
-    accounts: ServiceAccountServiceServer<Forward<C>>,
-    operations: OperationServiceServer<Forward<C>>,
-    usages: UsageServiceServer<Forward<C>>,
-    info: ServerInfos,
-    server: ServerServiceServer<ServerInfos>,
-    openapi: Document,
-    health: HealthServer<HealthService>,
-    reflection: Reflection,
+    routes: Routes,
     body_bytes_max: u64,
 }
 
-impl<D: StreamService, C: ForwardContext> Clone for Router<D, C> {
+impl<D> Clone for Router<D> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<D: StreamService + DataPath, C: ForwardContext> Router<D, C> {
-    /// Refuses to be built if a served RPC lacks an authorization. The reporter tells gRPC health what to say.
+impl<D: StreamService + DataPath> Router<D> {
+    /// Refuses to be built if an RPC of tenants lacks an authorization or a service. The reporter tells gRPC health what to say.
     pub fn new(
         data: Arc<D>,
         door: Door,
-        control: Forward<C>,
-        usage: Forward<C>,
+        control: Forward<impl ForwardContext>,
+        usage: Forward<impl ForwardContext>,
         info: ServerInfos,
         body_bytes_max: u64,
     ) -> Result<(Self, HealthReporter), BuildError> {
-        check::authorizations()?;
-        let reporter = HealthReporter::new();
-        let health = HealthServer::new(HealthService::from_health_reporter(reporter.clone()));
         let limit = usize::try_from(body_bytes_max).unwrap_or(usize::MAX);
-        let forwarded_limit = limit.min(ADMIN_BODY_BYTES_MAX);
-        macro_rules! server {
-            ($server:ident, $service:expr) => {
-                $server::new($service.clone())
-                    .max_decoding_message_size(forwarded_limit)
-                    .accept_compressed(tonic::codec::CompressionEncoding::Gzip)
-            };
-        }
-        let served = Served {
-            stream: StreamServiceServer::from_arc(Arc::clone(&data))
-                .max_decoding_message_size(limit)
-                .accept_compressed(tonic::codec::CompressionEncoding::Gzip),
-            data,
-            consumer: ConsumerServiceServer::new(door.clone())
-                .max_decoding_message_size(MESSAGE_BYTES_MAX.min(limit))
-                .accept_compressed(tonic::codec::CompressionEncoding::Gzip),
-            door,
-            tenants: server!(TenantServiceServer, control),
-            namespaces: server!(NamespaceServiceServer, control),
-            topics: server!(TopicServiceServer, control),
-            groups: server!(GroupServiceServer, control),
-            accounts: server!(ServiceAccountServiceServer, control),
-            operations: server!(OperationServiceServer, control),
-            usages: server!(UsageServiceServer, usage),
-            server: server!(ServerServiceServer, info),
-            info,
-            openapi: Document::new(OPENAPI),
-            control,
-            usage,
-            health,
-            reflection: Reflection::new()?,
-            body_bytes_max,
-        };
-        Ok((Self(Arc::new(served)), reporter))
+        let small = limit.min(ADMIN_BODY_BYTES_MAX);
+        let control = Arc::new(control);
+        let services = vec![
+            serve_stream_service(Arc::clone(&data), limit),
+            serve_consumer_service(Arc::new(door.clone()), MESSAGE_BYTES_MAX.min(limit)),
+            serve_tenant_service(Arc::clone(&control), small),
+            serve_namespace_service(Arc::clone(&control), small),
+            serve_topic_service(Arc::clone(&control), small),
+            serve_group_service(Arc::clone(&control), small),
+            serve_service_account_service(Arc::clone(&control), small),
+            serve_operation_service(control, small),
+            serve_usage_service(Arc::new(usage), small),
+            serve_server_service(Arc::new(info), small),
+        ];
+        let (standard, reporter) = Standard::new(Audience::Tenant)?;
+        let routes = Routes::new(Audience::Tenant, services, standard, body_bytes_max)?;
+        Ok((Self(Arc::new(Handlers { data, door, routes, body_bytes_max })), reporter))
     }
 }
 
-impl<D: StreamService + DataPath, C: ForwardContext> Service<Request> for Router<D, C> {
+impl<D: StreamService + DataPath> Service<Request> for Router<D> {
     type Response = Response;
     type Error = Error;
     type Future = Pin<Box<dyn Future<Output = Answer> + Send>>;
@@ -142,16 +95,14 @@ impl<D: StreamService + DataPath, C: ForwardContext> Service<Request> for Router
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let served = Arc::clone(&self.0);
+        let handlers = Arc::clone(&self.0);
         Box::pin(async move {
             let call = call_of(&request)?;
             let (id, version) = (Arc::clone(&call.request_id), request.version());
             let answer = match &call.target {
-                Target::Grpc(rpc) => with_request_id(id, served.grpc(rpc, request)).await,
-                Target::Http(route) => with_request_id(id, served.http(route.clone(), request)).await,
-                Target::Open => served.open(request).await,
-                Target::Nowhere(error) => Err(crate::layers::call::nowhere(call.protocol, error, request.uri().path())),
-                Target::Foreign(format) => Err(crate::layers::call::foreign(format)),
+                Target::Grpc(rpc) => with_request_id(id, handlers.routes.grpc(rpc, request)).await,
+                Target::Http(route) => with_request_id(id, handlers.http(route.clone(), request)).await,
+                _ => handlers.routes.other(&call, request).await,
             };
             answer.map(|response| watched(response, version))
         })

@@ -4,8 +4,8 @@ use tonic::{Request, Response, Status};
 
 use sluice_proto::server::v1::server_service_server::ServerService;
 use sluice_proto::server::v1::{GetServerInfoRequest, ServerInfo};
+use sluice_proto::{Audience, services};
 
-use crate::routes::SERVED;
 use crate::view::applied::Applied;
 
 /// The commit that is built, if whoever builds says so.
@@ -38,8 +38,8 @@ impl ServerService for ServerInfos {
 
 /// The packages of the services that are served, sorted.
 fn packages() -> Vec<String> {
-    let mut packages: Vec<&str> = SERVED.iter().filter_map(|service| Some(service.rsplit_once('.')?.0)).collect();
-    packages.sort_unstable();
+    let services = services(Audience::Tenant);
+    let mut packages: Vec<&str> = services.iter().filter_map(|service| Some(service.rsplit_once('.')?.0)).collect();
     packages.dedup();
     packages.into_iter().map(str::to_owned).collect()
 }

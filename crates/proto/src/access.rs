@@ -87,6 +87,13 @@ pub trait ApiRequest: Message + Default + Serialize + DeserializeOwned + Send + 
 /// Every RPC of our services, sorted by path.
 pub static RPCS: &[&Rpc] = crate::tables::RPCS;
 
+/// The full names of the services of an audience, sorted.
+pub fn services(audience: Audience) -> Vec<&'static str> {
+    let mut services: Vec<_> = RPCS.iter().filter(|rpc| rpc.audience == audience).map(|rpc| rpc.service).collect();
+    services.dedup();
+    services
+}
+
 /// The RPC at a gRPC path, e.g. `/sluice.stream.v1.StreamService/Produce`.
 pub fn rpc_by_path(path: &str) -> Option<&'static Rpc> {
     RPCS.binary_search_by(|rpc| rpc.path.cmp(path)).ok().map(|i| RPCS[i])

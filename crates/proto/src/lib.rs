@@ -68,6 +68,8 @@
 //!
 //! [`OPENAPI`] and [`OPENAPI_OPERATOR`] describe the two HTTP APIs.
 //!
+//! A listener needs no type of any service: [`serve`] makes each one a [`serve::Served`].
+//!
 //! # Forwarding
 //!
 //! [`forward::Forward`] implements the admin and billing service traits by calling another process; see [`forward`].
@@ -79,11 +81,12 @@ mod generated;
 mod query;
 mod route;
 mod schema;
+pub mod serve;
 mod tables;
 mod transcode;
 pub mod wkt;
 
-pub use access::{ApiRequest, Audience, RPCS, Rpc, resource_of, rpc_by_path};
+pub use access::{ApiRequest, Audience, RPCS, Rpc, resource_of, rpc_by_path, services};
 pub use generated::google;
 pub use generated::sluice::{admin, billing, internal, operator, options, server, stream};
 pub use query::query_pairs;

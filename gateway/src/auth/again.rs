@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sluice_types::error::Error;
 use sluice_types::{Credential, ErrorKind, OpContext, Principal, Reason};
 
-use crate::layers::authenticate;
+use crate::auth::api_keys::invalid;
 use crate::layers::tenant::suspended;
 use crate::ports::DataCall;
 
@@ -27,13 +27,13 @@ impl DataCall {
         };
         let key = view.key(key).ok_or_else(unverified)?;
         if !key.works_at(SystemTime::now()) {
-            return Err(authenticate::invalid());
+            return Err(invalid());
         }
         let account = view.account(key.account_uid).ok_or_else(unverified)?;
         let tenant = view.tenant(key.tenant_uid).ok_or_else(unverified)?;
         let state = tenant.state().ok_or_else(unverified)?;
         if !account.active || account.tenant_uid != key.tenant_uid || !state.active {
-            return Err(authenticate::invalid());
+            return Err(invalid());
         }
         if state.suspended {
             return Err(suspended());

@@ -21,6 +21,7 @@ use http_body_util::Full;
 use prost::Message;
 use serde::Serialize;
 
+use sluice_edge::query::pairs;
 use sluice_proto::stream::v1::produce_record::{KeyKind, ValueKind};
 use sluice_proto::stream::v1::{FetchRequest, Header, Outcome, ProduceRecord, ProduceRequest, header as record_header};
 use sluice_proto::{Audience, RouteMatch, TranscodeError, decode_request, match_route};
@@ -31,7 +32,6 @@ use crate::data::fetch::Form;
 use crate::data::http_calls::content::Kind;
 use crate::data::{Data, json};
 use crate::ports::{Body, HttpCall};
-use crate::routes::query;
 
 pub(crate) const PROTOBUF: &str = "application/x-protobuf";
 pub(crate) const JSON: &str = "application/json";
@@ -62,7 +62,7 @@ impl Data {
     pub(super) async fn fetch_over_http(&self, call: HttpCall) -> Result<http::Response<Body>, Error> {
         call.call.topic("topic", &call.topic)?;
         let protobuf = accepts_protobuf(&call.parts.headers);
-        let query = spelled_out(query::pairs(&call.parts.uri)?)?;
+        let query = spelled_out(pairs(&call.parts.uri)?)?;
         let request: FetchRequest = decode_request(&route(&call)?, &query, &call.body).map_err(unreadable)?;
         let form = if protobuf { Form::Message } else { Form::Json };
         let mut found = self.fetch_records(&call.call, request, form).await?;
@@ -110,7 +110,7 @@ fn from_protobuf(call: &HttpCall) -> Result<ProduceRequest, Error> {
 }
 
 fn no_query(call: &HttpCall) -> Result<(), Error> {
-    match query::pairs(&call.parts.uri)?.first() {
+    match pairs(&call.parts.uri)?.first() {
         None => Ok(()),
         Some((name, _)) => Err(Error::invalid(
             name.clone(),
@@ -122,7 +122,7 @@ fn no_query(call: &HttpCall) -> Result<(), Error> {
 fn raw(call: &HttpCall) -> Result<ProduceRequest, Error> {
     let mut record =
         ProduceRecord { value_kind: Some(ValueKind::Value(call.body.clone())), ..ProduceRecord::default() };
-    for (name, value) in query::pairs(&call.parts.uri)? {
+    for (name, value) in pairs(&call.parts.uri)? {
         match name.as_str() {
             "key" if record.key_kind.is_none() => record.key_kind = Some(KeyKind::KeyText(value)),
             "partition" if record.partition.is_none() => {

@@ -18,6 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tower::Layer;
 
+use sluice_edge::deadline::kept;
 use sluice_proto::internal::gateway::v1 as wire;
 use sluice_proto::internal::gateway::v1::attach_request;
 use sluice_proto::internal::gateway::v1::dispatch_service_server::{DispatchService, DispatchServiceServer};
@@ -28,7 +29,6 @@ use sluice_types::{ErrorKind, OpContext, Reason, Revision};
 
 use crate::groups::model::{AttachWish, Dispatch, DispatchError, GroupCall, LeaseKey, Settle, TakeWish};
 use crate::groups::remote::messages::{Malformed, leased_to_wire, outcomes_to_wire, settlement_from_wire};
-use crate::layers::deadline::kept;
 use crate::transport::Parcel;
 use crate::view::View;
 use crate::view::applied::Applied;

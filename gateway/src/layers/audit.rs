@@ -5,10 +5,9 @@
 
 use std::sync::Arc;
 
+use sluice_edge::{Answer, Inner, Middleware, Next, Request, call_of};
 use sluice_types::error::Error;
 use sluice_types::{ErrorKind, OpContext};
-
-use crate::layers::{Answer, Inner, Middleware, Next, Request, call_of};
 
 /// A call that was denied.
 #[derive(Debug)]

@@ -7,13 +7,13 @@
 
 use std::sync::Arc;
 
+use sluice_edge::call::Target;
+use sluice_edge::{Answer, Inner, Middleware, Next, Request, call_of};
 use sluice_proto::Rpc;
 use sluice_runtime::server::ConnHandle;
 use sluice_types::error::Error;
 use sluice_types::{OpContext, role};
 
-use crate::layers::call::Target;
-use crate::layers::{Answer, Inner, Middleware, Next, Request, call_of};
 use crate::ports::{DataCall, permission_missing};
 use crate::quota::TenantLimiter;
 use crate::view::View;

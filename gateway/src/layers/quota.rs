@@ -13,14 +13,13 @@ use http_body::{Body as _, Frame, SizeHint};
 use parking_lot::Mutex;
 use tonic::Status;
 
+use sluice_edge::body_limit::declared_length;
+use sluice_edge::call::Call;
+use sluice_edge::{Answer, Body, Inner, Middleware, Next, Request, call_of};
 use sluice_runtime::statuses;
 use sluice_types::error::Error;
 
 use crate::layers::authorize::DECIDED_HERE;
-use crate::layers::body_limit::declared_length;
-use crate::layers::call::Call;
-use crate::layers::{Answer, Inner, Middleware, Next, Request, call_of};
-use crate::ports::Body;
 use crate::quota::{InFlightGuard, ProcessBytes, TenantLimiter};
 
 const PRODUCE: &str = "records.produce";
@@ -62,7 +61,7 @@ impl Middleware for Quota {
             limiter.check_ingress(length)?;
         }
         let bytes = declared.unwrap_or(0);
-        let of_tenant = match call.target.is_forwarded() {
+        let of_tenant = match call.target.is_admin() {
             true => limiter.admin_in_flight(bytes)?,
             false => limiter.in_flight(bytes)?,
         };

@@ -1,38 +1,19 @@
-//! Puts the layers together, and around them what the listeners need: a service that never fails.
+//! Puts the layers of tenants' calls together.
 
-use std::convert::Infallible;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use http_body_util::Full;
-use tower::{Service, ServiceBuilder};
-
-use sluice_runtime::body::{BoxBody, BoxError, boxed};
-use sluice_runtime::server::RequestBody;
-use sluice_runtime::statuses;
+use sluice_edge::authenticate::Credentials;
+use sluice_edge::failures::Failures;
+use sluice_edge::metrics::CallMetrics;
+use sluice_edge::{CommonParts, Inner, Stack, common};
 use sluice_types::api_key::HashKey;
 
-use crate::auth::{Failures, KeyLookup};
-use crate::layers::admit::Admit;
+use crate::auth::KeyLookup;
+use crate::auth::api_keys::{ApiKeys, NOUN};
 use crate::layers::audit::{Audit, AuditSink};
-use crate::layers::authenticate::Authenticate;
 use crate::layers::authorize::Authorize;
-use crate::layers::body_limit::BodyLimit;
-use crate::layers::browsers::{Asked, Origins};
-use crate::layers::call::Protocol;
-use crate::layers::catch_panic::CatchPanic;
-use crate::layers::deadline::Deadlines;
-use crate::layers::identify::Identify;
-use crate::layers::observe::Observe;
 use crate::layers::quota::Quota;
-use crate::layers::rescue::Rescue;
 use crate::layers::tenant::Tenant;
-use crate::layers::{Inner, Middleware, Request};
-use crate::metrics::CallMetrics;
-use crate::ports::Body;
 use crate::quota::ProcessBytes;
 use crate::view::View;
 use crate::view::applied::Applied;
@@ -66,112 +47,31 @@ pub struct StackParts {
     pub in_flight_bytes_max: u64,
 }
 
-/// The layers around `handler`, outermost first.
-pub fn stack(parts: StackParts, handler: impl Inner) -> impl Inner {
-    ServiceBuilder::new()
-        .layer(Identify.layer())
-        .layer(Observe { metrics: parts.metrics }.layer())
-        .layer(Rescue.layer())
-        .layer(CatchPanic.layer())
-        .layer(Admit::new(parts.calls_max, parts.calls_per_peer_max).layer())
-        .layer(Deadlines.layer())
-        .layer(BodyLimit { max: parts.body_bytes_max }.layer())
-        .layer(
-            Authenticate {
-                view: Arc::clone(&parts.view),
-                freshness: parts.freshness,
-                hash_key: parts.hash_key.clone(),
-                lookup: parts.lookup,
-                failures: parts.failures,
-            }
-            .layer(),
-        )
-        .layer(Tenant { view: Arc::clone(&parts.view), applied: parts.applied, hash_key: parts.hash_key }.layer())
-        .layer(Quota { process: ProcessBytes::new(parts.in_flight_bytes_max) }.layer())
-        .layer(Audit { sink: parts.audit }.layer())
-        .layer(Authorize { view: parts.view }.layer())
-        .service(handler)
-}
-
-/// A stack as a listener takes it: any body in, no error out.
-#[derive(Clone)]
-pub struct Edge<S> {
-    /// The layers around the handler.
-    pub stack: S,
-    /// Whose pages may call.
-    pub origins: Origins,
-}
-
-/// A request body that may be allowed to be silent.
-pub trait Patient: Sized {
-    /// Lets the client send nothing for as long as it likes.
-    fn patient(self) -> Self;
-}
-
-impl Patient for RequestBody {
-    fn patient(self) -> Self {
-        self.allow_idle()
-    }
-}
-
-impl Patient for Full<Bytes> {
-    /// It is here already.
-    fn patient(self) -> Self {
-        self
-    }
-}
-
-impl<S, B> Service<http::Request<B>> for Edge<S>
-where
-    S: Inner,
-    B: http_body::Body<Data = Bytes> + Patient + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    type Response = http::Response<BoxBody>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
-        let protocol = Protocol::of(request.headers());
-        let asked = Asked::of(&self.origins, &mut request);
-        if let Some(response) = asked.options(&request) {
-            return Box::pin(async move { Ok(response) });
-        }
-        // On a stream of requests silence is no fault.
-        let rpc = sluice_proto::rpc_by_path(request.uri().path()).filter(|_| protocol == Protocol::Grpc);
-        let streams = rpc.is_some_and(|rpc| rpc.client_streaming);
-        let request: Request = request.map(|body| Body::new(if streams { body.patient() } else { body }));
-        let call = self.stack.call(request);
-        Box::pin(async move {
-            let response = match call.await {
-                Ok(response) => response.map(boxed),
-                // Only what fails above the rescue layer comes here, which is nothing we know of.
-                Err(error) => {
-                    tracing::error!(%error, "call failed outside of its layers");
-                    match protocol {
-                        Protocol::Grpc => statuses::to_grpc_response(&error, ""),
-                        Protocol::Http => statuses::to_http(&error, ""),
-                    }
-                }
-            };
-            Ok(asked.finish(response))
-        })
-    }
-}
-
-#[cfg(test)]
-thread_local! {
-    static PASSED: std::cell::RefCell<Vec<&'static str>> = const { std::cell::RefCell::new(Vec::new()) };
-}
-
-/// Notes the layers that a call passes, for the test of their order.
-#[cfg(test)]
-pub(crate) fn record(name: &'static str) {
-    PASSED.with_borrow_mut(|passed| passed.push(name));
+/// The layers around `handler`. Those of tenants come first, because a stack is built from the inside.
+pub fn stack(parts: StackParts, handler: impl Inner) -> Stack<impl Inner> {
+    let (view, hash_key) = (parts.view, parts.hash_key);
+    let own = Stack::of(handler)
+        .within(Authorize { view: Arc::clone(&view) })
+        .within(Audit { sink: parts.audit })
+        .within(Quota { process: ProcessBytes::new(parts.in_flight_bytes_max) })
+        .within(Tenant { view: Arc::clone(&view), applied: parts.applied, hash_key: hash_key.clone() });
+    let keys = ApiKeys { view, freshness: parts.freshness, hash_key, lookup: parts.lookup };
+    let credentials = Credentials {
+        chain: vec![Box::new(keys)],
+        failures: parts.failures,
+        wanted: "authorization: Bearer <API key>",
+        noun: NOUN,
+        for_common: false,
+    };
+    let common_parts = CommonParts {
+        listener: "tenants",
+        metrics: parts.metrics,
+        calls_max: parts.calls_max,
+        calls_per_peer_max: parts.calls_per_peer_max,
+        body_bytes_max: parts.body_bytes_max,
+        credentials,
+    };
+    common(common_parts, own)
 }
 
 #[cfg(test)]

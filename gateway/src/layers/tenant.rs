@@ -9,16 +9,16 @@ use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 
+use sluice_edge::call::{Call, Target};
+use sluice_edge::deadline::Deadline;
+use sluice_edge::identify::REVISION;
+use sluice_edge::{Answer, Inner, Middleware, Next, Request, call_of};
 use sluice_types::api_key::HashKey;
 use sluice_types::error::Error;
 use sluice_types::{Credential, ErrorKind, OpContext, Principal, Reason, Revision, TenantScope};
 
+use crate::auth::api_keys::{Authenticated, invalid};
 use crate::auth::{Verdict, Verified, verify};
-use crate::layers::authenticate::{Authenticated, invalid};
-use crate::layers::call::{Call, Target};
-use crate::layers::deadline::Deadline;
-use crate::layers::identify::REVISION;
-use crate::layers::{Answer, Inner, Middleware, Next, Request, call_of};
 use crate::view::View;
 use crate::view::applied::Applied;
 
@@ -40,7 +40,7 @@ impl Middleware for Tenant {
 
     async fn handle<S: Inner>(&self, mut request: Request, next: Next<'_, S>) -> Answer {
         let call = call_of(&request)?;
-        if matches!(call.target, Target::Open) {
+        if matches!(call.target, Target::Common) {
             return next.run(request).await;
         }
         let Authenticated { key, mut verified } = request

@@ -1,13 +1,4 @@
-//! Query parameters of the calls that the gateway serves by hand.
-
-use http::Uri;
-use sluice_types::error::Error;
-
-/// The parameters of a request.
-pub fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, Error> {
-    sluice_proto::query_pairs(uri.query().unwrap_or_default())
-        .map_err(|error| Error::invalid(error.field, error.reason))
-}
+//! What the tenants' HTTP API lets callers write shorter in a query.
 
 /// Lets `encoding` do without its prefix: `encoding=JSON`.
 pub fn spell_encoding(pairs: &mut [(String, String)]) {

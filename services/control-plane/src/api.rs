@@ -7,7 +7,7 @@ pub(crate) mod lookup;
 mod namespaces;
 mod operations;
 pub(crate) mod operator;
-pub(crate) mod operator_door;
+pub(crate) mod operator_listener;
 mod reads;
 mod tenant;
 mod topics;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use sluice_db::{Database, DbConfig, Turns};
+use sluice_edge::metrics::CallMetrics;
 use sluice_proto::admin::v1::group_service_server::GroupServiceServer;
 use sluice_proto::admin::v1::namespace_service_server::NamespaceServiceServer;
 use sluice_proto::admin::v1::operation_service_server::OperationServiceServer;
@@ -17,7 +18,6 @@ use sluice_proto::admin::v1::tenant_service_server::TenantServiceServer;
 use sluice_proto::admin::v1::topic_service_server::TopicServiceServer;
 use sluice_proto::internal::control::v1::intent_service_server::IntentServiceServer;
 use sluice_proto::internal::control::v1::key_lookup_service_server::KeyLookupServiceServer;
-use sluice_proto::operator::v1::tenants_service_server::TenantsServiceServer;
 use sluice_proto::{Audience, FILE_DESCRIPTOR_SET};
 use sluice_runtime::config::KafkaConfig;
 use sluice_runtime::internal::{CallerLayer, CallerVerifier, RequireRole};
@@ -33,7 +33,7 @@ use tower::Layer as _;
 
 use crate::api::Api;
 use crate::api::operator::Operator;
-use crate::api::operator_door::OperatorDoor;
+use crate::api::operator_listener::operator_service;
 use crate::config::{Config, FAIL_POINTS};
 use crate::domain::page::Pages;
 use crate::error::AppError;
@@ -66,6 +66,7 @@ pub struct App {
     kafka: Client,
     owner_url: Option<SecretString>,
     operator_token: SecretString,
+    operator_metrics: CallMetrics,
     server_tls: ReloadingTls,
     internal: TcpListener,
     operator: TcpListener,
@@ -97,7 +98,6 @@ impl App {
             ("sluice.admin.v1.OperationService", Audience::Tenant),
             ("sluice.internal.control.v1.KeyLookupService", Audience::Internal),
             ("sluice.internal.control.v1.IntentService", Audience::Internal),
-            ("sluice.operator.v1.TenantsService", Audience::Operator),
         ])?;
         let secret =
             |what, file: &sluice_runtime::config::SecretFile| file.read().map_err(|error| AppError::File(what, error));
@@ -113,6 +113,7 @@ impl App {
         let health = Health::new();
         health.require("database");
         let registry = sluice_runtime::Metrics::new();
+        let operator_metrics = registry.register("operator", CallMetrics::register);
         let mut database = DbConfig::new("sluice-control-plane", app_url, system_url);
         database.system.connections_max = SYSTEM_CONNECTIONS_MAX;
         let mut db = Database::open(&database)?;
@@ -151,7 +152,19 @@ impl App {
             operator: operator.local_addr().map_err(|error| AppError::Bind("operator", error))?,
             admin: admin.local_addr(),
         };
-        Ok(Self { plane, kafka, owner_url, operator_token, server_tls, internal, operator, admin, addrs, health })
+        Ok(Self {
+            plane,
+            kafka,
+            owner_url,
+            operator_token,
+            operator_metrics,
+            server_tls,
+            internal,
+            operator,
+            admin,
+            addrs,
+            health,
+        })
     }
 
     /// Where it listens.
@@ -173,6 +186,7 @@ impl App {
             kafka: self.kafka,
             owner_url: self.owner_url,
             operator_token: self.operator_token,
+            operator_metrics: self.operator_metrics,
             server_tls: self.server_tls,
             health: self.health,
         };
@@ -190,6 +204,7 @@ struct Running {
     kafka: Client,
     owner_url: Option<SecretString>,
     operator_token: SecretString,
+    operator_metrics: CallMetrics,
     server_tls: ReloadingTls,
     health: Health,
 }
@@ -205,7 +220,8 @@ impl Running {
             return Ok(());
         }
         let internal_routes = internal_routes(&self.plane)?;
-        let door = operator_door(&self.plane, &self.operator_token)?;
+        let operator_calls = Operator { plane: self.plane.clone() };
+        let operator_calls = operator_service(operator_calls, &self.operator_token, self.operator_metrics.clone())?;
         let tasks = TaskSet::new(ROLE, shutdown.clone());
         self.start_jobs(&tasks);
         let (members, health) = (self.plane.clone(), self.health.clone());
@@ -225,7 +241,8 @@ impl Running {
             shutdown.clone(),
             DRAIN,
         );
-        let operator_calls = serve(operator, None, Edge::admin(), move |_| door.clone(), shutdown.clone(), DRAIN);
+        let operator_calls =
+            serve(operator, None, Edge::admin(), move |_| operator_calls.clone(), shutdown.clone(), DRAIN);
         let not_ready = async {
             shutdown.cancelled().await;
             self.health.set_ready(false);
@@ -277,12 +294,6 @@ fn internal_routes(plane: &SharedPlane) -> Result<axum::Router, AppError> {
         .add_service(RequireRole::new(GATEWAY).layer(KeyLookupServiceServer::new(api.clone())))
         .add_service(RequireRole::new(PROVISIONING).layer(IntentServiceServer::new(api)));
     with_reflection(routes)
-}
-
-fn operator_door(plane: &SharedPlane, token: &SecretString) -> Result<OperatorDoor, AppError> {
-    let operator = Operator { plane: plane.clone() };
-    let routes = with_reflection(Routes::new(TenantsServiceServer::new(operator.clone())))?;
-    Ok(OperatorDoor::new(routes, operator, token))
 }
 
 /// With gRPC health and reflection.

@@ -48,6 +48,9 @@ pub enum AppError {
     /// An RPC has no authorization, or stands on the wrong listener: nothing is served.
     #[error("{0} may not be served here: it has no fitting authorization option")]
     Unauthorized(String),
+    /// The operator's listener cannot be built.
+    #[error("set up the operator's routes")]
+    Routes(#[from] sluice_edge::routes::RoutesError),
     /// The reflection service refuses the descriptors.
     #[error("prepare gRPC reflection: {0}")]
     Reflection(String),

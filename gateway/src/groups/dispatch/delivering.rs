@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use tokio::time::Instant;
 
+use sluice_edge::deadline::kept;
 use sluice_proto::stream::v1::DeliveryState;
 
 use crate::groups::dispatch::cache::own;
@@ -14,7 +15,6 @@ use crate::groups::dispatch::consumers::{Holder, Outstanding, Waiting};
 use crate::groups::dispatch::group::{Done, Group, Stage, too_many_consumers};
 use crate::groups::dispatch::part::Room;
 use crate::groups::model::{AttachEvent, Leased, TakeWish, Taken};
-use crate::layers::deadline::kept;
 
 /// Nothing is handed out if the group has not confirmed us for so long: below the shortest session, 6 s.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(5);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use sluice_edge::deadline::kept;
 use sluice_proto::stream::v1::{ResetOffsetsResponse, SettleOutcome};
 use sluice_types::Reason;
 use sluice_types::error::Error;
@@ -15,7 +16,6 @@ use crate::groups::dispatch::group::{Group, Stage};
 use crate::groups::dispatch::part::{Part, PartKey};
 use crate::groups::model::{DispatchError, LeaseKey, Settle};
 use crate::groups::window::{Acked, Refused};
-use crate::layers::deadline::kept;
 
 /// Settlements that wait for commits.
 const PENDING_MAX: usize = 4_096;

@@ -8,6 +8,7 @@ use tokio_stream::Stream;
 use tonic::{Code, Status, Streaming};
 use tracing::Instrument;
 
+use sluice_edge::replies::library_error;
 use sluice_proto::stream::v1::{
     ConsumeRequest, ConsumeResponse, ConsumeStart, ReceivedRecords, SubscribeRequest, SubscribeResponse,
     consume_request, consume_response,
@@ -29,7 +30,6 @@ use crate::groups::door::{Shared, fields};
 use crate::groups::model::Settle;
 use crate::layers::audit::Denial;
 use crate::ports::DataCall;
-use crate::routes::library_error;
 use crate::transport::Progress;
 
 /// How long the first message of a stream may take.

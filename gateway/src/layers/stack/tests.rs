@@ -8,7 +8,12 @@ use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::{BodyExt, Full};
 use serde_json::Value;
+use tower::Service;
 
+use sluice_edge::browsers::Origins;
+use sluice_edge::service::EdgeService;
+use sluice_edge::{Request, Response};
+use sluice_proto::Audience;
 use sluice_proto::internal::control::v1::control_record::Resource;
 use sluice_proto::internal::control::v1::{self as control, ControlRecord, Life};
 use sluice_runtime::server::{ConnHandle, ConnInfo};
@@ -18,9 +23,9 @@ use sluice_types::{AccountUid, KeyUid, Revision, TenantUid};
 
 use super::*;
 use crate::auth::{KeySource, LookupFailure};
-use crate::layers::{ORDER, Response};
+use crate::layers::ORDER;
 use crate::metrics::{Denials, LookupMetrics};
-use crate::ports::{BoxFuture, DataCall};
+use crate::ports::{Body, BoxFuture, DataCall};
 
 const HASH_KEY: HashKey = HashKey([9; 32]);
 const LOG: [u8; 16] = [5; 16];
@@ -119,7 +124,7 @@ impl World {
         );
     }
 
-    fn edge<H, F>(&self, handler: H) -> Edge<impl Inner>
+    fn stack<H, F>(&self, handler: H) -> Stack<impl Inner>
     where
         H: Fn(Request) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Result<Response, Error>> + Send + 'static,
@@ -141,8 +146,16 @@ impl World {
             body_bytes_max: 1000,
             in_flight_bytes_max: 10_000,
         };
+        stack(parts, tower::service_fn(handler))
+    }
+
+    fn edge<H, F>(&self, handler: H) -> EdgeService<impl Inner>
+    where
+        H: Fn(Request) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Result<Response, Error>> + Send + 'static,
+    {
         let origins = Origins::new(&["https://console.example.com".to_owned()]);
-        Edge { stack: stack(parts, tower::service_fn(handler)), origins }
+        EdgeService { stack: self.stack(handler).into_service(), audience: Audience::Tenant, origins }
     }
 
     fn get(&self, path: &str) -> http::request::Builder {
@@ -157,12 +170,12 @@ async fn fine(_: Request) -> Result<Response, Error> {
     Ok(http::Response::new(Body::empty()))
 }
 
-async fn send(edge: &Edge<impl Inner>, request: http::request::Builder) -> (http::response::Parts, Value) {
+async fn send(edge: &EdgeService<impl Inner>, request: http::request::Builder) -> (http::response::Parts, Value) {
     send_body(edge, request, Bytes::new()).await
 }
 
 async fn send_body(
-    edge: &Edge<impl Inner>,
+    edge: &EdgeService<impl Inner>,
     request: http::request::Builder,
     body: Bytes,
 ) -> (http::response::Parts, Value) {
@@ -179,14 +192,11 @@ fn reason(body: &Value) -> &str {
     body["error"]["details"][0]["reason"].as_str().unwrap_or_default()
 }
 
-#[tokio::test]
-async fn a_call_passes_the_layers_in_the_order_of_the_design() {
-    let world = World::new();
-    let edge = world.edge(fine);
-    let request = world.get(FETCH).method("POST");
-    let (parts, _) = send(&edge, request).await;
-    assert_eq!(parts.status, StatusCode::OK);
-    PASSED.with_borrow(|passed| assert_eq!(passed.as_slice(), ORDER));
+#[test]
+fn the_layers_are_in_the_order_of_the_design() {
+    let order = World::new().stack(fine).order();
+    assert_eq!(order, ORDER);
+    assert!(order.starts_with(&sluice_edge::common::ORDER), "as on every listener");
 }
 
 #[tokio::test]
@@ -252,11 +262,11 @@ async fn neither_answer_nor_time_nor_budget_tells_whether_a_key_exists() {
         let secret = other.split('_').nth(3).expect("a secret").to_owned();
         with_crc(&format!("sl_dev_{}_{secret}", world.key.id()))
     };
-    let refused = async |edge: &Edge<_>, key: &str| {
+    let refused = async |edge: &EdgeService<_>, key: &str| {
         let before = Instant::now();
         let (parts, body) =
             send(edge, http::Request::builder().uri(FETCH).header("authorization", format!("Bearer {key}"))).await;
-        (parts.status, reason(&body).to_owned(), before.elapsed() >= crate::layers::authenticate::REFUSED_AFTER)
+        (parts.status, reason(&body).to_owned(), before.elapsed() >= crate::auth::api_keys::REFUSED_AFTER)
     };
     for down in [false, true] {
         let mut world = World::new();
@@ -447,7 +457,7 @@ async fn calls_that_wait_leave_room_on_their_connection_for_those_that_settle() 
         response
     };
     let mut waiting = Vec::new();
-    for _ in 0..crate::layers::admit::LONG_CALLS_PER_CONNECTION {
+    for _ in 0..sluice_edge::admit::LONG_CALLS_PER_CONNECTION {
         waiting.push(call("GET", STREAM).await);
     }
     assert!(waiting.iter().all(|answer| answer.status() == StatusCode::OK));

@@ -1,4 +1,4 @@
-//! `TenantsService`, the operator's. The door (`operator_door.rs`) has checked the token.
+//! `TenantsService`, the operator's. The listener (`operator_listener.rs`) has checked the token.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::error::Fault;
 use crate::plane::SharedPlane;
 use crate::store::tenant::{TenantRow, TenantState, tenant_by_id, tenant_list};
 
-/// What the door knows of a call.
+/// What the listener knows of a call.
 #[derive(Debug, Clone)]
 pub(crate) struct OperatorCall {
     pub(crate) request_id: Arc<str>,

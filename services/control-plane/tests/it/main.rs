@@ -11,6 +11,7 @@ mod fences;
 mod groups;
 mod internal_topics;
 mod operator;
+mod operator_wall;
 mod provisioner;
 mod relay;
 mod support;

@@ -56,7 +56,7 @@ pub(super) async fn reach(shop: &Shop, row: &str) -> Result<Seen> {
             ensure!(text.starts_with("HTTP/1.1 400"), "{text}");
             return Ok(Seen::Kept);
         }
-        "Body of an admin or usage call" => {
+        "Body of an admin, usage or operator's call" => {
             let labels: Map<String, Value> = (0..250_000).map(|i| (format!("k{i}"), "".into())).collect();
             owner.post(&format!("{topics}?topicId=labels"), &json!({ "labels": labels })).await?
         }
@@ -323,6 +323,15 @@ pub(super) async fn reach(shop: &Shop, row: &str) -> Result<Seen> {
         "Failed authentications of one address" => {
             let wrong = shop.at("127.0.0.9")?.with_key(Some(&bad_keys::with_other_secret(key)?));
             until_status(429, async || wrong.get("/v1/namespaces").await).await?
+        }
+        "Failed authentications of one address on the operator's listener" => {
+            return Ok(Seen::Elsewhere {
+                file: "services/control-plane/tests/it/operator_wall.rs",
+                test: "who_guesses_the_token_is_told_to_wait_and_who_has_it_is_not",
+            });
+        }
+        "Calls at a time on the operator's listener" => {
+            return Ok(Seen::Elsewhere { file: "crates/edge/src/admit.rs", test: "one_peer_cannot_take_all_places" });
         }
         "Header list of a request" => {
             let big = owner.request(Method::GET, "/v1/namespaces").header("x-large", "x".repeat(17 << 10));

@@ -1,8 +1,9 @@
-//! Layer 1: request id, route, trace.
+//! Request id, route, trace.
 //!
 //! A caller's request id is taken over if it is 1..128 characters of `A-Za-z0-9._:-`, else one is made; it is in every
 //! answer and log line. A `traceparent` is taken over if it is well-formed (W3C level 1), else ignored: it goes into record
-//! headers, so nothing else may get through. On the way out this layer adds `x-request-id`, `sluice-revision`, `ratelimit-*`.
+//! headers, so nothing else may get through. The route was found by the service ([`crate::service`]), once.
+//! On the way out this layer adds `x-request-id`, `sluice-revision`, `ratelimit-*`.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -14,9 +15,10 @@ use tracing::Instrument;
 use sluice_runtime::server::ConnInfo;
 use sluice_runtime::statuses::REQUEST_ID;
 use sluice_types::Revision;
+use sluice_types::error::Error;
 
-use crate::layers::call::{Call, Facts, Protocol, Target};
-use crate::layers::{Answer, Inner, Middleware, Next, Request};
+use crate::call::{Call, Facts, Protocol, Target};
+use crate::{Answer, Inner, Middleware, Next, Request};
 
 /// The header and metadata key with a revision, both ways.
 pub const REVISION: &str = "sluice-revision";
@@ -30,7 +32,9 @@ impl Middleware for Identify {
     const NAME: &'static str = "identify";
 
     async fn handle<S: Inner>(&self, mut request: Request, next: Next<'_, S>) -> Answer {
-        let call = Arc::new(identify(&request));
+        let target = request.extensions_mut().remove::<Target>();
+        let target = target.ok_or_else(|| Error::internal("a request came past the service"))?;
+        let call = Arc::new(identify(&request, target));
         request.extensions_mut().insert(Arc::clone(&call));
         let span = tracing::info_span!(
             "call",
@@ -47,14 +51,14 @@ impl Middleware for Identify {
     }
 }
 
-fn identify(request: &Request) -> Call {
+fn identify(request: &Request, target: Target) -> Call {
     let headers = request.headers();
     let protocol = Protocol::of(headers);
     let conn = request.extensions().get::<ConnInfo>();
     Call {
         request_id: request_id(headers),
         protocol,
-        target: Target::of(protocol, request.method(), request.uri().path(), headers),
+        target,
         traceparent: traceparent(headers),
         peer: conn.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |conn| conn.peer.ip().to_canonical()),
         started: Instant::now(),

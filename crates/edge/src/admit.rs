@@ -1,4 +1,4 @@
-//! Layer 5: what is too much is refused at once, before it costs anything.
+//! What is too much is refused at once, before it costs anything.
 //!
 //! Two counts of calls in flight: of the process, and per peer address, so that one peer cannot take all places. An IPv6
 //! peer is its /64: whoever has one address there has them all. And a count of long calls per connection, below what HTTP/2
@@ -21,8 +21,7 @@ use sluice_runtime::server::{ConnHandle, LongCall, source_of};
 use sluice_types::error::Error;
 use sluice_types::{ErrorKind, Reason};
 
-use crate::layers::{Answer, Inner, Middleware, Next, Request, call_of};
-use crate::ports::Body;
+use crate::{Answer, Body, Inner, Middleware, Next, Request, call_of};
 
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// Long calls of one connection: of its 1,000 HTTP/2 streams, these leave 100 for others.
@@ -64,7 +63,7 @@ impl Admit {
         if running >= self.max {
             return Err(Error::unavailable(
                 Reason::Overloaded,
-                "this gateway has as many calls as it can take; try again",
+                "this server has as many calls as it can take; try again",
             )
             .with_retry_after(RETRY_AFTER));
         }
@@ -107,7 +106,10 @@ impl Middleware for Admit {
 }
 
 /// Counts a call that may go on for long among those of its connection, until the guard is dropped.
-pub(crate) fn long_call(connection: &ConnHandle) -> Result<LongCall, Error> {
+///
+/// # Errors
+/// OVERLOADED, if [`LONG_CALLS_PER_CONNECTION`] are on their way.
+pub fn long_call(connection: &ConnHandle) -> Result<LongCall, Error> {
     connection.long_call(LONG_CALLS_PER_CONNECTION).ok_or_else(too_many_long)
 }
 

@@ -1,4 +1,4 @@
-//! Layer 2: one line in the access log and one tick of the metrics for every call, whatever becomes of it.
+//! One line in the access log and one tick of the metrics for every call, whatever becomes of it.
 //!
 //! Tenant and account go into the log, never into labels. A caller that goes away before the answer is counted, too.
 
@@ -7,18 +7,21 @@ use std::time::Instant;
 
 use tonic::Code;
 
-use crate::layers::call::{Call, Protocol};
-use crate::layers::{Answer, Inner, Middleware, Next, Request, Response, call_of};
+use crate::call::{Call, Protocol};
 use crate::metrics::CallMetrics;
+use crate::{Answer, Inner, Middleware, Next, Request, Response, call_of};
 
 /// The layer.
 pub struct Observe {
+    /// The listener's name in the log.
+    pub listener: &'static str,
     /// Where calls are counted.
     pub metrics: CallMetrics,
 }
 
 /// Counts the call when it is dropped, also when the caller has gone away.
 struct Observation<'a> {
+    listener: &'static str,
     metrics: &'a CallMetrics,
     call: Arc<Call>,
     code: &'static str,
@@ -30,7 +33,8 @@ impl Middleware for Observe {
     async fn handle<S: Inner>(&self, request: Request, next: Next<'_, S>) -> Answer {
         let call = call_of(&request)?;
         self.metrics.in_flight.inc();
-        let mut observation = Observation { metrics: &self.metrics, call, code: "CLIENT_GONE" };
+        let mut observation =
+            Observation { listener: self.listener, metrics: &self.metrics, call, code: "CLIENT_GONE" };
         let answer = next.run(request).await;
         observation.code = answer.as_ref().map_or("INTERNAL", |response| code_of(observation.call.protocol, response));
         answer
@@ -45,6 +49,7 @@ impl Drop for Observation<'_> {
         let facts = self.call.facts.lock().clone();
         tracing::info!(
             target: "access",
+            listener = self.listener,
             request_id = %self.call.request_id,
             rpc = self.call.target.label(),
             protocol = self.call.protocol.as_str(),

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -12,8 +12,7 @@ use sluice_types::error::Error;
 use sluice_types::limits::ADMIN_BODY_BYTES_MAX;
 use sluice_types::{AccountUid, ErrorKind, Reason, Revision, TenantUid};
 
-use crate::layers::browsers;
-use crate::quota::RateState;
+use crate::browsers;
 
 /// How the caller speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -46,48 +45,58 @@ impl Protocol {
 /// Where a call goes.
 #[derive(Debug, Clone)]
 pub enum Target {
-    /// An RPC for tenants, by gRPC.
+    /// An RPC, by gRPC.
     Grpc(&'static Rpc),
-    /// An RPC for tenants, by HTTP.
+    /// An RPC, by HTTP.
     Http(RouteMatch),
-    /// gRPC health, reflection or the OpenAPI document, which need no credential.
-    Open,
+    /// gRPC health, reflection or the OpenAPI document. A listener decides whether they need a credential.
+    Common,
     /// Nowhere.
     Nowhere(RouteError),
     /// A gRPC call whose messages are in another format than protobuf.
     Foreign(Box<str>),
 }
 
-/// Services that need no credential.
-const OPEN_SERVICES: &[&str] =
+/// Services that are none of ours.
+const COMMON_SERVICES: &[&str] =
     &["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
 
 /// The path of the OpenAPI document.
-pub(crate) const OPENAPI_PATH: &str = "/openapi.json";
+pub const OPENAPI_PATH: &str = "/openapi.json";
 
-/// Packages whose calls go to other processes.
-const FORWARDED: &[&str] = &["sluice.admin.", "sluice.billing."];
+/// Packages of calls that manage and look, as opposed to calls with records.
+const ADMIN: &[&str] = &["sluice.admin.", "sluice.billing.", "sluice.operator."];
 
 impl Target {
-    /// Finds it.
-    pub fn of(protocol: Protocol, method: &http::Method, path: &str, headers: &http::HeaderMap) -> Self {
-        match protocol {
+    /// Finds it among the calls of one audience.
+    pub fn of(
+        audience: Audience,
+        protocol: Protocol,
+        method: &http::Method,
+        path: &str,
+        headers: &http::HeaderMap,
+    ) -> Self {
+        let found = match protocol {
             Protocol::Grpc if foreign_format(headers).is_some() => {
-                Self::Foreign(foreign_format(headers).unwrap_or_default().into())
+                return Self::Foreign(foreign_format(headers).unwrap_or_default().into());
             }
-            Protocol::Grpc if OPEN_SERVICES.iter().any(|open| path.starts_with(open)) => Self::Open,
-            Protocol::Grpc => match rpc_by_path(path).filter(|rpc| rpc.audience == Audience::Tenant) {
-                Some(rpc) => Self::Grpc(rpc),
-                None => Self::Nowhere(RouteError::NotFound),
+            Protocol::Grpc if COMMON_SERVICES.iter().any(|common| path.starts_with(common)) => return Self::Common,
+            Protocol::Grpc => match rpc_by_path(path).filter(|rpc| rpc.audience == audience) {
+                Some(rpc) => return Self::Grpc(rpc),
+                None => Err(RouteError::NotFound),
             },
             Protocol::Http if path == OPENAPI_PATH => match *method {
-                http::Method::GET => Self::Open,
-                _ => Self::Nowhere(RouteError::MethodNotAllowed { allow: http::Method::GET.to_string() }),
+                http::Method::GET => return Self::Common,
+                _ => Err(RouteError::MethodNotAllowed { allow: String::new() }),
             },
-            Protocol::Http => match match_route(Audience::Tenant, method, path) {
-                Ok(route) => Self::Http(route),
-                Err(error) => Self::Nowhere(error),
-            },
+            Protocol::Http => match_route(audience, method, path),
+        };
+        match found {
+            Ok(route) => Self::Http(route),
+            Err(RouteError::MethodNotAllowed { allow }) => {
+                Self::Nowhere(RouteError::MethodNotAllowed { allow: browsers::allow(audience, path).unwrap_or(allow) })
+            }
+            Err(error) => Self::Nowhere(error),
         }
     }
 
@@ -96,7 +105,7 @@ impl Target {
         match self {
             Self::Grpc(rpc) => Some(rpc),
             Self::Http(route) => Some(route.rpc),
-            Self::Open | Self::Nowhere(_) | Self::Foreign(_) => None,
+            Self::Common | Self::Nowhere(_) | Self::Foreign(_) => None,
         }
     }
 
@@ -111,15 +120,20 @@ impl Target {
         self.rpc().is_some_and(|rpc| rpc.server_streaming)
     }
 
-    /// Whether another process answers it, as it does admin and usage calls. They have limits of their own, so that neither
-    /// data keeps them away nor they data.
-    pub fn is_forwarded(&self) -> bool {
-        self.rpc().is_some_and(|rpc| FORWARDED.iter().any(|package| rpc.service.starts_with(package)))
+    /// Whether it gives records: looking at it as `HEAD` does would begin a stream, or read and charge what nobody gets.
+    pub fn gives_records(&self) -> bool {
+        self.is_long()
+    }
+
+    /// Whether it manages or looks, and carries no records. Such calls have limits of their own, so that neither data keeps
+    /// them away nor they data.
+    pub fn is_admin(&self) -> bool {
+        self.rpc().is_some_and(|rpc| ADMIN.iter().any(|package| rpc.service.starts_with(package)))
     }
 
     /// Bytes of its body at most.
     pub fn body_bytes_max(&self, configured: u64) -> u64 {
-        if self.is_forwarded() { configured.min(ADMIN_BODY_BYTES_MAX as u64) } else { configured }
+        if self.is_admin() { configured.min(ADMIN_BODY_BYTES_MAX as u64) } else { configured }
     }
 
     /// A word for logs and metrics, from a fixed set.
@@ -127,7 +141,7 @@ impl Target {
         match self {
             Self::Grpc(rpc) => rpc.method,
             Self::Http(route) => route.rpc.method,
-            Self::Open => "open",
+            Self::Common => "open",
             Self::Nowhere(_) | Self::Foreign(_) => "nowhere",
         }
     }
@@ -141,7 +155,7 @@ fn foreign_format(headers: &http::HeaderMap) -> Option<&str> {
 }
 
 /// The error for messages in another format.
-pub(crate) fn foreign(format: &str) -> Error {
+pub fn foreign(format: &str) -> Error {
     Error::new(
         ErrorKind::Unimplemented,
         Reason::MalformedBody,
@@ -155,14 +169,14 @@ pub(crate) fn foreign(format: &str) -> Error {
 pub(crate) const ALLOW: &str = "allow";
 
 /// The error for a call to a path that goes nowhere.
-pub(crate) fn nowhere(protocol: Protocol, error: &RouteError, path: &str) -> Error {
+pub fn nowhere(protocol: Protocol, error: &RouteError) -> Error {
     let what = "this service has no such method or path; the API reference lists them";
     match (error, protocol) {
         (RouteError::NotFound, Protocol::Grpc) => Error::new(ErrorKind::Unimplemented, Reason::RouteNotFound, what),
         (RouteError::NotFound, Protocol::Http) => Error::new(ErrorKind::NotFound, Reason::RouteNotFound, what),
         (RouteError::MethodNotAllowed { allow }, _) => {
             Error::new(ErrorKind::Unimplemented, Reason::RouteNotFound, format!("this path takes {allow}"))
-                .with_metadata(ALLOW, browsers::allow(path).unwrap_or_else(|| allow.clone()))
+                .with_metadata(ALLOW, allow)
         }
         (RouteError::Malformed { field }, _) => Error::invalid(*field, "in the path is not well percent-encoded UTF-8"),
     }
@@ -200,4 +214,17 @@ pub struct Facts {
     pub rate: Option<RateState>,
     /// Why the call failed.
     pub failure: Option<(ErrorKind, Reason)>,
+}
+
+/// Where a caller stands with its request rate, for `RateLimit-*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateState {
+    /// Requests a second, in the long run.
+    pub per_second: u64,
+    /// Requests that could come at once after a pause.
+    pub limit: u64,
+    /// Requests that could follow at once now.
+    pub remaining: u64,
+    /// Until all of the burst is free again.
+    pub reset: Duration,
 }

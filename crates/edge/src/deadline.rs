@@ -1,4 +1,4 @@
-//! Layer 6: when the caller stops waiting.
+//! When the caller stops waiting.
 //!
 //! From `grpc-timeout`, or `x-request-timeout-ms` over HTTP; 30 s if none is sent, never more than 60 s. Everything below
 //! waits within it. Whatever is still running [`MARGIN`] before the caller stops waiting is dropped and answered
@@ -13,8 +13,8 @@ use http::HeaderMap;
 use sluice_types::error::Error;
 use sluice_types::{ErrorKind, Reason};
 
-use crate::layers::call::Protocol;
-use crate::layers::{Answer, Inner, Middleware, Next, Request, call_of};
+use crate::call::Protocol;
+use crate::{Answer, Inner, Middleware, Next, Request, call_of};
 
 /// The header of HTTP callers.
 pub const TIMEOUT_MS: &str = "x-request-timeout-ms";
@@ -42,7 +42,7 @@ impl Deadline {
 }
 
 /// What is kept of the time that is left, to say in time what became of the work: so much, or a fifth if little is left.
-pub(crate) fn kept(left: Duration, most: Duration) -> Duration {
+pub fn kept(left: Duration, most: Duration) -> Duration {
     most.min(left / 5)
 }
 

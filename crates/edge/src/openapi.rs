@@ -5,29 +5,41 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::Full;
 
-use crate::layers::Response;
-use crate::ports::Body;
+use crate::{Body, Response};
 
-/// A cache may answer for so long by itself: gateways of two builds are side by side during a roll-out.
-const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
+/// A cache may answer for so long by itself: processes of two builds are side by side during a roll-out.
+const PUBLIC: HeaderValue = HeaderValue::from_static("public, max-age=300");
+/// Where it takes a credential, only the caller's own cache may keep it.
+const PRIVATE: HeaderValue = HeaderValue::from_static("private, max-age=300");
 
 /// A document with its tag.
 #[derive(Clone)]
-pub(super) struct Document {
+pub struct Document {
     text: Bytes,
     etag: HeaderValue,
+    cache: HeaderValue,
 }
 
 impl Document {
-    /// The tag is a hash of the text: gateways of one build give the same one.
-    pub(super) fn new(text: &'static str) -> Self {
+    /// For everybody.
+    pub fn public(text: &'static str) -> Self {
+        Self::new(text, PUBLIC)
+    }
+
+    /// For those with a credential.
+    pub fn private(text: &'static str) -> Self {
+        Self::new(text, PRIVATE)
+    }
+
+    /// The tag is a hash of the text: processes of one build give the same one.
+    fn new(text: &'static str, cache: HeaderValue) -> Self {
         let hash = blake3::hash(text.as_bytes()).to_hex();
         let etag = HeaderValue::try_from(format!("\"{}\"", &hash[..32])).expect("hexadecimal digits in quotes");
-        Self { text: Bytes::from_static(text.as_bytes()), etag }
+        Self { text: Bytes::from_static(text.as_bytes()), etag, cache }
     }
 
     /// The document, or 304 for who has it already.
-    pub(super) fn answer(&self, asked: &HeaderMap) -> Response {
+    pub fn answer(&self, asked: &HeaderMap) -> Response {
         let has_it = self.is_known_to(asked);
         let body = if has_it { Body::empty() } else { Body::new(Full::new(self.text.clone())) };
         let mut response = http::Response::new(body);
@@ -37,7 +49,7 @@ impl Document {
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
         response.headers_mut().insert(header::ETAG, self.etag.clone());
-        response.headers_mut().insert(header::CACHE_CONTROL, CACHE);
+        response.headers_mut().insert(header::CACHE_CONTROL, self.cache.clone());
         response
     }
 
@@ -55,7 +67,7 @@ mod tests {
 
     #[test]
     fn who_has_the_document_is_told_that_it_is_the_same() {
-        let document = Document::new("{}");
+        let document = Document::public("{}");
         let ask = |tag: Option<&str>| {
             let mut headers = HeaderMap::new();
             if let Some(tag) = tag {
@@ -74,6 +86,6 @@ mod tests {
         for other in ["\"other\"".to_owned(), etag.replace('"', "")] {
             assert_eq!(ask(Some(&other)).status(), StatusCode::OK, "{other}");
         }
-        assert_ne!(Document::new("[]").etag, document.etag);
+        assert_ne!(Document::public("[]").etag, document.etag);
     }
 }

@@ -1,4 +1,4 @@
-//! Layer 3: the one place where an error becomes an answer, in the caller's protocol.
+//! The one place where an error becomes an answer, in the caller's protocol.
 //!
 //! What happened inside goes to the log here, once, and into no answer.
 
@@ -9,9 +9,8 @@ use sluice_runtime::statuses;
 use sluice_types::error::Error;
 use sluice_types::{ErrorKind, Reason};
 
-use crate::layers::call::{ALLOW, Call, Protocol};
-use crate::layers::{Answer, Inner, Middleware, Next, Request, Response, call_of};
-use crate::ports::Body;
+use crate::call::{ALLOW, Call, Protocol};
+use crate::{Answer, Body, Inner, Middleware, Next, Request, Response, call_of};
 
 const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 

@@ -1,4 +1,4 @@
-//! Layer 4: a panic in a handler is an INTERNAL error of that call, not the end of the connection or the process.
+//! A panic in a handler is an INTERNAL error of that call, not the end of the connection or the process.
 
 use std::panic::AssertUnwindSafe;
 
@@ -6,7 +6,7 @@ use futures::FutureExt;
 
 use sluice_types::error::Error;
 
-use crate::layers::{Answer, Inner, Middleware, Next, Request};
+use crate::{Answer, Inner, Middleware, Next, Request};
 
 /// The layer.
 pub struct CatchPanic;

@@ -1,4 +1,4 @@
-//! Layer 7: how large a body may be, before and after inflation. That of an admin call may be much smaller than one of records:
+//! How large a body may be, before and after inflation. That of an admin call may be much smaller than one of records:
 //! reading it must not cost what a batch does.
 //!
 //! A declared length over the limit is refused before anything is read. An undeclared one is counted as it comes. Over HTTP,
@@ -20,8 +20,7 @@ use sluice_runtime::statuses;
 use sluice_types::error::Error;
 use sluice_types::{ErrorKind, Reason};
 
-use crate::layers::{Answer, Inner, Middleware, Next, Request, call_of};
-use crate::ports::Body;
+use crate::{Answer, Body, Inner, Middleware, Next, Request, call_of};
 
 /// Flag and length before a gRPC message.
 const GRPC_FRAME_BYTES: u64 = 5;
@@ -60,14 +59,14 @@ impl Middleware for BodyLimit {
 }
 
 /// What `content-length` says.
-pub(crate) fn declared_length(headers: &HeaderMap) -> Result<Option<u64>, Error> {
+pub fn declared_length(headers: &HeaderMap) -> Result<Option<u64>, Error> {
     let Some(value) = headers.get(header::CONTENT_LENGTH) else { return Ok(None) };
     let length = value.to_str().ok().and_then(|text| text.parse().ok());
     length.map(Some).ok_or_else(|| Error::invalid("content-length", "must be a number"))
 }
 
 /// The body of a call is over the limit.
-pub(crate) fn too_large(max: u64) -> Error {
+pub fn too_large(max: u64) -> Error {
     Error::new(
         ErrorKind::InvalidArgument,
         Reason::TooLarge,
@@ -111,7 +110,7 @@ impl http_body::Body for Bounded {
 
 /// Reads an HTTP body whole and inflates it. `max` bounds it once more after inflation; `take` is told every byte that is
 /// going to be held and may refuse.
-pub(crate) async fn read_whole(
+pub async fn read_whole(
     headers: &HeaderMap,
     body: Body,
     max: u64,

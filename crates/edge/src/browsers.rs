@@ -15,10 +15,10 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body::Body as _;
 
-use sluice_proto::{Audience, Rpc, allowed_methods, match_route};
+use sluice_proto::{Audience, RouteError, allowed_methods, match_route};
 use sluice_runtime::body::{BoxBody, empty};
 
-use crate::layers::call::OPENAPI_PATH;
+use crate::call::{OPENAPI_PATH, Protocol, Target};
 
 /// How long a browser may remember what a preflight said: as long as browsers do.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
@@ -54,7 +54,7 @@ impl Origins {
 }
 
 /// What is asked beside the call.
-pub(super) struct Asked {
+pub(crate) struct Asked {
     head: bool,
     origin: Option<HeaderValue>,
     /// Answers differ by origin.
@@ -62,21 +62,31 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// Looks at a request, and makes `HEAD` of what gives no records a `GET`.
-    pub(super) fn of<B>(origins: &Origins, request: &mut http::Request<B>) -> Self {
-        let head = request.method() == Method::HEAD && has_head(request.uri().path());
+    /// Looks at a request and finds where it goes; makes `HEAD` of what gives no records a `GET`.
+    pub(crate) fn of<B>(origins: &Origins, audience: Audience, request: &mut http::Request<B>) -> (Self, Target) {
+        let protocol = Protocol::of(request.headers());
+        let find = |method: &Method| Target::of(audience, protocol, method, request.uri().path(), request.headers());
+        let (head, target) = match *request.method() {
+            Method::HEAD if protocol == Protocol::Http => match find(&Method::GET) {
+                target @ Target::Nowhere(RouteError::NotFound) => (false, target),
+                target if may_look(&target) => (true, target),
+                _ => (false, find(&Method::HEAD)),
+            },
+            ref method => (false, find(method)),
+        };
         if head {
             *request.method_mut() = Method::GET;
         }
-        Self { head, origin: origins.allowed(request.headers()), vary: !origins.0.is_empty() }
+        let asked = Self { head, origin: origins.allowed(request.headers()), vary: !origins.0.is_empty() };
+        (asked, target)
     }
 
     /// The answer to `OPTIONS`; `None` for other methods and for paths that do not exist.
-    pub(super) fn options<B>(&self, request: &http::Request<B>) -> Option<http::Response<BoxBody>> {
+    pub(crate) fn options<B>(&self, audience: Audience, request: &http::Request<B>) -> Option<http::Response<BoxBody>> {
         if request.method() != Method::OPTIONS {
             return None;
         }
-        let allow = HeaderValue::from_str(&allow(request.uri().path())?).ok()?;
+        let allow = HeaderValue::from_str(&allow(audience, request.uri().path())?).ok()?;
         let mut response = http::Response::new(empty());
         *response.status_mut() = StatusCode::NO_CONTENT;
         let headers = response.headers_mut();
@@ -97,7 +107,7 @@ impl Asked {
     }
 
     /// The answer to the call, as it was asked for.
-    pub(super) fn finish(self, mut response: http::Response<BoxBody>) -> http::Response<BoxBody> {
+    pub(crate) fn finish(self, mut response: http::Response<BoxBody>) -> http::Response<BoxBody> {
         if self.vary {
             response.headers_mut().append(VARY, HeaderValue::from_static("origin"));
         }
@@ -115,29 +125,27 @@ impl Asked {
     }
 }
 
-/// The methods of a path, as `Allow` lists them.
-pub(super) fn allow(path: &str) -> Option<String> {
+/// The methods of a path, as `Allow` lists them; `None`: there is no such path.
+pub(crate) fn allow(audience: Audience, path: &str) -> Option<String> {
     let mut methods = match path {
         OPENAPI_PATH => vec![Method::GET],
-        path => allowed_methods(Audience::Tenant, path),
+        path => allowed_methods(audience, path),
     };
     if methods.is_empty() {
         return None;
     }
-    if has_head(path) {
+    // Not by `Target::of`, which asks here.
+    let got = match_route(audience, &Method::GET, path).map(Target::Http);
+    if path == OPENAPI_PATH || got.is_ok_and(|target| may_look(&target)) {
         methods.push(Method::HEAD);
     }
     methods.push(Method::OPTIONS);
     Some(methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", "))
 }
 
-fn has_head(path: &str) -> bool {
-    path == OPENAPI_PATH
-        || match_route(Audience::Tenant, &Method::GET, path).is_ok_and(|route| !gives_records(route.rpc))
-}
-
-fn gives_records(rpc: &Rpc) -> bool {
-    rpc.server_streaming || matches!(rpc.method, "Fetch" | "Pull")
+/// Whether what `GET` finds may be asked for without its body.
+fn may_look(target: &Target) -> bool {
+    matches!(target, Target::Http(_) | Target::Common) && !target.gives_records()
 }
 
 /// Whether a text is an origin as browsers send it, or `*`.

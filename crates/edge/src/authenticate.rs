@@ -1,0 +1,115 @@
+//! Who calls: a chain of [`Authenticator`]s, one for each kind of credential that the listener takes.
+//!
+//! A call shows one credential, `authorization: Bearer …`, for gRPC and HTTP alike; two are refused, because the layers of
+//! somebody in front of us may have looked at the other one. The first authenticator that recognises the form of the
+//! credential decides; no other one is asked. A call to nowhere ends here with 404 or UNIMPLEMENTED, whoever calls.
+//!
+//! Every way in which a credential can be wrong gives one and the same answer, and failures are counted by source
+//! ([`Failures`]). A good credential makes the connection a trusted one, which keeps its place when places are scarce.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use http::{HeaderMap, header};
+
+use sluice_runtime::server::ConnHandle;
+use sluice_types::error::Error;
+use sluice_types::{ErrorKind, Reason};
+
+use crate::call::{Call, Target, foreign, nowhere};
+use crate::failures::Failures;
+use crate::{Answer, Inner, Middleware, Next, Request, call_of};
+
+/// A boxed future, for object-safe authenticators.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// One kind of credential.
+pub trait Authenticator: Send + Sync + 'static {
+    /// Whether a credential is of this kind, by its form alone. Must not look anything up.
+    fn recognises(&self, credential: &str) -> bool;
+
+    /// Finds out who shows it, and puts into the request's extensions what the layers below need of them.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED: it does not hold. UNAVAILABLE: that cannot be told at the moment.
+    fn authenticate<'a>(
+        &'a self,
+        credential: &'a str,
+        call: &'a Call,
+        request: &'a mut Request,
+    ) -> BoxFuture<'a, Result<(), Error>>;
+}
+
+/// The credentials that a listener takes.
+pub struct Credentials {
+    /// Asked in this order.
+    pub chain: Vec<Box<dyn Authenticator>>,
+    /// Counts failures by source.
+    pub failures: Failures,
+    /// What a caller without a credential is told to send, e.g. `authorization: Bearer <API key>`.
+    pub wanted: &'static str,
+    /// What the credential is called in a refusal, e.g. `the API key`.
+    pub noun: &'static str,
+    /// gRPC health, reflection and the OpenAPI document need one, too.
+    pub for_common: bool,
+}
+
+/// The layer.
+pub struct Authenticate(pub Credentials);
+
+impl Middleware for Authenticate {
+    const NAME: &'static str = "authenticate";
+
+    async fn handle<S: Inner>(&self, mut request: Request, next: Next<'_, S>) -> Answer {
+        let call = call_of(&request)?;
+        match &call.target {
+            Target::Nowhere(error) => return Err(nowhere(call.protocol, error)),
+            Target::Foreign(format) => return Err(foreign(format)),
+            Target::Common if !self.0.for_common => return next.run(request).await,
+            Target::Common | Target::Grpc(_) | Target::Http(_) => {}
+        }
+        self.0.check(&call, &mut request).await.map_err(|error| match error.kind {
+            ErrorKind::Unauthenticated => self.0.failures.count(call.peer, error),
+            _ => error,
+        })?;
+        if let Some(connection) = request.extensions().get::<ConnHandle>() {
+            connection.trust();
+        }
+        // No handler has a use for the secret.
+        request.headers_mut().remove(header::AUTHORIZATION);
+        next.run(request).await
+    }
+}
+
+impl Credentials {
+    async fn check(&self, call: &Arc<Call>, request: &mut Request) -> Result<(), Error> {
+        let credential = self.shown(request.headers())?;
+        let authenticator = self.chain.iter().find(|authenticator| authenticator.recognises(&credential));
+        let authenticator = authenticator.ok_or_else(|| invalid(self.noun))?;
+        authenticator.authenticate(&credential, call, request).await
+    }
+
+    /// The one credential of a call.
+    fn shown(&self, headers: &HeaderMap) -> Result<String, Error> {
+        let mut values = headers.get_all(header::AUTHORIZATION).iter();
+        let Some(value) = values.next() else {
+            return Err(Error::new(
+                ErrorKind::Unauthenticated,
+                Reason::CredentialMissing,
+                format!("no credential was sent; send the header `{}`", self.wanted),
+            ));
+        };
+        let one = values.next().is_none().then_some(value);
+        let bearer = one.and_then(|value| {
+            let (scheme, credential) = value.to_str().ok()?.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| credential.trim().to_owned())
+        });
+        bearer.ok_or_else(|| invalid(self.noun))
+    }
+}
+
+/// One answer for every way in which a credential can be wrong.
+pub fn invalid(noun: &str) -> Error {
+    Error::new(ErrorKind::Unauthenticated, Reason::CredentialInvalid, format!("{noun} is not valid"))
+}
