@@ -4,6 +4,7 @@
 //! its headers whose it is. Which ones were redriven is kept as committed offsets ([`redriven`]). A page does a bounded amount of
 //! reading, so it may be empty and not the last.
 
+mod filling;
 mod letter;
 mod page;
 mod reading;
@@ -23,13 +24,14 @@ use crate::groups::door::{Shared, fields};
 use crate::groups::model::ResolvedGroup;
 use crate::ports::{DataCall, ResolvedTopic};
 
+use self::filling::Filling;
 use self::page::{Pages, Place};
 use self::reading::{Letters, Ready};
 
 /// What looking at a group needs on each of its topics.
 const DESCRIBE: &str = "records.describe";
-/// Bytes of a page, save a single larger letter.
-const PAGE_BYTES: u64 = 4 << 20;
+/// What a call may hold while it looks for letters.
+const HELD_BYTES: u64 = 4 << 20;
 
 impl Shared {
     pub(super) async fn list_dead_letters(
@@ -46,23 +48,25 @@ impl Shared {
         let pages = Pages::new(self.ack_ids.keys(), call, &group, &topic, encoding);
         let from = pages.read(&request.page_token)?;
         call.limiter.check_egress()?;
-        let held = call.limiter.in_flight(PAGE_BYTES)?;
+        let held = call.limiter.in_flight(HELD_BYTES)?;
         let until = answer_by(call);
         let late = |error| failure::in_time(error, until, self.tools.sink.is_available());
         let mut letters = Letters::open(&self.tools, &group, &topic, from, until).await.map_err(late)?;
-        let mut page = Vec::new();
+        let mut page = Filling::default();
         let mut bytes = 0;
         let mut of_partition = (0, 0, 0);
         let next = loop {
-            if page.len() >= most || bytes >= PAGE_BYTES {
+            if page.len() >= most {
                 break Some(letters.place());
             }
             match letters.next().await.map_err(late)? {
                 Ready::Letter(letter) => {
                     let (shown, size) = letter.show(encoding);
+                    if !page.push(shown)? {
+                        break Some(letter.place());
+                    }
                     bytes += size;
                     of_partition = self.count(&topic, of_partition, letter.partition, size);
-                    page.push(shown);
                 }
                 Ready::Pause => break Some(letters.place()),
                 Ready::End => break None,
@@ -72,7 +76,7 @@ impl Shared {
         call.limiter.charge_egress(bytes);
         drop(held);
         Ok(ListDeadLettersResponse {
-            dead_letters: page,
+            dead_letters: page.letters(),
             next_page_token: next.map(|place| pages.token(place)).unwrap_or_default(),
         })
     }
