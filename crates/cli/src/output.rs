@@ -118,6 +118,11 @@ pub(crate) fn records(count: u64) -> String {
     format!("{count} record{}", if count == 1 { "" } else { "s" })
 }
 
+/// How many records are not done; below 0: not known.
+pub(crate) fn lag(lag: i64) -> String {
+    u64::try_from(lag).map_or_else(|_| "unknown at the moment".to_owned(), records)
+}
+
 /// A note for the person, on standard error.
 pub(crate) fn note(global: &Global, text: &str) {
     if !global.quiet {

@@ -66,6 +66,10 @@ pub fn library_error(status: &Status, body_bytes_max: u64) -> Error {
             Error::new(ErrorKind::DeadlineExceeded, Reason::DeadlineExceeded, "time was over before an answer came")
         }
         Code::Cancelled => Error::new(ErrorKind::Cancelled, Reason::DeadlineExceeded, "the call was cancelled"),
+        _ if text.contains("recursion limit") => invalid(
+            Reason::MalformedBody,
+            "the message is nested deeper than 100 messages; send JSON of more than 30 levels as text",
+        ),
         _ if UNREADABLE.iter().any(|known| text.contains(known)) => {
             invalid(Reason::MalformedBody, "the message cannot be read: it is not whole, or not of this RPC's type")
         }
@@ -76,3 +80,25 @@ pub fn library_error(status: &Status, body_bytes_max: u64) -> Error {
 /// What the library says of messages it cannot read.
 const UNREADABLE: &[&str] =
     &["decompressing", "decode", "Unexpected EOF", "protocol error", "Missing request message", "h2 protocol", "body"];
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use sluice_proto::stream::v1::produce_record::ValueKind;
+    use sluice_proto::stream::v1::{ProduceRecord, ProduceRequest};
+
+    use super::*;
+
+    #[test]
+    fn a_message_that_is_too_deep_is_refused_with_the_limit() {
+        let json = "[".repeat(90) + &"]".repeat(90);
+        let value_kind = Some(ValueKind::ValueJson(serde_json::from_str(&json).expect("JSON")));
+        let request =
+            ProduceRequest { records: vec![ProduceRecord { value_kind, ..Default::default() }], ..Default::default() };
+        let refused = ProduceRequest::decode(&request.encode_to_vec()[..]).expect_err("too deep");
+        let error = library_error(&Status::internal(refused.to_string()), 1);
+        assert_eq!((error.kind, error.reason), (ErrorKind::InvalidArgument, Reason::MalformedBody));
+        assert!(error.message.contains("deeper than 100 messages"), "{}", error.message);
+    }
+}

@@ -184,9 +184,11 @@ impl Payload {
     }
 }
 
-/// As a value, if it is one in protobuf, too: no number that a double changes, and not much larger.
+/// As a value, if it is one in protobuf, too: no number that a double changes, no member that a map drops, not too deep for
+/// readers, and not much larger.
 fn as_value(text: &str) -> Option<Value> {
     let value: Value = json::survives_doubles(text).then(|| serde_json::from_str(text).ok()).flatten()?;
+    json::survives_messages(&value).then_some(())?;
     (text.len() * JSON_GROWTH_MAX <= JSON_MESSAGE_BYTES_MAX || value.encoded_len() <= JSON_MESSAGE_BYTES_MAX)
         .then_some(value)
 }
@@ -208,8 +210,8 @@ impl Shown {
         payloads.chain(headers).sum::<usize>() + OVERHEAD_BYTES_MAX
     }
 
-    /// As a message. Its JSON has doubles for numbers: payloads with a number that a double changes come as text, as do those
-    /// that would be much larger as a message.
+    /// As a message. Its JSON has doubles for numbers and maps for objects: payloads with a number that a double changes or with
+    /// a repeated member come as text, as do those that are too deep for readers or would be much larger as a message.
     pub(crate) fn into_message(self) -> Record {
         Record {
             partition: self.partition,
@@ -372,15 +374,51 @@ mod tests {
         let text = |text: &str| Some(ValueKind::ValueText(text.into()));
         assert!(matches!(kind(b"{\"a\":1}", PayloadEncoding::Json), Some(ValueKind::ValueJson(_))));
         assert_eq!(kind(b"not json", PayloadEncoding::Json), text("not json"));
-        for changed in
-            [&b"9007199254740993"[..], b"1e5", b"0.1000", b"{\"a\":[1234567890.123456789]}", b"007", b" null "]
-        {
+        for changed in [
+            &b"9007199254740993"[..],
+            b"1e5",
+            b"0.1000",
+            b"{\"a\":[1234567890.123456789]}",
+            b"007",
+            b" null ",
+            b"{\"a\":1,\"a\":2}",
+            b"[{\"a\":{\"b\":1,\"\\u0062\":1}}]",
+        ] {
             let as_text = text(std::str::from_utf8(changed).expect("text"));
             assert_eq!(kind(changed, PayloadEncoding::Json), as_text);
         }
         assert_eq!(kind(b"\xff", PayloadEncoding::Json), Some(ValueKind::Value(Bytes::from_static(b"\xff"))));
         assert_eq!(kind(b"{\"a\":1}", PayloadEncoding::Text), text("{\"a\":1}"));
         assert_eq!(kind(b"x", PayloadEncoding::Unspecified), Some(ValueKind::Value(Bytes::from_static(b"x"))));
+    }
+
+    #[test]
+    fn every_reader_of_protobuf_can_read_an_answer_however_deep_the_json_in_it_is() {
+        use sluice_proto::stream::v1::{ConsumeResponse, ReceivedRecord, ReceivedRecords, consume_response};
+
+        let nested = |open: &str, close: &str, levels: usize| open.repeat(levels) + "1" + &close.repeat(levels);
+        for levels in [1, json::MESSAGE_LEVELS_MAX, json::MESSAGE_LEVELS_MAX + 1, 50, 99, 100, 101] {
+            for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+                let json = nested(open, close, levels);
+                let record = sluice_wire::Record { value: Some(json.clone().into()), ..read(3, b"") };
+                let shown = || encode(vec![record.clone()], 1, PayloadEncoding::Json, ALL).records.remove(0);
+                // The answer that has a record at the greatest depth. The decoder has the limit that most languages have.
+                let received = ReceivedRecord { record: Some(shown().into_message()), ..Default::default() };
+                let records = ReceivedRecords { records: vec![received] };
+                let answer = ConsumeResponse { message: Some(consume_response::Message::Records(records)) };
+                let answer = ConsumeResponse::decode(&answer.encode_to_vec()[..]).expect("readable");
+                let Some(consume_response::Message::Records(records)) = answer.message else { panic!("{levels}") };
+                match records.records[0].record.clone().and_then(|record| record.value_kind) {
+                    Some(ValueKind::ValueJson(_)) => assert!(levels <= json::MESSAGE_LEVELS_MAX, "{levels}"),
+                    Some(ValueKind::ValueText(text)) => {
+                        assert!(levels > json::MESSAGE_LEVELS_MAX && text == json, "{levels}");
+                    }
+                    other => panic!("{levels}: {other:?}"),
+                }
+                let over_http = String::from_utf8(shown().into_json().expect("JSON")).expect("text");
+                assert_eq!(over_http.contains(&format!("\"valueJson\":{json}")), levels <= 100, "{levels}");
+            }
+        }
     }
 
     #[test]

@@ -37,6 +37,15 @@ pub(crate) fn in_time(error: Error, until: Instant, cluster_answers: bool) -> Er
     Error { source: error.source, ..late }
 }
 
+/// A caller's own time was over before a group's dispatcher had done what it was asked for.
+pub(crate) fn late_dispatcher() -> Error {
+    Error::new(
+        ErrorKind::DeadlineExceeded,
+        Reason::DeadlineExceeded,
+        "the call's time was over before the group's dispatcher answered; give the call more time, or try again",
+    )
+}
+
 /// A failed read. `name` is the tenant's name of the topic.
 pub(crate) fn reading(error: sluice_wire::Error, name: &str) -> Error {
     use sluice_wire::Error as Wire;

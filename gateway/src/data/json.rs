@@ -8,6 +8,7 @@
 //! common parser reads: [`check`] bounds the depth, and refuses numbers beyond a double's range and broken surrogates.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 
 use bytes::Bytes;
@@ -18,10 +19,15 @@ use serde_json::value::RawValue;
 use sluice_proto::stream::v1::ProduceRecord;
 use sluice_proto::stream::v1::produce_record::{KeyKind, ValueKind};
 use sluice_proto::wkt::Value;
+use sluice_proto::wkt::value::Kind;
 use sluice_types::error::Error;
 
 /// Arrays and objects within each other. Parsers stop at 128, and an answer adds a few.
 const DEPTH_MAX: usize = 100;
+
+/// The same where JSON is a message. Most readers of protobuf stop at 100 messages within each other. An object in an object takes
+/// three of them, and a record lies up to four deep in an answer; some are left for messages of others around ours.
+pub(super) const MESSAGE_LEVELS_MAX: usize = 30;
 
 /// A request without its JSON payloads.
 pub(super) struct Taken {
@@ -177,6 +183,29 @@ pub(super) fn survives_doubles(text: &str) -> bool {
         rest = &rest[length..];
     }
     true
+}
+
+/// Whether readers of the message get all of a value: it is not too deep for them, and no object names a member twice, of which a
+/// map keeps one.
+pub(super) fn survives_messages(value: &Value) -> bool {
+    survives_within(value, MESSAGE_LEVELS_MAX)
+}
+
+fn survives_within(value: &Value, levels: usize) -> bool {
+    match &value.kind {
+        Some(Kind::ListValue(list)) => {
+            levels > 0 && list.values.iter().all(|element| survives_within(element, levels - 1))
+        }
+        Some(Kind::StructValue(object)) => {
+            let mut seen = HashSet::with_capacity(object.fields.len());
+            levels > 0
+                && object.fields.iter().all(|member| {
+                    seen.insert(member.key.as_str())
+                        && member.value.as_ref().is_none_or(|value| survives_within(value, levels - 1))
+                })
+        }
+        _ => true,
+    }
 }
 
 /// Of the string that a text begins with, with its quotes.

@@ -198,8 +198,16 @@ async fn positions_are_moved_only_without_consumers_or_by_force() {
     let node = tenant.node("a").await.alone();
     let moved = node.reset(to(To::Position(Position::Earliest.into()))).await.expect("moved");
     assert_eq!((moved.partitions[0].from_offset, moved.partitions[0].to_offset), (Some(4), 0));
-    let beyond = node.reset(to(To::Offset(99))).await.expect("moved");
-    assert_eq!(beyond.partitions[0].to_offset, 4);
+    for dry_run in [false, true] {
+        for offset in [5, 1_764_500_000, i64::MAX] {
+            let beyond = ResetOffsetsRequest { dry_run, ..to(To::Offset(offset)) };
+            let refused = node.reset(beyond).await.expect_err("nothing is there");
+            assert!(matches!(refused, DispatchError::Refused(error) if error.reason == Reason::OffsetOutOfRange));
+        }
+    }
+    assert_eq!(node.status().await.1.lag, 4, "nothing was moved");
+    let end = node.reset(to(To::Offset(4))).await.expect("moved");
+    assert_eq!(end.partitions[0].to_offset, 4);
     node.stop().await;
 }
 

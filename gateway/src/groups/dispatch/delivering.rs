@@ -247,7 +247,12 @@ impl Group {
             lag += part.lag();
             fill = fill.max(figures.window_offsets * 1_000 / sluice_types::limits::WINDOW_OFFSETS_MAX);
         }
-        self.figures.lag.store(lag, Ordering::Relaxed);
+        // What is not known now stays as it was last known.
+        let partitions: i32 = self.topics.values().map(|topic| topic.partitions).sum();
+        let is_known = self.parts.len() >= partitions as usize && self.parts.iter().all(|part| part.end >= 0);
+        if is_known {
+            self.figures.lag.store(lag, Ordering::Relaxed);
+        }
         self.figures.fill.store(fill, Ordering::Relaxed);
     }
 }

@@ -10,6 +10,9 @@ use crate::groups::dispatch::losing::CutOff;
 /// Findings told at most; the rest repeats them.
 const FINDINGS_MAX: usize = 50;
 
+/// The lag of which nothing is known: 0 would say that all is done.
+const LAG_UNKNOWN: i64 = -1;
+
 /// What the status does not show by itself.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Notes {
@@ -32,6 +35,8 @@ pub(super) struct PartNote {
     pub(super) starved: bool,
     /// The first offset that is not done, of those that can be read; absent: not known.
     pub(super) from: Option<i64>,
+    /// Nobody has told yet where the partition ends.
+    pub(super) is_end_unknown: bool,
     /// How many are done from there on.
     pub(super) ahead: i64,
     pub(super) cut_off: Option<CutOff>,
@@ -50,11 +55,13 @@ impl PartNote {
 /// Fills in lags, states where nobody consumes, and findings.
 pub(super) fn complete(status: &mut GroupStatus, notes: &Notes) {
     for (partition, note) in status.partitions.iter_mut().zip(&notes.parts) {
-        if let Some(from) = note.from {
-            partition.lag = lag_of(partition.end_offset, from, note.ahead);
-        }
+        partition.lag = match note.from {
+            Some(from) if !note.is_end_unknown => lag_of(partition.end_offset, from, note.ahead),
+            _ => LAG_UNKNOWN,
+        };
     }
-    status.lag = status.partitions.iter().map(|partition| partition.lag).sum();
+    let lags = status.partitions.iter().map(|partition| partition.lag);
+    status.lag = lags.reduce(|sum, lag| if sum.min(lag) < 0 { LAG_UNKNOWN } else { sum + lag }).unwrap_or(0);
     if !notes.has_consumers {
         nobody_consumes(status);
     }
@@ -80,7 +87,11 @@ fn lag_of(end: i64, from: i64, ahead: i64) -> i64 {
 fn nobody_consumes(status: &mut GroupStatus) {
     let is_quiet =
         |state| matches!(state, DeliveryState::Flowing | DeliveryState::CatchingUp | DeliveryState::NoRecords);
-    let with = |lag: i64| if lag > 0 { DeliveryState::NoCredit } else { DeliveryState::NoRecords };
+    let with = |lag: i64| match lag {
+        ..0 => DeliveryState::ClusterUnavailable,
+        0 => DeliveryState::NoRecords,
+        1.. => DeliveryState::NoCredit,
+    };
     for partition in &mut status.partitions {
         if is_quiet(partition.state()) {
             partition.state = with(partition.lag).into();
@@ -215,7 +226,11 @@ fn of_partition(partition: &PartitionStatus, note: &PartNote, notes: &Notes) -> 
                 .into(),
         );
     } else if partition.state() == DeliveryState::CatchingUp {
-        tell(DeliveryState::CatchingUp, format!("reading a backlog; {} records behind the end", partition.lag));
+        let behind = match partition.lag {
+            ..0 => String::new(),
+            lag => format!("; {lag} records behind the end"),
+        };
+        tell(DeliveryState::CatchingUp, format!("reading a backlog{behind}"));
     }
     if let Some(skipped) = &partition.skipped {
         tell(
@@ -290,6 +305,25 @@ mod tests {
         let mut closed = PartNote::default();
         closed.begin_at(20);
         assert_eq!(closed.from, None, "where its group stands is not known");
+    }
+
+    #[test]
+    fn a_lag_that_is_not_known_is_not_told_as_zero() {
+        let known = PartNote { from: Some(10), ..PartNote::default() };
+        let endless = PartNote { is_end_unknown: true, ..known.clone() };
+        for (unknown, consumers) in [(PartNote::default(), true), (endless, false)] {
+            let mut status = GroupStatus {
+                state: DeliveryState::NoRecords.into(),
+                partitions: vec![partition(DeliveryState::NoRecords), partition(DeliveryState::CatchingUp)],
+                ..Default::default()
+            };
+            let parts = vec![known.clone(), unknown];
+            complete(&mut status, &Notes { has_consumers: consumers, has_credit: true, parts, ..Notes::default() });
+            assert_eq!((status.lag, status.partitions[0].lag, status.partitions[1].lag), (-1, 20, -1));
+            let told: Vec<&str> = status.findings.iter().map(|finding| finding.message.as_str()).collect();
+            assert!(!told.iter().any(|told| told.contains("everything") || told.contains("-1")), "{told:?}");
+            assert!(consumers || status.state() == DeliveryState::ClusterUnavailable);
+        }
     }
 
     #[test]

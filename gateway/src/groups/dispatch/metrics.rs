@@ -44,12 +44,19 @@ pub(super) struct DispatchMetrics {
 }
 
 /// How one group stands, as of a moment ago.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Figures {
-    /// Records behind the end.
+    /// Records behind the end, as last known; below 0: never yet.
     pub(super) lag: AtomicI64,
     /// The fullest window, in thousandths.
     pub(super) fill: AtomicI64,
+}
+
+impl Figures {
+    /// Records behind the end, as last known.
+    pub(super) fn lag(&self) -> Option<i64> {
+        Some(self.lag.load(Ordering::Relaxed)).filter(|lag| *lag >= 0)
+    }
 }
 
 impl DispatchMetrics {
@@ -110,7 +117,7 @@ impl DispatchMetrics {
 
     /// The figures of a group that is dispatched from now on, until they are dropped.
     pub(super) fn group(&self) -> Arc<Figures> {
-        let figures = Arc::new(Figures::default());
+        let figures = Arc::new(Figures { lag: AtomicI64::new(-1), fill: AtomicI64::new(0) });
         let mut groups = self.groups.lock();
         // Amortized: the list is swept when it would grow.
         if groups.len() == groups.capacity() {
@@ -127,10 +134,13 @@ struct Groups(Arc<Mutex<Vec<Weak<Figures>>>>);
 
 impl Collector for Groups {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let (mut count, mut lag, mut fill) = (0_i64, 0_i64, 0_i64);
+        let (mut count, mut lag, mut unknown, mut fill) = (0_i64, 0_i64, 0_i64, 0_i64);
         for figures in self.0.lock().iter().filter_map(Weak::upgrade) {
             count += 1;
-            lag = lag.saturating_add(figures.lag.load(Ordering::Relaxed));
+            match figures.lag() {
+                Some(of_group) => lag = lag.saturating_add(of_group),
+                None => unknown += 1,
+            }
             fill = fill.max(figures.fill.load(Ordering::Relaxed));
         }
         let mut gauge = |name, help, value: i64| -> Result<(), std::fmt::Error> {
@@ -138,7 +148,12 @@ impl Collector for Groups {
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
         };
         gauge("groups_dispatched", "Groups dispatched here", count)?;
-        gauge("groups_lag", "Records behind the end, over all groups dispatched here", lag)?;
+        gauge("groups_lag", "Records behind the end, as last known, over all groups dispatched here", lag)?;
+        gauge(
+            "groups_lag_unknown",
+            "Groups dispatched here whose lag is not known yet, and not in groups_lag",
+            unknown,
+        )?;
         gauge("groups_window_fill_permille", "The fullest window", fill)
     }
 }

@@ -149,6 +149,26 @@ impl Group {
     }
 }
 
+/// An offset in a log that holds `first..end`. What was before the first one is gone; beyond the end nothing would be left to
+/// read, and most likely something else was meant.
+fn within(offset: i64, first: i64, end: i64, (topic, partition): (&str, i32)) -> Result<i64, Error> {
+    if offset <= end {
+        return Ok(offset.max(first));
+    }
+    let mut what = format!(
+        "offset: {offset} is beyond the end of partition {partition} of {topic}, which holds {first}..{end}; nothing was moved; POSITION_LATEST goes to the end, and topic with partitions moves other partitions alone"
+    );
+    // Seconds or milliseconds since 1970, from 2001 on.
+    if (1_000_000_000..100_000_000_000_000).contains(&offset) {
+        what.push_str("; a time goes into the field time");
+    }
+    let mut error = Error::new(ErrorKind::OutOfRange, Reason::OffsetOutOfRange, what)
+        .with_metadata("logStartOffset", first.to_string())
+        .with_metadata("endOffset", end.to_string());
+    error.field = Some("offset".to_owned());
+    Err(error)
+}
+
 /// Fills in where to, within the log.
 pub(super) async fn targets(
     shared: &Shared,
@@ -167,13 +187,13 @@ pub(super) async fn targets(
             Some(To::Position(_)) | None => find(OffsetAt::Earliest).await,
             Some(To::Time(time)) => find(OffsetAt::TimestampMs(time.as_millis())).await,
             Some(To::Offset(offset)) => match tokio::try_join!(find(OffsetAt::Earliest), find(OffsetAt::Latest)) {
-                Ok((first, end)) => Ok(first
-                    .into_iter()
-                    .map(|(partition, first)| {
+                Ok((first, end)) => {
+                    let within = |(partition, first): (i32, i64)| {
                         let end = end.get(&partition).copied().unwrap_or(first).max(first);
-                        (partition, offset.clamp(first, end))
-                    })
-                    .collect()),
+                        within(offset, first, end, (&name, partition)).map(|offset| (partition, offset))
+                    };
+                    Ok(first.into_iter().map(within).collect::<Result<_, _>>()?)
+                }
                 Err(error) => Err(error),
             },
         };
@@ -227,4 +247,24 @@ fn connected(consumers: usize) -> Error {
         Reason::ConsumersConnected,
         format!("{consumers} consumers are connected; stop them, or set force: then what they hold becomes stale"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offset_beyond_the_end_is_refused_and_one_that_is_gone_means_the_first() {
+        let at = |offset| within(offset, 10, 20, ("namespaces/a/topics/b", 3));
+        for (offset, to) in [(0, 10), (10, 10), (15, 15), (20, 20)] {
+            assert_eq!(at(offset).expect("good"), to);
+        }
+        for offset in [21, 1_764_500_000, i64::MAX] {
+            let error = at(offset).expect_err("beyond");
+            assert_eq!((error.kind, error.reason), (ErrorKind::OutOfRange, Reason::OffsetOutOfRange));
+            assert_eq!(error.field.as_deref(), Some("offset"));
+            assert!(error.message.contains("which holds 10..20"), "{}", error.message);
+            assert_eq!(error.message.contains("a time"), offset == 1_764_500_000, "{}", error.message);
+        }
+    }
 }

@@ -61,9 +61,30 @@ pub(super) async fn inspect(
     deadline: Instant,
 ) -> Result<Inspected, Error> {
     let (topics, missing_topics) = topics_of(config, tenant);
+    let (partitions, notes) = look(shared, config, &topics, deadline).await?.into_iter().unzip();
+    let state = if topics.is_empty() { DeliveryState::NoTopics } else { DeliveryState::NoRecords };
+    let mut status = GroupStatus {
+        group: config.name.clone(),
+        state: state.into(),
+        partitions,
+        missing_topics,
+        ..GroupStatus::default()
+    };
+    let notes = Notes { has_credit: true, ack_deadline: config.ack_deadline, parts: notes, ..Notes::default() };
+    explaining::complete(&mut status, &notes);
+    Ok(Inspected { dispatching: false, status })
+}
+
+/// How the group stands in each partition of some of its topics.
+pub(super) async fn look(
+    shared: &Shared,
+    config: &ResolvedGroup,
+    topics: &[Arc<ResolvedTopic>],
+    deadline: Instant,
+) -> Result<Vec<(PartitionStatus, PartNote)>, Error> {
     let known = committed(shared, config, deadline.saturating_duration_since(Instant::now())).await?;
-    let (mut partitions, mut notes) = (Vec::new(), Vec::new());
-    for topic in &topics {
+    let mut looked = Vec::new();
+    for topic in topics {
         let numbers: Vec<i32> = (0..topic.partitions).collect();
         let name = topic.physical.as_str();
         let find = |at| positions::find_each(shared, name, &numbers, at);
@@ -77,22 +98,10 @@ pub(super) async fn inspect(
         };
         for partition in numbers {
             let log = Log::of(partition, [&starts, &ends, &begins]);
-            let (status, note) = partition_status(shared, config, topic, partition, log, position(partition));
-            partitions.push(status);
-            notes.push(note);
+            looked.push(partition_status(shared, config, topic, partition, log, position(partition)));
         }
     }
-    let state = if topics.is_empty() { DeliveryState::NoTopics } else { DeliveryState::NoRecords };
-    let mut status = GroupStatus {
-        group: config.name.clone(),
-        state: state.into(),
-        partitions,
-        missing_topics,
-        ..GroupStatus::default()
-    };
-    let notes = Notes { has_credit: true, ack_deadline: config.ack_deadline, parts: notes, ..Notes::default() };
-    explaining::complete(&mut status, &notes);
-    Ok(Inspected { dispatching: false, status })
+    Ok(looked)
 }
 
 /// Where the log of a partition begins and ends, and where a group without a position would begin.

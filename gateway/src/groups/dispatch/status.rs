@@ -1,6 +1,6 @@
 //! How a group fares: states, figures and findings, without disturbing its delivery.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,8 +20,10 @@ use crate::groups::dispatch::opening::ToOpen;
 use crate::groups::dispatch::part::Part;
 use crate::groups::dispatch::positions;
 use crate::groups::dispatch::resetting::RECENT;
+use crate::groups::dispatch::resting;
 use crate::groups::model::Inspected;
 use crate::groups::window::Skipped;
+use crate::ports::ResolvedTopic;
 
 /// A group that Kafka confirmed within this is told to be served, unless its last heartbeat failed.
 const CONFIRMED_LATELY: Duration = Duration::from_secs(8);
@@ -31,6 +33,8 @@ struct Draft {
     status: GroupStatus,
     /// By topic in Kafka: partitions whose end is not known, with their places in the status.
     unknown: BTreeMap<Arc<str>, Vec<(i32, usize)>>,
+    /// By topic and number: the places of partitions that are not open. What is committed tells how the group stands there.
+    closed: BTreeMap<(String, i32), usize>,
     notes: explaining::Notes,
 }
 
@@ -38,8 +42,16 @@ struct Draft {
 struct PartDraft {
     status: PartitionStatus,
     note: explaining::PartNote,
-    /// Its topic in Kafka, if its end is to be asked for.
-    ask: Option<Arc<str>>,
+    ask: Ask,
+}
+
+/// What is to be asked for of a partition.
+enum Ask {
+    Nothing,
+    /// Its end, in its topic in Kafka.
+    End(Arc<str>),
+    /// Everything: it is not open.
+    Position,
 }
 
 impl Group {
@@ -80,10 +92,19 @@ impl Group {
 
     pub(super) fn inspect(&mut self, deadline: Instant, reply: Reply<Inspected>, now: Instant) {
         let draft = self.draft(now);
-        let shared = Arc::clone(&self.shared);
+        let (shared, config) = (Arc::clone(&self.shared), Arc::clone(&self.config));
+        let is_closed = |topic: &&Arc<ResolvedTopic>| draft.closed.keys().any(|(name, _)| *name == topic.name);
+        let closed_topics: Vec<_> = self.topics.values().filter(is_closed).cloned().collect();
         self.work.push(
             async move {
-                let Draft { mut status, unknown, mut notes } = draft;
+                let Draft { mut status, unknown, closed, mut notes } = draft;
+                let half = now + deadline.saturating_duration_since(now) / 2;
+                let looking = async {
+                    match closed_topics.is_empty() {
+                        true => Ok(Vec::new()),
+                        false => resting::look(&shared, &config, &closed_topics, half).await,
+                    }
+                };
                 let ask = async {
                     for (topic, partitions) in unknown {
                         let numbers: Vec<i32> = partitions.iter().map(|(partition, _)| *partition).collect();
@@ -92,6 +113,7 @@ impl Group {
                         for (partition, at) in partitions {
                             if let Some(Ok(end)) = ends.get(&partition) {
                                 status.partitions[at].end_offset = *end;
+                                notes.parts[at].is_end_unknown = false;
                             }
                             if let Some(Ok(start)) = starts.get(&partition) {
                                 notes.parts[at].begin_at(*start);
@@ -99,8 +121,13 @@ impl Group {
                         }
                     }
                 };
-                let half = now + deadline.saturating_duration_since(now) / 2;
-                let _as_far_as_it_came = tokio::time::timeout_at(half, ask).await;
+                let (_as_far_as_it_came, looked) =
+                    tokio::join!(tokio::time::timeout_at(half, ask), tokio::time::timeout_at(half, looking));
+                for (seen, note) in looked.ok().and_then(Result::ok).into_iter().flatten() {
+                    if let Some(&at) = closed.get(&(seen.topic.clone(), seen.partition)) {
+                        stands_as(&mut status.partitions[at], &mut notes.parts[at], seen, note);
+                    }
+                }
                 explaining::complete(&mut status, &notes);
                 let _gone = reply.send(Ok(Inspected { dispatching: true, status }));
                 Done::Over
@@ -123,13 +150,16 @@ impl Group {
         };
         let open = self.parts.iter().map(|part| self.draft_open(part));
         let closed = self.to_open.iter().filter_map(|one| self.draft_closed(one));
-        let mut parts: Vec<PartDraft> = open.chain(closed).collect();
+        let mut parts: Vec<PartDraft> = open.chain(closed).chain(self.draft_unassigned()).collect();
         parts.sort_by(|a, b| (&a.status.topic, a.status.partition).cmp(&(&b.status.topic, b.status.partition)));
         let mut unknown: BTreeMap<Arc<str>, Vec<(i32, usize)>> = BTreeMap::new();
+        let mut not_open = BTreeMap::new();
         let mut partitions = Vec::with_capacity(parts.len());
         for PartDraft { status, note, ask } in parts {
-            if let Some(topic) = ask {
-                unknown.entry(topic).or_default().push((status.partition, partitions.len()));
+            match ask {
+                Ask::Nothing => {}
+                Ask::End(topic) => unknown.entry(topic).or_default().push((status.partition, partitions.len())),
+                Ask::Position => drop(not_open.insert((status.topic.clone(), status.partition), partitions.len())),
             }
             notes.parts.push(note);
             partitions.push(status);
@@ -155,7 +185,7 @@ impl Group {
                 .collect(),
         };
         tracing::trace!(group = %self.name, now_ms = clock.ms(now), "looked at");
-        Draft { status, unknown, notes }
+        Draft { status, unknown, closed: not_open, notes }
     }
 
     #[cfg(test)]
@@ -174,6 +204,7 @@ impl Group {
             dead: figures.dead,
             starved: part.starved,
             from: Some(from),
+            is_end_unknown: part.end < 0,
             ahead: end - from - part.window.lag(from, end),
             cut_off: part.cut_off,
         };
@@ -195,7 +226,7 @@ impl Group {
         };
         // What waits at the end knows where that is, and has nothing that retention could take but what is not done.
         let is_known = part.at_end && part.tailing && part.window.base() >= end;
-        PartDraft { status, note, ask: (!is_known).then(|| Arc::clone(&part.place.topic)) }
+        PartDraft { status, note, ask: if is_known { Ask::Nothing } else { Ask::End(Arc::clone(&part.place.topic)) } }
     }
 
     fn draft_closed(&self, one: &ToOpen) -> Option<PartDraft> {
@@ -204,14 +235,29 @@ impl Group {
             Some(_) => DeliveryState::ClusterUnavailable,
             None => DeliveryState::Assigning,
         };
-        let status = PartitionStatus {
-            topic: topic.name.clone(),
-            partition: one.assigned.partition,
-            state: state.into(),
-            ..PartitionStatus::default()
+        let mut draft = not_open(topic, one.assigned.partition, state);
+        draft.note.trouble.clone_from(&one.trouble);
+        Some(draft)
+    }
+
+    /// Partitions that the group is to have and was not assigned yet.
+    fn draft_unassigned(&self) -> Vec<PartDraft> {
+        let state = match self.state() {
+            DeliveryState::ClusterUnavailable => DeliveryState::ClusterUnavailable,
+            _ => DeliveryState::Assigning,
         };
-        let note = explaining::PartNote { trouble: one.trouble.clone(), ..explaining::PartNote::default() };
-        Some(PartDraft { status, note, ask: Some(Arc::clone(&one.assigned.topic)) })
+        let to_open: HashSet<(&str, i32)> =
+            self.to_open.iter().map(|one| (&*one.assigned.topic, one.assigned.partition)).collect();
+        let of_topic = |topic: &Arc<ResolvedTopic>| {
+            let topic = Arc::clone(topic);
+            (0..topic.partitions).map(move |partition| (Arc::clone(&topic), partition))
+        };
+        let all = self.topics.values().flat_map(of_topic);
+        let unassigned = all.filter(|(topic, partition)| {
+            !self.index.contains_key(&(topic.topic_uid, *partition))
+                && !to_open.contains(&(topic.physical.as_str(), *partition))
+        });
+        unassigned.map(|(topic, partition)| not_open(&topic, partition, state)).collect()
     }
 
     fn consumers(&self, now: Instant) -> Vec<Consumer> {
@@ -238,6 +284,24 @@ impl Group {
         });
         attached.chain(pulls).take(GROUP_CONSUMERS_MAX).collect()
     }
+}
+
+fn not_open(topic: &ResolvedTopic, partition: i32, state: DeliveryState) -> PartDraft {
+    let status =
+        PartitionStatus { topic: topic.name.clone(), partition, state: state.into(), ..PartitionStatus::default() };
+    PartDraft { status, note: explaining::PartNote::default(), ask: Ask::Position }
+}
+
+/// A partition that is not open stands as what is committed says.
+fn stands_as(
+    status: &mut PartitionStatus,
+    note: &mut explaining::PartNote,
+    seen: PartitionStatus,
+    seen_note: explaining::PartNote,
+) {
+    let state = if seen_note.trouble.is_some() { seen.state } else { status.state };
+    *status = PartitionStatus { state, ..seen };
+    *note = explaining::PartNote { trouble: note.trouble.take().or(seen_note.trouble), ..seen_note };
 }
 
 /// As it is told.
@@ -268,5 +332,30 @@ pub(super) fn part_state(part: &Part) -> DeliveryState {
         DeliveryState::WaitingForAcks
     } else {
         DeliveryState::NoRecords
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::StreamExt as _;
+
+    use crate::groups::dispatch::testing;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_group_that_is_still_assigning_tells_of_its_partitions_and_no_lag_of_zero() {
+        let mut group = testing::group();
+        let now = Instant::now();
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        group.inspect(now + Duration::from_secs(1), reply, now);
+        group.work.next().await.expect("an answer");
+        let status = answer.await.expect("sent").expect("a status").status;
+        let lags: Vec<i64> = status.partitions.iter().map(|partition| partition.lag).collect();
+        assert_eq!((status.lag, lags), (-1, vec![-1, -1]), "no cluster is there to ask");
+        group.publish_figures(now);
+        assert_eq!(group.figures.lag(), None);
     }
 }

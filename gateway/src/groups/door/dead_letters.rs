@@ -4,6 +4,7 @@
 //! its headers whose it is. Which ones were redriven is kept as committed offsets ([`redriven`]). A page does a bounded amount of
 //! reading, so it may be empty and not the last. Its letters count as delivered when the client's transport has taken it.
 
+mod filling;
 mod letter;
 mod page;
 mod reading;
@@ -25,13 +26,14 @@ use crate::ports::{DataCall, ResolvedTopic};
 use crate::quota::InFlightGuard;
 use crate::transport::Parcel;
 
+use self::filling::Filling;
 use self::page::{Pages, Place};
 use self::reading::{Letters, Ready};
 
 /// What looking at a group needs on each of its topics.
 const DESCRIBE: &str = "records.describe";
-/// Bytes of a page, save a single larger letter.
-const PAGE_BYTES: u64 = 4 << 20;
+/// What a call may hold while it looks for letters.
+const HELD_BYTES: u64 = 4 << 20;
 
 impl Shared {
     pub(super) async fn list_dead_letters(
@@ -48,26 +50,29 @@ impl Shared {
         let pages = Pages::new(self.ack_ids.keys(), call, &group, &topic, encoding);
         let from = pages.read(&request.page_token)?;
         call.limiter.check_egress()?;
-        let held = call.limiter.in_flight(PAGE_BYTES)?;
+        let held = call.limiter.in_flight(HELD_BYTES)?;
         let until = answer_by(call);
         let late = |error| failure::in_time(error, until, self.tools.sink.is_available());
         let mut letters = Letters::open(&self.tools, &group, &topic, from, until).await.map_err(late)?;
-        let mut page = Vec::new();
+        let mut page = Filling::default();
         let mut counts = Counts::default();
         let next = loop {
-            if page.len() >= most || counts.bytes >= PAGE_BYTES {
+            if page.len() >= most {
                 break Some(letters.place());
             }
             match letters.next().await.map_err(late)? {
                 Ready::Letter(letter) => {
                     let (shown, size) = letter.show(encoding);
+                    if !page.push(shown)? {
+                        break Some(letter.place());
+                    }
                     counts.add(letter.partition, size);
-                    page.push(shown);
                 }
                 Ready::Pause => break Some(letters.place()),
                 Ready::End => break None,
             }
         };
+        let page = page.letters();
         let parcel = (!page.is_empty()).then(|| self.parcel(call, Arc::clone(&topic), counts, held));
         let next_page_token = next.map(|place| pages.token(place)).unwrap_or_default();
         Ok((ListDeadLettersResponse { dead_letters: page, next_page_token }, parcel))

@@ -12,6 +12,7 @@ use sluice_types::error::Error;
 use sluice_types::{GroupUid, OpContext, Reason};
 use tokio::sync::watch;
 
+use crate::data::failure;
 use crate::groups::model::{
     AttachWish, Attachment, Dispatch, DispatchError, GroupCall, Inspected, LeaseKey, Owner, Owners, Peer, Settle,
     TakeWish, Taken,
@@ -47,8 +48,10 @@ pub struct Dispatching {
 /// Why a call came to no answer of a dispatcher.
 #[derive(Debug)]
 pub enum NoAnswer {
-    /// The group was moving all the time.
+    /// The group was moving.
     Moving,
+    /// The caller's time was over, and nothing says that the group was moving.
+    Late,
     /// For the caller.
     Refused(Error),
 }
@@ -58,6 +61,7 @@ impl NoAnswer {
     pub fn into_error(self, group: &str) -> Error {
         match self {
             Self::Refused(error) => error,
+            Self::Late => failure::late_dispatcher(),
             Self::Moving => Error::unavailable(
                 Reason::GroupMoving,
                 format!("{group} is moving between gateways at the moment; try again"),
@@ -135,6 +139,7 @@ impl Dispatching {
     ) -> Result<T, NoAnswer> {
         let group = asking.call.group.group_uid;
         let mut changes = self.owners.changes();
+        let mut moves = false;
         loop {
             changes.mark_unchanged();
             let owner = self.owners.owner(group);
@@ -149,21 +154,29 @@ impl Dispatching {
                 };
                 match answer {
                     Ok(answer) => return Ok(answer),
+                    // The dispatcher ran out of the same time.
+                    Err(DispatchError::Refused(error))
+                        if error.reason == Reason::Overloaded && Instant::now() >= asking.until =>
+                    {
+                        return Err(NoAnswer::Late);
+                    }
                     Err(DispatchError::Refused(error)) => return Err(NoAnswer::Refused(error)),
                     Err(error) => {
+                        // An end of the attempt says nothing of the group.
+                        moves |= Instant::now() < attempt_until;
                         tracing::debug!(%error, ?owner, group = %asking.call.group.name, "asking again");
                         if let (DispatchError::Moving(_), Owner::There(peer)) = (&error, &owner) {
                             self.owners.doubt(peer).await;
                         }
                     }
                 }
-            }
-            if Instant::now() >= asking.until {
-                return Err(NoAnswer::Moving);
+            } else {
+                moves = true;
             }
             let pause = tokio::time::timeout(PAUSE, changed(&mut changes));
-            if tokio::time::timeout_at(asking.until.into(), pause).await.is_err() {
-                return Err(NoAnswer::Moving);
+            let is_over = Instant::now() >= asking.until;
+            if is_over || tokio::time::timeout_at(asking.until.into(), pause).await.is_err() {
+                return Err(if moves { NoAnswer::Moving } else { NoAnswer::Late });
             }
         }
     }

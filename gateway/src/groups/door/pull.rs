@@ -256,7 +256,7 @@ impl Shared {
                 }
                 Ok((taken, Some(held), unsent))
             }
-            Err(NoAnswer::Moving) => nothing(DeliveryState::Assigning),
+            Err(NoAnswer::Moving | NoAnswer::Late) => nothing(DeliveryState::Assigning),
             Err(NoAnswer::Refused(error)) => Err(error),
         }
     }

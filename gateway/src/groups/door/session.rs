@@ -31,7 +31,7 @@ use crate::groups::door::admission::Place;
 use crate::groups::door::credit::Credit;
 use crate::groups::door::dispatching::{Asking, NoAnswer};
 use crate::groups::door::outlet::{Outlet, Said};
-use crate::groups::door::settle::Read;
+use crate::groups::door::settle::{Read, Unknown};
 use crate::groups::door::standing::Standing;
 use crate::groups::model::{AttachCommand, AttachEvent, AttachWish, Attachment, Leased, Owner, Settle};
 use crate::ports::BoxFuture;
@@ -343,7 +343,7 @@ impl Session {
                 link.owner = Some(self.door.dispatching.owners.owner(self.standing.group().group_uid));
                 Ok(())
             }
-            Err(NoAnswer::Moving) => {
+            Err(NoAnswer::Moving | NoAnswer::Late) => {
                 link.attaching = Some(self.reattach(Duration::ZERO));
                 Ok(())
             }
@@ -370,7 +370,7 @@ impl Session {
         self.attached = false;
         self.lost_at = None;
         for (sequence, read) in self.unsettled.take_sent() {
-            self.answer(sequence, &read.results(&[]));
+            self.answer(sequence, &read.results(&[], Unknown::Moving));
         }
         *link = Link { attaching: Some(self.reattach(Duration::ZERO)), ..Link::default() };
     }
@@ -381,7 +381,7 @@ impl Session {
             AttachEvent::Records(records) => return self.records(records),
             AttachEvent::Settled { sequence, outcomes } => {
                 if let Some((sequence, read)) = self.unsettled.take(sequence) {
-                    self.answer(sequence, &read.results(&outcomes));
+                    self.answer(sequence, &read.results(&outcomes, Unknown::Moving));
                 }
             }
             AttachEvent::State(state) => self.told.dispatcher(state),
@@ -404,7 +404,7 @@ impl Session {
                 let mut read = Read::of(&self.door.ack_ids, self.standing.group().group_uid, &ids);
                 let leases = std::mem::take(&mut read.leases);
                 if leases.is_empty() {
-                    self.answer(sequence, &read.results(&[]));
+                    self.answer(sequence, &read.results(&[], Unknown::Moving));
                     return;
                 }
                 let sequence = self.unsettled.put(sequence, read);
@@ -439,7 +439,7 @@ impl Session {
             self.detach(link);
         }
         for (sequence, read) in self.unsettled.take_late(now) {
-            self.answer(sequence, &read.results(&[]));
+            self.answer(sequence, &read.results(&[], Unknown::Moving));
         }
         self.held_until.take_if(|until| *until <= now);
         if let Some(state) = self.told.due(now) {

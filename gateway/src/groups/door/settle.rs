@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use sluice_proto::google::rpc;
 use sluice_proto::stream::v1::{SettleOutcome, SettleResult};
@@ -9,14 +10,17 @@ use sluice_types::error::Error;
 use sluice_types::limits::{ACK_DEADLINE_MS, BACKOFF_MS_MAX};
 use sluice_types::{ErrorKind, GroupUid, Reason};
 
-use crate::data::{answer_by, failure};
+use crate::data::{answer_by, failure, time_left};
 use crate::groups::ack_id::AckIds;
 use crate::groups::door::dispatching::{Asking, NoAnswer};
 use crate::groups::door::standing::CONSUME;
 use crate::groups::door::{Shared, fields};
 use crate::groups::model::{LeaseKey, Settle};
+use crate::layers::deadline::kept;
 use crate::ports::DataCall;
 
+/// What a dispatcher keeps of a call's time to say what became of its settlements.
+const MARGIN: Duration = Duration::from_millis(50);
 /// Least milliseconds of an extension.
 const EXTEND_MS_MIN: i64 = 1_000;
 
@@ -55,7 +59,7 @@ impl Read {
     }
 
     /// A result per id from the outcomes of the leases; without an outcome it is not known.
-    pub(super) fn results(&self, outcomes: &[SettleOutcome]) -> Vec<SettleResult> {
+    pub(super) fn results(&self, outcomes: &[SettleOutcome], unknown: Unknown) -> Vec<SettleResult> {
         let mut errors: [Option<rpc::Status>; 3] = Default::default();
         let mut result = |place: &Option<usize>| {
             let outcome = match place {
@@ -71,8 +75,9 @@ impl Read {
                 SettleOutcome::Invalid => Some(1),
                 SettleOutcome::Unavailable => Some(2),
             };
-            let error =
-                at.map(|at: usize| errors[at].get_or_insert_with(|| failure::to_status(&error_of(outcome))).clone());
+            let error = at.map(|at: usize| {
+                errors[at].get_or_insert_with(|| failure::to_status(&error_of(outcome, unknown))).clone()
+            });
             SettleResult { outcome: outcome.into(), error }
         };
         self.places.iter().map(&mut result).collect()
@@ -84,8 +89,22 @@ impl Read {
     }
 }
 
-fn error_of(outcome: SettleOutcome) -> Error {
+/// Why nothing is known of a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unknown {
+    /// The group is moving, or the cluster does not answer.
+    Moving,
+    /// The caller's own time was over.
+    Late,
+}
+
+fn error_of(outcome: SettleOutcome, unknown: Unknown) -> Error {
     match outcome {
+        SettleOutcome::Unspecified | SettleOutcome::Unavailable if unknown == Unknown::Late => Error::new(
+            ErrorKind::DeadlineExceeded,
+            Reason::DeadlineExceeded,
+            "the call's time was over before it was stored; give the call more time, or try again; the record may come again",
+        ),
         SettleOutcome::Invalid => Error::new(
             ErrorKind::InvalidArgument,
             Reason::AckIdInvalid,
@@ -116,15 +135,23 @@ impl Shared {
         let settle = settle()?;
         let mut read = Read::of(&self.ack_ids, group.group_uid, ids);
         let leases = std::mem::take(&mut read.leases);
+        let mut unknown = Unknown::Moving;
         let outcomes = if leases.is_empty() {
             Vec::new()
         } else {
             let call_of = self.group_call(call, group);
-            let asking = Asking { caller: &call.context, call: call_of, until: answer_by(call) };
-            match self.dispatching.settle(&asking, settle, leases).await {
+            let until = answer_by(call);
+            // The dispatcher answers so much before.
+            let over = until - kept(time_left(until), MARGIN);
+            let asking = Asking { caller: &call.context, call: call_of, until };
+            let outcomes = match self.dispatching.settle(&asking, settle, leases).await {
                 Ok(outcomes) => outcomes,
                 // Nothing is known of any: each id says so.
                 Err(NoAnswer::Moving) => Vec::new(),
+                Err(NoAnswer::Late) => {
+                    unknown = Unknown::Late;
+                    Vec::new()
+                }
                 Err(NoAnswer::Refused(error)) => match error.kind {
                     ErrorKind::Unavailable | ErrorKind::DeadlineExceeded => {
                         failure::log(&error);
@@ -132,9 +159,14 @@ impl Shared {
                     }
                     _ => return Err(error),
                 },
+            };
+            let is_left_out = outcomes.contains(&SettleOutcome::Unavailable);
+            if is_left_out && Instant::now() >= over && self.tools.sink.is_available() {
+                unknown = Unknown::Late;
             }
+            outcomes
         };
-        let results = read.results(&outcomes);
+        let results = read.results(&outcomes, unknown);
         self.metrics.settled(results.iter().map(SettleResult::outcome));
         Ok(results)
     }
@@ -158,14 +190,20 @@ mod tests {
         let sent = [first.clone(), foreign, second, first, "nonsense".into()];
         let read = Read::of(&ids, group, &sent);
         assert_eq!(read.leases.iter().map(|lease| lease.offset).collect::<Vec<_>>(), [1, 2]);
-        let results = read.results(&[SettleOutcome::Ok, SettleOutcome::StaleLease]);
+        let results = read.results(&[SettleOutcome::Ok, SettleOutcome::StaleLease], Unknown::Moving);
         let outcomes: Vec<_> = results.iter().map(SettleResult::outcome).collect();
         use SettleOutcome::{Invalid, Ok, StaleLease, Unavailable};
         assert_eq!(outcomes, [Ok, Invalid, StaleLease, Ok, Invalid]);
         assert_eq!(results[1].error, results[4].error, "another group's id is told as a malformed one");
         assert!(results.iter().all(|result| result.error.is_none() == (result.outcome() == Ok)));
-        let unknown: Vec<_> = read.results(&[]).iter().map(SettleResult::outcome).collect();
+        let unknown: Vec<_> = read.results(&[], Unknown::Moving).iter().map(SettleResult::outcome).collect();
         assert_eq!(unknown, [Unavailable, Invalid, Unavailable, Unavailable, Invalid]);
+        let code = |unknown| read.results(&[], unknown)[0].error.as_ref().map(|error| error.code);
+        assert_eq!(
+            (code(Unknown::Moving), code(Unknown::Late)),
+            (Some(14), Some(4)),
+            "a short deadline is told as that"
+        );
     }
 
     #[test]

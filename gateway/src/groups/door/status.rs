@@ -1,6 +1,7 @@
 //! How a group fares, and moving its positions.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use sluice_proto::stream::v1::reset_offsets_request::To;
 use sluice_proto::stream::v1::{
@@ -9,9 +10,9 @@ use sluice_proto::stream::v1::{
 use sluice_types::error::Error;
 use sluice_types::{ErrorKind, Reason, ResourceName};
 
-use crate::data::answer_by;
+use crate::data::{answer_by, failure};
 use crate::groups::door::Shared;
-use crate::groups::door::dispatching::Asking;
+use crate::groups::door::dispatching::{Asking, NoAnswer};
 use crate::groups::door::standing::CONSUME;
 use crate::groups::model::{Owner, ResolvedGroup};
 use crate::ports::DataCall;
@@ -27,10 +28,10 @@ impl Shared {
         request: GetGroupStatusRequest,
     ) -> Result<GroupStatus, Error> {
         let group = call.group("group", &request.group, DESCRIBE)?;
-        let asking =
-            Asking { caller: &call.context, call: self.group_call(call, Arc::clone(&group)), until: answer_by(call) };
+        let until = answer_by(call);
+        let asking = Asking { caller: &call.context, call: self.group_call(call, Arc::clone(&group)), until };
         let inspected = self.dispatching.inspect(&asking).await;
-        let inspected = inspected.map_err(|error| error.into_error(&group.name))?;
+        let inspected = inspected.map_err(|error| self.told(error, &group, until))?;
         let mut status = inspected.status;
         status.group.clone_from(&group.name);
         if inspected.dispatching && status.dispatcher.is_empty() {
@@ -55,10 +56,14 @@ impl Shared {
     ) -> Result<ResetOffsetsResponse, Error> {
         let group = call.group("group", &request.group, CONSUME)?;
         check(call, &group, &request)?;
-        let asking =
-            Asking { caller: &call.context, call: self.group_call(call, Arc::clone(&group)), until: answer_by(call) };
+        let until = answer_by(call);
+        let asking = Asking { caller: &call.context, call: self.group_call(call, Arc::clone(&group)), until };
         let answer = self.dispatching.reset(&asking, request).await;
-        answer.map_err(|error| error.into_error(&group.name))
+        answer.map_err(|error| self.told(error, &group, until))
+    }
+
+    fn told(&self, error: NoAnswer, group: &ResolvedGroup, until: Instant) -> Error {
+        failure::in_time(error.into_error(&group.name), until, self.tools.sink.is_available())
     }
 }
 

@@ -118,7 +118,7 @@ fn declared(group: &Group, status: Option<&GroupStatus>) -> Vec<(&'static str, S
             format!("{} since {}", status.dispatcher, when::shown(status.dispatching_since.as_ref()))
         };
         pairs.push(("dispatcher", dispatcher));
-        pairs.push(("lag", output::records(u64::try_from(status.lag).unwrap_or_default())));
+        pairs.push(("lag", output::lag(status.lag)));
         let (word, sentence) = states::of_group(status);
         pairs.push(("state", format!("{word}: {sentence}")));
         if !status.missing_topics.is_empty() {
@@ -150,7 +150,8 @@ fn retries(group: &Group) -> String {
 fn chosen(partitions: &[PartitionStatus], all: bool) -> Vec<&PartitionStatus> {
     let mut order: Vec<usize> = (0..partitions.len()).collect();
     if !all && order.len() > PARTITIONS_SHOWN {
-        order.sort_by_key(|at| std::cmp::Reverse(partitions[*at].lag));
+        // One that is not known, which is below 0, may be any.
+        order.sort_by_key(|at| std::cmp::Reverse(partitions[*at].lag.cast_unsigned()));
         order.truncate(PARTITIONS_SHOWN);
         order.sort_unstable();
     }
@@ -174,7 +175,7 @@ fn partition_row(partition: &PartitionStatus, is_dispatched: bool) -> Vec<String
         partition.partition.to_string(),
         partition.committed_offset.map_or("-".into(), |offset| offset.to_string()),
         partition.end_offset.to_string(),
-        partition.lag.to_string(),
+        if partition.lag < 0 { "-".into() } else { partition.lag.to_string() },
         partition.window_offsets.to_string(),
         partition.outstanding_records.to_string(),
         partition.delayed_records.to_string(),

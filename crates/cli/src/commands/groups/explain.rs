@@ -36,9 +36,12 @@ pub(super) async fn run(global: &Global, session: &Session, group: String) -> Re
 fn explained(group: &str, status: &GroupStatus) -> String {
     let state = status.state();
     let mut lines = vec![format!(
-        "{group}: {}. {} not done, {}.",
+        "{group}: {}. {}, {}.",
         states::of_group(status).1,
-        output::records(u64::try_from(status.lag).unwrap_or_default()),
+        match status.lag {
+            ..0 => "How many records are not done is unknown at the moment".to_owned(),
+            lag => format!("{} not done", output::lag(lag)),
+        },
         consumers(status),
     )];
     for finding in status.findings.iter().take(FINDINGS_SHOWN) {

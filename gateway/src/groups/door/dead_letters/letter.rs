@@ -14,6 +14,8 @@ use crate::data::encode::{Bounds, encode};
 use crate::data::records::time_header;
 use crate::ports::ResolvedTopic;
 
+use super::page::Place;
+
 /// For which group a record was published once more.
 const REDRIVE_GROUP: &str = "sluice-redrive-group";
 const ALL: Bounds = Bounds { bytes_max: u64::MAX, records_max: usize::MAX, message_bytes_max: usize::MAX };
@@ -70,6 +72,11 @@ impl Letter {
             },
         };
         Some(letter)
+    }
+
+    /// Where a list goes on that has no room for it.
+    pub(super) fn place(&self) -> Place {
+        Place { partition: self.partition, offset: self.offset }
     }
 
     /// For the API, with its logical bytes.
