@@ -1,6 +1,6 @@
 //! Connections and calls: address, TLS, credential, deadline, revision.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ pub(crate) struct Session {
     authorization: MetadataValue<Ascii>,
     timeout: Duration,
     revisions: RefCell<Revisions>,
+    /// Whether Sluice answered a call.
+    was_answered: Cell<bool>,
 }
 
 impl Session {
@@ -92,6 +94,7 @@ impl Session {
             authorization,
             timeout: global.timeout,
             revisions: RefCell::new(Revisions::load(url)),
+            was_answered: Cell::new(false),
         })
     }
 
@@ -126,6 +129,7 @@ impl Session {
 
     /// Notes the revision of an answer.
     pub(crate) fn observe<T>(&self, answer: &Response<T>) {
+        self.was_answered.set(true);
         if let Some(revision) = answer.metadata().get("sluice-revision").and_then(|text| text.to_str().ok()) {
             self.revisions.borrow_mut().observe(revision);
         }
@@ -133,7 +137,7 @@ impl Session {
 
     /// Whether a call got no answer from Sluice itself.
     pub(crate) fn is_unanswered(&self, status: &Status) -> bool {
-        failure::unanswered(status, &self.url, self.timeout).is_some()
+        failure::unanswered(status, &self.url, self.timeout, self.was_answered.get()).is_some()
     }
 
     /// Whether a call was never sent: there was no connection.
@@ -143,7 +147,7 @@ impl Session {
 
     /// The error of a call, with the address if Sluice itself did not answer.
     pub(crate) fn error(&self, status: Status) -> anyhow::Error {
-        match failure::unanswered(&status, &self.url, self.timeout) {
+        match failure::unanswered(&status, &self.url, self.timeout, self.was_answered.get()) {
             Some(text) => anyhow!(text),
             None => status.into(),
         }

@@ -52,7 +52,8 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
 }
 
 /// The text of a call that got no answer from Sluice itself; `None` if it was Sluice that refused.
-pub(crate) fn unanswered(status: &Status, url: &str, timeout: Duration) -> Option<String> {
+/// `was_answered`: it answered a call before, so the address is right.
+pub(crate) fn unanswered(status: &Status, url: &str, timeout: Duration, was_answered: bool) -> Option<String> {
     if status.get_details_error_info().is_some() || status.metadata().contains_key("x-request-id") {
         return None;
     }
@@ -64,6 +65,10 @@ pub(crate) fn unanswered(status: &Status, url: &str, timeout: Duration) -> Optio
         cause = deeper;
     }
     let cause = cause.to_string();
+    if was_answered {
+        let what = if is_unsent(status) { "no connection to" } else { "the connection broke to" };
+        return Some(format!("{what} {url}: {cause}\n  it answered before: it has ended, or the way to it is cut"));
+    }
     let hint = if cause.contains("InvalidContentType") || cause.contains("corrupt message") {
         "it does not speak TLS there: try http://"
     } else if cause.contains("certificate") {

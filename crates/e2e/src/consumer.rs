@@ -85,7 +85,8 @@ impl Api {
         delay: Option<Duration>,
         reason: &str,
     ) -> Result<Vec<SettleResult>, Status> {
-        let request = NackRequest { group: group.into(), ack_ids, delay: delay.map(Into::into), reason: reason.into() };
+        let (group, reason, delay) = (group.into(), reason.into(), delay.map(Into::into));
+        let request = NackRequest { group, ack_ids, delay, reason, release: false };
         Ok(self.consumer().nack(self.request(request)).await?.into_inner().results)
     }
 

@@ -23,7 +23,6 @@ use crate::{Answer, Inner, Middleware, Next, Request};
 /// The header and metadata key with a revision, both ways.
 pub const REVISION: &str = "sluice-revision";
 const TRACEPARENT: &str = "traceparent";
-const REQUEST_ID_LEN_MAX: usize = 128;
 
 /// The layer.
 pub struct Identify;
@@ -96,15 +95,7 @@ fn set_revision(headers: &mut HeaderMap, applied: Revision) {
 }
 
 fn request_id(headers: &HeaderMap) -> Arc<str> {
-    let sent = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
-    let good = |id: &&str| {
-        (1..=REQUEST_ID_LEN_MAX).contains(&id.len())
-            && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-'))
-    };
-    match sent.filter(good) {
-        Some(id) => id.into(),
-        None => uuid::Uuid::now_v7().simple().to_string().into(),
-    }
+    sluice_runtime::statuses::request_id(headers).into()
 }
 
 fn traceparent(headers: &HeaderMap) -> Option<Arc<str>> {

@@ -60,8 +60,12 @@ pub struct Faults {
 impl Faults {
     /// Adds a fault of a key in the current section.
     pub fn add(&mut self, key: &str, what: impl fmt::Display) {
+        self.push(key, what, None);
+    }
+
+    fn push(&mut self, key: &str, what: impl fmt::Display, example: Option<String>) {
         if self.found.len() < FAULTS_MAX {
-            self.found.push(Fault { at: self.path(key), what: what.to_string(), example: None });
+            self.found.push(Fault { at: self.path(key), what: what.to_string(), example });
         }
     }
 
@@ -96,7 +100,11 @@ impl Faults {
             "is {addr}, which other machines can reach: {because}; listen on 127.0.0.1, or set `{allowed_by} = true` if something \
              else keeps strangers away"
         );
-        self.require(allowed || addr.is_loopback(), key, what);
+        if !allowed && !addr.is_loopback() {
+            // The example of the whole may be just such a listener.
+            let example = format!("{key} = \"127.0.0.1:{}\"", addr.addr().port());
+            self.push(key, what, Some(example));
+        }
     }
 
     fn below(&mut self, key: &str, check: impl FnOnce(&mut Self)) {
@@ -199,7 +207,8 @@ fn judge<T: DeserializeOwned + Validate>(
         Some(value) if faults.found.is_empty() => Ok(value),
         _ => {
             for fault in &mut faults.found {
-                fault.example = example(&examples, &fault.at);
+                let elsewhere = || example(&examples, &fault.at);
+                fault.example = fault.example.take().or_else(elsewhere);
             }
             Err(ConfigError { path: path.to_owned(), faults: faults.found })
         }
@@ -302,6 +311,7 @@ mod tests {
         const EXAMPLE: &'static str = "listen = \"127.0.0.1:8080\"\n[limits]\nbody = \"4MiB\"\nwait = \"1s 500ms\"\n";
         fn faults(&self, faults: &mut Faults) {
             faults.section("limits", &self.limits);
+            faults.reachable("listen", self.listen, false, "open", "it says all");
         }
     }
 
@@ -329,6 +339,16 @@ mod tests {
         let text = error.to_string();
         assert!(text.contains("a.toml has 5 faults"), "{text}");
         assert!(text.contains("for example: body = \"4MiB\""), "{text}");
+    }
+
+    #[test]
+    fn the_example_of_a_listener_that_is_too_open_is_one_that_is_not() {
+        let text = "listen = \"0.0.0.0:7\"\n[limits]\nbody = \"1KiB\"\nwait = \"1s\"\n";
+        let error = read(text).expect_err("open").to_string();
+        assert!(
+            error.contains("listen on 127.0.0.1") && error.ends_with("example: listen = \"127.0.0.1:7\""),
+            "{error}"
+        );
     }
 
     #[test]

@@ -20,3 +20,15 @@ pub const RETRY_AFTER: &str = "retry-after";
 pub const RETRY_AFTER_MS: &str = "retry-after-ms";
 /// Request and response header and metadata: the id of a request.
 pub const REQUEST_ID: &str = "x-request-id";
+/// Characters of a request id that is taken over from a caller.
+const REQUEST_ID_LEN_MAX: usize = 128;
+
+/// The id of a request: the caller's, if it is 1..128 characters of `A-Za-z0-9._:-`, else a new one.
+pub fn request_id(headers: &http::HeaderMap) -> String {
+    let sent = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
+    let good = |id: &&str| {
+        (1..=REQUEST_ID_LEN_MAX).contains(&id.len())
+            && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-'))
+    };
+    sent.filter(good).map_or_else(|| uuid::Uuid::now_v7().simple().to_string(), str::to_owned)
+}

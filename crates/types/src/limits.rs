@@ -45,6 +45,8 @@ pub const PULL_RECORDS_MAX: usize = 1_000;
 pub const PULL_RECORDS_DEFAULT: usize = 100;
 /// Ids of one acknowledging call.
 pub const ACK_IDS_MAX: usize = 10_000;
+/// Releases of one record by its consumers that are no failures.
+pub const RELEASES_MAX: u16 = 1_000;
 /// Bytes of the reason of a nack.
 pub const NACK_REASON_BYTES_MAX: usize = 1_000;
 /// Milliseconds of an ack deadline, least and most.

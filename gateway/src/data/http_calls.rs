@@ -4,7 +4,7 @@
 //! - `application/json` (or none): the request message in JSON; JSON payloads keep their digits (see [`json`]);
 //! - `application/x-protobuf`: the request message; the answer comes so, too;
 //! - `application/x-www-form-urlencoded` and `multipart/…` are refused: they are what tools send unasked; so are formats of other
-//!   APIs and of many records in one body, and a batch in JSON that says that it is text or another JSON (see [`content`]);
+//!   APIs and of many records in one body, and a batch in JSON under any type but `application/octet-stream` (see [`content`]);
 //! - anything else: one record whose value is the body as it is. Its key is `?key=`, its partition `?partition=`, its time
 //!   `?timestamp=` (RFC 3339), and each header `x-record-header-{name}` one of its headers. Header names arrive in lower case.
 //!
@@ -48,7 +48,7 @@ impl Data {
             Kind::Json => from_json(&call)?,
             Kind::Protobuf => from_protobuf(&call)?,
             Kind::Raw => raw(&call)?,
-            Kind::RawText => {
+            Kind::RawUnlessBatch => {
                 content::refuse_batch(&call.body)?;
                 raw(&call)?
             }
@@ -83,8 +83,9 @@ pub(crate) fn accepts_protobuf(headers: &HeaderMap) -> bool {
 
 fn from_json(call: &HttpCall) -> Result<ProduceRequest, Error> {
     no_query(call)?;
-    let taken = json::take(&call.body)?;
-    let body = taken.as_ref().map_or(&call.body[..], |taken| &taken.body);
+    let sent = json::without_mark(&call.body);
+    let taken = json::take(sent)?;
+    let body = taken.as_ref().map_or(sent, |taken| &taken.body);
     // The quick way first; what it refuses is read again by the careful one, which knows where the fault is.
     let quick = serde_json::from_slice::<ProduceRequest>(body).ok();
     let mut request = match quick.filter(|request| request.topic.is_empty() || request.topic == call.topic) {

@@ -65,6 +65,11 @@ impl Side {
     }
 }
 
+/// A text without the byte order mark that some programs put before UTF-8.
+pub(super) fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
+}
+
 /// Lifts the payloads out of a request. `None`: it has none, or is no request at all, which reading it will tell.
 pub(super) fn take(body: &[u8]) -> Result<Option<Taken>, Error> {
     // Most requests have none and are read once.

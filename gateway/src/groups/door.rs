@@ -177,7 +177,7 @@ impl ConsumerService for Door {
 
     async fn nack(&self, request: Request<NackRequest>) -> Result<Response<NackResponse>, Status> {
         let answer = handle(request, |call, message| async move {
-            let settle = || settle::refuse(message.delay, &message.reason);
+            let settle = || settle::refuse(message.delay, &message.reason, message.release);
             let results = self.0.settle(&call, &message.group, &message.ack_ids, settle).await?;
             Ok(NackResponse { results })
         });

@@ -132,6 +132,11 @@ pub enum Settle {
         /// Why, for the dead letter.
         reason: Arc<str>,
     },
+    /// Given back by a client that did not work on it: no attempt is counted, up to a limit.
+    Release {
+        /// How long to wait before the next delivery; absent: not at all.
+        delay: Option<Duration>,
+    },
     /// The lease ends so long from now, or the group's ack deadline from now.
     Extend {
         /// Instead of the ack deadline.

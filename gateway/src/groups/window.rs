@@ -5,8 +5,9 @@
 //! - [`Window::snapshot`] never passes a record that is not done, and what it says is done is never offered again after
 //!   [`Window::restore`].
 //! - A lease is good for one attempt: whoever comes with another attempt than the current one is told `Stale`. A delivery that
-//!   ends in a refusal or at its deadline is a *failure*; attempt = failures + 1. A lease that nobody ended (the dispatcher went
-//!   away, the client was never reached) is no failure.
+//!   ends in a refusal or at its deadline is a *failure*, one that its receiver gave back is a *release*; attempt = failures +
+//!   releases + 1. A lease that nobody ended (the dispatcher went away, the client was never reached) is neither. Releases are
+//!   not committed.
 //! - Under key order at most one record of a key that is not done is anywhere but *blocked*: the lowest. A dead record counts as
 //!   not done until it is buried. Records without a key, and all records of an unordered group, wait for nobody.
 //! - A dead record stays in the window, and may live again, until its letter is about to be written ([`Window::begin_burial`]);

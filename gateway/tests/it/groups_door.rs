@@ -142,6 +142,7 @@ async fn any_gateway_delivers_and_any_other_takes_what_was_done_with_it() {
         ack_ids: vec![all[2].into()],
         delay: Some(sluice_proto::wkt::Duration::default()),
         reason: "not now".into(),
+        release: false,
     };
     let mut client = shop.client(1).await;
     let answer = client.nack(shop.signed(nack)).await.expect("answered").into_inner();
@@ -151,6 +152,21 @@ async fn any_gateway_delivers_and_any_other_takes_what_was_done_with_it() {
     assert_eq!((again.len(), again[0].attempt), (1, 2));
     let (status, _) = shop.post(0, "ack", &json!({"ackIds": [again[0].ack_id]})).await;
     assert_eq!(status, StatusCode::OK);
+
+    // Given back over HTTP: the next delivery is no retry, but has an id of its own.
+    shop.produce("b").await;
+    let given = shop.pull(0, 3).await;
+    let back: Vec<&str> = ids(&given);
+    let (status, answer) = shop.post(1, "nack", &json!({"ackIds": back, "release": true, "reason": "?"})).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{answer}");
+    let (status, answer) = shop.post(1, "nack", &json!({"ackIds": back, "release": true})).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    let taken = shop.pull(1, 3).await;
+    assert_eq!((values(&taken), &taken[0]["attempt"]), (values(&given), &json!(2)));
+    let (_, answer) = shop.post(0, "nack", &json!({"ackIds": back, "release": true})).await;
+    assert_eq!(answer["results"][0]["outcome"], "SETTLE_OUTCOME_STALE_LEASE", "it is another's now");
+    let (status, answer) = shop.post(0, "ack", &json!({"ackIds": ids(&taken)})).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
 
     for gateway in &shop.gateways {
         let (status, answer) = gateway.get(&format!("/v1/{GROUP}:status"), &shop.tenant.key).await;

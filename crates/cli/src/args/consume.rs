@@ -35,7 +35,7 @@ pub(crate) struct Consume {
     #[arg(long = "topic", short = 't', value_name = "TOPIC", value_delimiter = ',')]
     pub(crate) topics: Vec<String>,
     /// Do not acknowledge: show ids, and read lines `ack ID…`, `nack ID… [DELAY] [: REASON]`,
-    /// `extend ID… [TIME]` from standard input
+    /// `release ID… [DELAY]`, `extend ID… [TIME]` from standard input
     #[arg(long)]
     pub(crate) manual: bool,
     /// Stop after this many records
@@ -44,9 +44,9 @@ pub(crate) struct Consume {
     /// How keys, values and headers are shown
     #[arg(long, value_enum, default_value_t = Encoding::Json)]
     pub(crate) encoding: Encoding,
-    /// Records out at a time: sent to us and not acknowledged
-    #[arg(long, value_name = "RECORDS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub(crate) credit: u32,
+    /// Records out at a time: sent to us and not acknowledged [default: 1000, of which at most 64 wait to be written]
+    #[arg(long, value_name = "RECORDS", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) credit: Option<u32>,
     /// How records come
     #[arg(long, value_enum, default_value_t = Transport::Stream)]
     pub(crate) transport: Transport,

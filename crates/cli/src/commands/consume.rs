@@ -4,7 +4,7 @@
 //! so one that was written when the connection broke may be written again. Records that wait to be written keep their leases;
 //! one whose lease is over is not written, because it comes again. What could not be acknowledged on one connection is acknowledged on the next.
 //! Connections are opened again with growing pauses until Ctrl-C, `--max` or a refusal. Ctrl-C stops taking, waits until what
-//! was written is acknowledged, gives back what was not written, and ends with 0; a second one ends at once.
+//! was written is acknowledged, gives back what was not written (no failed attempt: nobody has seen it), and ends with 0; a second one ends at once.
 
 mod line;
 mod orders;

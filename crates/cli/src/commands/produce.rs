@@ -1,11 +1,14 @@
 //! `sluice produce`: standard input to records.
 //!
-//! A line that is no record, or that the server refuses, ends it: what was before that line is published.
+//! A line that is no record, or for which the server refuses a call, ends it: what was before that line is published, and what calls
+//! beside it (`--in-flight`) had behind it. A record that alone cannot be stored does not. The last words say which lines are
+//! stored, which are not, and of which nobody knows.
 
 mod lines;
 mod members;
 mod record;
 mod send;
+mod spans;
 
 use std::io::IsTerminal;
 
@@ -20,6 +23,7 @@ use crate::failure::Interrupted;
 use crate::output;
 use lines::{Batch, Lines};
 use send::Sender;
+use spans::Spans;
 
 /// Bytes of payload a call, well below the server's 4 MiB.
 const BATCH_BYTES: usize = 1 << 20;
@@ -30,6 +34,14 @@ struct Tally {
     persisted: u64,
     failed: u64,
     unknown: u64,
+    /// Lines that were sent and are not persisted.
+    failed_lines: Spans,
+    /// Lines of which it is not known.
+    unknown_lines: Spans,
+    /// Lines beside one that was refused, which were not sent without it.
+    unsent_lines: Spans,
+    /// The last line that was taken to be sent.
+    last: u64,
     /// Why a record, or a whole call, was refused.
     failure: Option<Error>,
     /// After a call that was refused whole, the rest of the input would be too.
@@ -53,10 +65,13 @@ pub(crate) async fn run(global: &Global, command: Produce) -> Result<()> {
     while reading || !open.is_empty() {
         tokio::select! {
             batch = batches.recv(), if reading && open.len() < command.in_flight as usize => match batch {
-                Some(Ok(batch)) => open.push(sender.send(batch)),
+                Some(Ok(batch)) => {
+                    tally.last = batch.lines.last().copied().unwrap_or(tally.last);
+                    open.push(sender.send(batch));
+                }
                 Some(Err(error)) => {
                     tally.failure = tally.failure.or(Some(error));
-                    reading = false;
+                    (reading, tally.stop) = (false, true);
                 }
                 None => reading = false,
             },
@@ -97,10 +112,23 @@ async fn read(mut lines: Lines, count: usize, to_send: mpsc::Sender<Result<Batch
 }
 
 impl Tally {
+    /// Lines of a call that brought nothing, or nothing that is known.
+    fn all(&mut self, lines: &[u64], is_unwritten: bool) {
+        let (count, spans) = match is_unwritten {
+            true => (&mut self.failed, &mut self.failed_lines),
+            false => (&mut self.unknown, &mut self.unknown_lines),
+        };
+        *count += lines.len() as u64;
+        lines.iter().for_each(|line| spans.add(*line));
+    }
+
     fn add(&mut self, other: Self) {
         self.persisted += other.persisted;
         self.failed += other.failed;
         self.unknown += other.unknown;
+        self.failed_lines.append(other.failed_lines);
+        self.unknown_lines.append(other.unknown_lines);
+        self.unsent_lines.append(other.unsent_lines);
         self.stop |= other.stop;
         self.failure = self.failure.take().or(other.failure);
     }
@@ -114,10 +142,33 @@ impl Tally {
             text.push_str(&format!(", {} possibly persisted", self.unknown));
         }
         output::note(global, &text);
+        if let Some(text) = self.of_lines(interrupted) {
+            output::note(global, &text);
+        }
         match self.failure {
             Some(error) => Err(error),
             None if interrupted => Err(Interrupted.into()),
             None => Ok(()),
         }
+    }
+    /// Where to go on, if not everything is stored.
+    fn of_lines(&self, interrupted: bool) -> Option<String> {
+        let of = [
+            (&self.failed_lines, "not persisted"),
+            (&self.unsent_lines, "not sent"),
+            (
+                &self.unknown_lines,
+                "persisted or not, which nobody can tell: look at the topic before you send them again",
+            ),
+        ];
+        let mut parts: Vec<String> =
+            of.iter().filter(|(lines, _)| !lines.is_empty()).map(|(lines, what)| format!("{lines}: {what}")).collect();
+        if !parts.is_empty() && self.persisted > 0 {
+            parts.push(format!("all others up to line {}: persisted, do not send them again", self.last));
+        }
+        if self.stop || interrupted {
+            parts.push(format!("behind line {}: nothing was sent", self.last));
+        }
+        (!parts.is_empty()).then(|| parts.iter().map(|part| format!("  {part}")).collect::<Vec<_>>().join("\n"))
     }
 }

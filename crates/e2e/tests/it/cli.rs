@@ -214,6 +214,21 @@ async fn bad_input_says_what_would_be_right() -> Result<()> {
         ensure!(text.contains(at) && text.contains(words) && !text.contains("records["), "{text}");
     }
     ensure!(sluice.done(&["fetch", "prod/orders", "--max", "2"])?.lines().count() == 2, "those before");
+    // Which lines are stored, and which are not.
+    let old = b"{\"value\":1}\n{\"value\":2,\"timestamp\":\"2001-01-01T00:00:00Z\"}\n{\"value\":3}\n";
+    for (input, format, words) in [
+        (
+            &reserved[..],
+            "ndjson",
+            &["line 4: not persisted", "line 5: not sent", "behind line 5: nothing was sent"][..],
+        ),
+        (old, "ndjson", &["line 2: not persisted", "all others up to line 3: persisted"]),
+        (b"x\na\0b\0\n\0", "lines", &["behind line 1: nothing was sent", "line 2: has a NUL byte", "iconv"]),
+    ] {
+        let output = sluice.with_input(input, &["produce", "prod/orders", "--format", format])?;
+        let text = String::from_utf8(output.stderr)?;
+        ensure!(output.status.code() == Some(1) && words.iter().all(|words| text.contains(words)), "{words:?}: {text}");
+    }
     let output = sluice.with_input(b"x\n", &["produce", "prod/nope"])?;
     let text = String::from_utf8(output.stderr)?;
     ensure!(output.status.code() == Some(1) && text.contains("1 not persisted") && text.contains("exist"), "{text}");

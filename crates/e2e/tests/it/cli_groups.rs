@@ -1,5 +1,7 @@
 //! Consumer groups through the real `sluice`: made, consumed from, explained, reset, redriven.
 
+mod giving_back;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Stdio};

@@ -7,8 +7,17 @@ use serde_json::{Map, Number, Value};
 
 use super::TranscodeError;
 
+/// What some programs put before UTF-8; RFC 8259 lets a reader pass over it.
+const BOM: &[u8] = b"\xef\xbb\xbf";
+/// What stands before UTF-16.
+const BOMS_UTF16: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
+
 /// The body's object; an empty body is an empty object.
 pub(super) fn parse(body: &[u8]) -> Result<Map<String, Value>, TranscodeError> {
+    let body = body.strip_prefix(BOM).unwrap_or(body);
+    if BOMS_UTF16.iter().any(|mark| body.starts_with(mark)) {
+        return Err(TranscodeError::new("", "is UTF-16; send JSON as UTF-8"));
+    }
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(Map::new());
     }

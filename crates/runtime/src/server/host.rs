@@ -6,7 +6,7 @@ use http::{HeaderMap, Request, Version, header};
 use sluice_types::Error;
 
 use crate::body::BoxBody;
-use crate::statuses::{to_grpc_response, to_http};
+use crate::statuses::{request_id, to_grpc_response, to_http};
 
 /// Refuses a request that names no host, two, or one that is no host.
 pub(super) fn check<B>(request: &Request<B>) -> Result<(), Error> {
@@ -29,12 +29,13 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<(), Error> {
     }
 }
 
-/// The refusal in the caller's protocol.
+/// The refusal in the caller's protocol. No layer comes after it, so it has a request id of its own.
 pub(super) fn refuse(headers: &HeaderMap, error: &Error) -> http::Response<BoxBody> {
+    let request_id = request_id(headers);
     let content_type = headers.get(header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
     match content_type.is_some_and(|value| value.starts_with(b"application/grpc")) {
-        true => to_grpc_response(error, ""),
-        false => to_http(error, ""),
+        true => to_grpc_response(error, &request_id),
+        false => to_http(error, &request_id),
     }
 }
 
@@ -57,6 +58,7 @@ fn same(authority: Option<&Authority>, host: Option<&Authority>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::statuses::REQUEST_ID;
 
     fn request(version: Version, uri: &str, hosts: &[&str]) -> Request<()> {
         let mut request = Request::get(uri).version(version).body(()).expect("request");
@@ -64,6 +66,25 @@ mod tests {
             request.headers_mut().append(header::HOST, host.parse().expect("header"));
         }
         request
+    }
+
+    #[test]
+    fn a_refusal_has_a_request_id_in_either_protocol() {
+        let id = |response: http::Response<BoxBody>| {
+            let ids: Vec<_> = response.headers().get_all(REQUEST_ID).iter().cloned().collect();
+            assert_eq!(ids.len(), 1, "{ids:?}");
+            ids[0].clone()
+        };
+        let of = |sent: Option<&str>, content_type: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            sent.map(|sent| headers.insert(REQUEST_ID, sent.parse().expect("header")));
+            content_type.map(|text| headers.insert(header::CONTENT_TYPE, text.parse().expect("header")));
+            id(refuse(&headers, &malformed()))
+        };
+        for content_type in [None, Some("application/grpc")] {
+            assert_eq!(of(Some("mine-1"), content_type), "mine-1");
+            assert!(!of(None, content_type).is_empty() && of(Some("not mine"), content_type) != "not mine");
+        }
     }
 
     #[test]

@@ -23,6 +23,14 @@ async fn http_takes_json_raw_records_and_protobuf() {
     let answer = world.data.http_produce(proto).await.expect("taken");
     assert_eq!(answer.headers()["content-type"], "application/x-protobuf");
 
+    // Behind a byte order mark, with and without a JSON payload.
+    for text in
+        ["\u{feff}{\"records\":[{\"partition\":0,\"valueJson\":1.50}]}", "\u{feff}{\"records\":[{\"partition\":0}]}"]
+    {
+        let marked = world.request("POST", "", &[("content-type", "application/json")], text);
+        assert_eq!(world.data.http_produce(marked).await.expect(text).status(), 200);
+    }
+
     let read = world.request("GET", "?partition=0&offset=earliest&encoding=JSON&wait_ms=100", &[], "");
     let answer = body(world.data.http_fetch(read).await.expect("read")).await;
     let records = answer["records"].as_array().expect("records");
@@ -31,7 +39,7 @@ async fn http_takes_json_raw_records_and_protobuf() {
     assert_eq!((&records[1]["keyText"], &records[1]["valueText"]), (&"k 1".into(), &"plain".into()));
     assert_eq!(records[1]["headers"][0], serde_json::json!({"name": "source", "text": "curl"}));
     assert_eq!(records[2]["valueText"], "proto");
-    assert_eq!(answer["nextOffset"], "3");
+    assert_eq!(answer["nextOffset"], "5");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -45,7 +53,17 @@ async fn http_faults_name_their_field_and_write_nothing() {
         (r#"{"records":[{}],"topic":"namespaces/other/topics/x"}"#, "", "topic"),
         (r#"{"records":[{}]}"#, "?key=x", "key"),
     ];
-    for kind in ["application/vnd.kafka.json.v2+json", "application/vnd.api+json", "text/json", "text/plain"] {
+    for kind in [
+        "application/vnd.kafka.json.v2+json",
+        "application/vnd.api+json",
+        "text/json",
+        "text/plain",
+        "application/json5",
+        "application/geo+json-seq",
+        "application/xml",
+        "application/yaml",
+        "*/*",
+    ] {
         let batch = world.request("POST", "", &[("content-type", kind)], r#"{"records":[{"value":{"a":1}}]}"#);
         let error = world.data.http_produce(batch).await.expect_err(kind);
         assert_eq!((error.kind, error.field.as_deref()), (ErrorKind::InvalidArgument, Some("content-type")), "{kind}");

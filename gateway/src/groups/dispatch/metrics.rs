@@ -27,6 +27,7 @@ pub(super) struct DispatchMetrics {
     pub(super) redeliveries: Counter,
     pub(super) acks: Counter,
     pub(super) nacks: Counter,
+    pub(super) releases: Counter,
     pub(super) expiries: Counter,
     pub(super) handed_back: Counter,
     pub(super) dead_letters: Counter,
@@ -72,6 +73,7 @@ impl DispatchMetrics {
                 redeliveries: counter("redeliveries", "Records delivered again"),
                 acks: counter("acks", "Acknowledgements of records that were out"),
                 nacks: counter("nacks", "Refusals of records that were out"),
+                releases: counter("releases", "Records that their clients gave back unprocessed"),
                 expiries: counter("expiries", "Leases that ended without an answer"),
                 handed_back: counter(
                     "handed_back",

@@ -72,7 +72,7 @@ impl Group {
             }
             // Without effect beyond this process until they are committed; but who was replaced must not say OK. The next
             // heartbeat tells.
-            Settle::Refuse { .. } | Settle::Extend { .. } => self.is_unconfirmed(now),
+            Settle::Refuse { .. } | Settle::Release { .. } | Settle::Extend { .. } => self.is_unconfirmed(now),
             Settle::Restart | Settle::HandBack => false,
         };
         if !must_wait {
@@ -161,19 +161,19 @@ impl Group {
         match settle {
             Settle::Acknowledge => self.acknowledge(leases, deadline, reply, now),
             Settle::Refuse { delay, reason } => {
-                let now_ms = self.shared.clock.ms(now);
-                let delay = delay.map(|delay| i64::try_from(delay.as_millis()).unwrap_or(i64::MAX));
-                let outcomes = self.each(&leases, |part, lease| {
-                    if part.term != lease.term {
-                        return (false, false);
-                    }
-                    let refused = part.window.refuse(lease.offset, lease.attempt, delay, reason.clone(), now_ms);
-                    part.changed |= refused != Refused::Stale;
-                    // Without a delay it is ready at once.
-                    part.hot |= matches!(refused, Refused::Retry { .. });
-                    (refused != Refused::Stale, refused != Refused::Stale)
+                let (now_ms, delay) = (self.shared.clock.ms(now), delay.map(millis));
+                let outcomes = self.refuse(&leases, |part, lease| {
+                    part.window.refuse(lease.offset, lease.attempt, delay, reason.clone(), now_ms)
                 });
                 self.shared.metrics.nacks.inc_by(count_ok(&outcomes));
+                self.commits.soon(now);
+                let _gone = reply.send(Ok(outcomes));
+            }
+            Settle::Release { delay } => {
+                let (now_ms, delay) = (self.shared.clock.ms(now), delay.map(millis));
+                let outcomes =
+                    self.refuse(&leases, |part, lease| part.window.release(lease.offset, lease.attempt, delay, now_ms));
+                self.shared.metrics.releases.inc_by(count_ok(&outcomes));
                 self.commits.soon(now);
                 let _gone = reply.send(Ok(outcomes));
             }
@@ -202,6 +202,24 @@ impl Group {
                 let _gone = reply.send(Ok(outcomes));
             }
         }
+    }
+
+    /// Ends deliveries that brought nothing, for another.
+    fn refuse(
+        &mut self,
+        leases: &[LeaseKey],
+        mut act: impl FnMut(&mut Part, &LeaseKey) -> Refused,
+    ) -> Vec<SettleOutcome> {
+        self.each(leases, |part, lease| {
+            if part.term != lease.term {
+                return (false, false);
+            }
+            let refused = act(part, lease);
+            part.changed |= refused != Refused::Stale;
+            // Without a delay it is ready at once.
+            part.hot |= matches!(refused, Refused::Retry { .. });
+            (refused != Refused::Stale, refused != Refused::Stale)
+        })
     }
 
     /// Lets a lease run until then, unless its client has extended it beyond that.
@@ -430,6 +448,10 @@ fn take_reply<T>(reply: &mut Reply<T>) -> Reply<T> {
 
 fn unless_ok(outcome: SettleOutcome, instead: SettleOutcome) -> SettleOutcome {
     if outcome == SettleOutcome::Ok { instead } else { outcome }
+}
+
+fn millis(delay: Duration) -> i64 {
+    i64::try_from(delay.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn count_ok(outcomes: &[SettleOutcome]) -> u64 {

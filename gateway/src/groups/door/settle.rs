@@ -25,9 +25,16 @@ const MARGIN: Duration = Duration::from_millis(50);
 const EXTEND_MS_MIN: i64 = 1_000;
 
 /// What a settling message asks for; its fields are good.
-pub(super) fn refuse(delay: Option<sluice_proto::wkt::Duration>, reason: &str) -> Result<Settle, Error> {
+pub(super) fn refuse(delay: Option<sluice_proto::wkt::Duration>, reason: &str, release: bool) -> Result<Settle, Error> {
     fields::reason(reason)?;
-    Ok(Settle::Refuse { delay: fields::time("delay", delay, 0..=BACKOFF_MS_MAX)?, reason: reason.into() })
+    let delay = fields::time("delay", delay, 0..=BACKOFF_MS_MAX)?;
+    match (release, reason.is_empty()) {
+        (true, true) => Ok(Settle::Release { delay }),
+        (true, false) => {
+            Err(Error::invalid("reason", "has no meaning beside `release`, which is no failure; leave it out"))
+        }
+        (false, _) => Ok(Settle::Refuse { delay, reason: reason.into() }),
+    }
 }
 
 /// See [`refuse`].
@@ -174,6 +181,8 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use sluice_types::TopicUid;
 
     use crate::groups::keyring::{KeyRing, Keys};
@@ -209,9 +218,18 @@ mod tests {
     #[test]
     fn delays_and_deadlines_have_their_bounds() {
         let seconds = |seconds| Some(sluice_proto::wkt::Duration { seconds, nanos: 0 });
-        assert!(refuse(seconds(60), "").is_ok() && extend(seconds(600)).is_ok() && extend(None).is_ok());
-        assert_eq!(refuse(seconds(61), "").expect_err("long").field.as_deref(), Some("delay"));
+        assert!(refuse(seconds(60), "", false).is_ok() && extend(seconds(600)).is_ok() && extend(None).is_ok());
+        assert_eq!(refuse(seconds(61), "", false).expect_err("long").field.as_deref(), Some("delay"));
         assert_eq!(extend(seconds(0)).expect_err("short").field.as_deref(), Some("ackDeadline"));
         assert_eq!(extend(seconds(601)).expect_err("long").field.as_deref(), Some("ackDeadline"));
+    }
+
+    #[test]
+    fn a_release_is_no_refusal_and_has_no_reason() {
+        let delay = Some(Duration::from_secs(1));
+        let second = Some(sluice_proto::wkt::Duration { seconds: 1, nanos: 0 });
+        assert_eq!(refuse(second, "", true).expect("good"), Settle::Release { delay });
+        assert_eq!(refuse(second, "no", false).expect("good"), Settle::Refuse { delay, reason: "no".into() });
+        assert_eq!(refuse(second, "no", true).expect_err("both").field.as_deref(), Some("reason"));
     }
 }

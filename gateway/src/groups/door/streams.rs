@@ -200,7 +200,9 @@ fn ask(request: ConsumeRequest) -> Result<Ask, Error> {
     match request.message {
         Some(consume_request::Message::Credit(credit)) => Ok(Ask::Credit(Credit::read(credit)?)),
         Some(consume_request::Message::Ack(ack)) => settle(Settle::Acknowledge, ack.ack_ids),
-        Some(consume_request::Message::Nack(nack)) => settle(refuse(nack.delay, &nack.reason)?, nack.ack_ids),
+        Some(consume_request::Message::Nack(nack)) => {
+            settle(refuse(nack.delay, &nack.reason, nack.release)?, nack.ack_ids)
+        }
         Some(consume_request::Message::Extend(more)) => settle(extend(more.ack_deadline)?, more.ack_ids),
         Some(consume_request::Message::Start(_)) => {
             Err(Error::invalid("start", "was sent twice; it is the first message, and only that"))

@@ -87,9 +87,11 @@ fn weight(record: &Record) -> usize {
 }
 
 pub(crate) fn settlement_to_wire(settle: &Settle, leases: &[LeaseKey]) -> wire::Settlement {
+    let is_release = matches!(settle, Settle::Release { .. });
     let (kind, delay, reason) = match settle {
         Settle::Acknowledge => (wire::settlement::Kind::Acknowledge, None, String::new()),
         Settle::Refuse { delay, reason } => (wire::settlement::Kind::Refuse, *delay, reason.to_string()),
+        Settle::Release { delay } => (wire::settlement::Kind::Refuse, *delay, String::new()),
         Settle::Extend { time } => (wire::settlement::Kind::Extend, *time, String::new()),
         Settle::Restart => (wire::settlement::Kind::Restart, None, String::new()),
         Settle::HandBack => (wire::settlement::Kind::HandBack, None, String::new()),
@@ -106,6 +108,7 @@ pub(crate) fn settlement_to_wire(settle: &Settle, leases: &[LeaseKey]) -> wire::
         leases: leases.iter().map(id).collect(),
         delay_ms: delay.map(|delay| i64::try_from(delay.as_millis()).unwrap_or(i64::MAX)),
         reason,
+        is_release,
     }
 }
 
@@ -114,6 +117,7 @@ pub(crate) fn settlement_from_wire(settlement: wire::Settlement) -> Result<(Sett
     let time = time.map(Duration::from_millis);
     let settle = match settlement.kind() {
         wire::settlement::Kind::Acknowledge => Settle::Acknowledge,
+        wire::settlement::Kind::Refuse if settlement.is_release => Settle::Release { delay: time },
         wire::settlement::Kind::Refuse => Settle::Refuse { delay: time, reason: settlement.reason.as_str().into() },
         wire::settlement::Kind::Extend => Settle::Extend { time },
         wire::settlement::Kind::Restart => Settle::Restart,
@@ -182,6 +186,8 @@ mod tests {
             Settle::Acknowledge,
             Settle::Refuse { delay: Some(Duration::ZERO), reason: "no".into() },
             Settle::Refuse { delay: None, reason: "".into() },
+            Settle::Release { delay: None },
+            Settle::Release { delay: Some(Duration::from_secs(1)) },
             Settle::Extend { time: Some(Duration::from_secs(9)) },
             Settle::Restart,
             Settle::HandBack,

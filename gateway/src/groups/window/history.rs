@@ -21,6 +21,7 @@ pub(super) enum Step {
     Unlease(Index),
     Ack(Index),
     Refuse(Index, Option<i64>),
+    Release(Index, Option<i64>),
     Extend(Index, i64),
     Wait(i64),
     BeginBurials,
@@ -94,7 +95,7 @@ impl History {
             Step::Unlease(index) => {
                 if let Some((offset, attempt)) = self.pick_lease(index) {
                     self.window.unlease(offset, attempt);
-                    if self.model.unlease(offset, attempt) && attempt == 1 {
+                    if self.model.unlease(offset, attempt) && self.model.failed(offset) == 0 {
                         self.first.remove(&offset);
                     }
                 }
@@ -108,6 +109,15 @@ impl History {
                 if let Some((offset, attempt)) = self.pick_lease(index) {
                     let refused = self.window.refuse(offset, attempt, *delay, Arc::from(""), self.now);
                     prop_assert_eq!(refused, self.model.refuse(offset, attempt, *delay, self.now));
+                }
+            }
+            Step::Release(index, delay) => {
+                if let Some((offset, attempt)) = self.pick_lease(index) {
+                    let released = self.window.release(offset, attempt, *delay, self.now);
+                    prop_assert_eq!(released, self.model.release(offset, attempt, *delay, self.now));
+                    if released != Refused::Stale && self.model.failed(offset) == 0 {
+                        self.first.remove(&offset);
+                    }
                 }
             }
             Step::Extend(index, time) => {
@@ -169,7 +179,8 @@ impl History {
         let Some(lease) = lease else { return Ok(()) };
         prop_assert!(!self.durable.contains(&offset), "{} was acked and committed", offset);
         let failures = self.failures.get(&offset).copied().unwrap_or(0);
-        prop_assert!(lease.attempt <= failures + 1, "{:?} after {} failures", lease, failures);
+        let releases = self.model.released(offset);
+        prop_assert!(lease.attempt <= failures + releases + 1, "{:?} after {} failures", lease, failures);
         if let Some(key) = self.model.key(offset) {
             let same = |other: &&i64| **other != offset && self.model.key(**other) == Some(key);
             if !self.delivered.contains(&offset) {
@@ -276,7 +287,7 @@ impl History {
 
     fn oldest_unacked(&self) -> Option<(i64, Millis)> {
         let delivered = |(&offset, &place): (&i64, &Place)| {
-            let was = matches!(place, Place::Out { .. }) || self.model.attempt(offset) > 1;
+            let was = matches!(place, Place::Out { .. }) || self.model.failed(offset) > 0;
             self.first.get(&offset).filter(|_| was).map(|&first| (offset, first))
         };
         self.model.places.iter().find_map(delivered)

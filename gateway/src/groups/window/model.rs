@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use super::settling::RELEASES_FREE;
 use super::*;
 
 /// The first offset of the log.
@@ -54,6 +55,8 @@ pub(super) struct Model {
     pub(super) next_read: i64,
     pub(super) done: BTreeSet<i64>,
     pub(super) failures: BTreeMap<i64, u32>,
+    /// Of this life.
+    releases: BTreeMap<i64, u32>,
     pub(super) places: BTreeMap<i64, Place>,
     /// Of records that are not read: what a commit told.
     waits: BTreeMap<i64, Millis>,
@@ -69,6 +72,7 @@ impl Model {
             next_read: START,
             done: BTreeSet::new(),
             failures: BTreeMap::new(),
+            releases: BTreeMap::new(),
             places: BTreeMap::new(),
             waits: BTreeMap::new(),
         }
@@ -78,10 +82,11 @@ impl Model {
     pub(super) fn crash(&self, policy: Policy) -> Self {
         let mut waits = self.waits.clone();
         waits.extend(self.places.iter().filter_map(|(&offset, place)| match *place {
-            Place::Waiting { at } => Some((offset, at)),
+            // Of one that was only released a commit tells nothing.
+            Place::Waiting { at } if self.failed(offset) > 0 => Some((offset, at)),
             _ => None,
         }));
-        Self { policy, next_read: self.base, places: BTreeMap::new(), waits, ..self.clone() }
+        Self { policy, next_read: self.base, places: BTreeMap::new(), releases: BTreeMap::new(), waits, ..self.clone() }
     }
 
     /// What a commit has to tell: position, records done above it, failures of those not done.
@@ -99,7 +104,15 @@ impl Model {
     }
 
     pub(super) fn attempt(&self, offset: i64) -> u32 {
-        self.failures.get(&offset).map_or(1, |failures| failures + 1)
+        self.failed(offset) + self.released(offset) + 1
+    }
+
+    pub(super) fn released(&self, offset: i64) -> u32 {
+        self.releases.get(&offset).copied().unwrap_or(0)
+    }
+
+    pub(super) fn failed(&self, offset: i64) -> u32 {
+        self.failures.get(&offset).copied().unwrap_or(0)
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -141,7 +154,7 @@ impl Model {
                 ready.push(Ready { offset, attempt: self.attempt(offset), bytes });
             }
         }
-        ready.sort_by_key(|record| (record.attempt == 1, record.offset));
+        ready.sort_by_key(|record| (self.failed(record.offset) == 0, record.offset));
         ready
     }
 
@@ -172,6 +185,24 @@ impl Model {
         current
     }
 
+    pub(super) fn release(&mut self, offset: i64, attempt: u32, delay: Option<i64>, now: Millis) -> Refused {
+        if !self.is_out(offset, attempt) {
+            return Refused::Stale;
+        }
+        let releases = self.released(offset) + 1;
+        self.releases.insert(offset, releases);
+        let often = releases.saturating_sub(u32::from(RELEASES_FREE));
+        let least = if often > 0 { self.backoff(often) } else { 0 };
+        let at = now + delay.unwrap_or(0).max(least);
+        self.places.insert(offset, if at > now { Place::Waiting { at } } else { Place::Queued });
+        Refused::Retry { at }
+    }
+
+    fn backoff(&self, failures: u32) -> i64 {
+        let doubled = (1..failures).fold(self.policy.backoff_min_ms, |wait, _| (wait * 2).min(1_000_000));
+        doubled.min(self.policy.backoff_max_ms)
+    }
+
     pub(super) fn ack(&mut self, offset: i64, attempt: u32) -> Acked {
         if self.done.contains(&offset) {
             return Acked::AlreadyDone;
@@ -196,14 +227,13 @@ impl Model {
     }
 
     fn fail(&mut self, offset: i64, delay: Option<i64>, now: Millis) -> Refused {
-        let failures = self.attempt(offset);
+        let failures = self.failed(offset) + 1;
         self.failures.insert(offset, failures);
         if self.policy.max_attempts.is_some_and(|most| failures >= most) {
             self.places.insert(offset, Place::Dead { burying: false });
             return Refused::Dead;
         }
-        let doubled = (1..failures).fold(self.policy.backoff_min_ms, |wait, _| (wait * 2).min(1_000_000));
-        let at = now + delay.unwrap_or(doubled.min(self.policy.backoff_max_ms));
+        let at = now + delay.unwrap_or(self.backoff(failures));
         self.places.insert(offset, if at > now { Place::Waiting { at } } else { Place::Queued });
         Refused::Retry { at }
     }
@@ -238,7 +268,7 @@ impl Model {
         for &offset in &dead {
             self.places.insert(offset, Place::Dead { burying: true });
         }
-        dead.into_iter().map(|offset| (offset, self.attempt(offset) - 1)).collect()
+        dead.into_iter().map(|offset| (offset, self.failed(offset))).collect()
     }
 
     pub(super) fn burial_failed(&mut self, offset: i64) {

@@ -22,6 +22,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => pick().prop_map(Step::Unlease),
         14 => pick().prop_map(Step::Ack),
         6 => (pick(), option::of(0..300i64)).prop_map(|(lease, delay)| Step::Refuse(lease, delay)),
+        6 => (pick(), option::of(0..300i64)).prop_map(|(lease, delay)| Step::Release(lease, delay)),
         1 => (pick(), 1..400i64).prop_map(|(lease, time)| Step::Extend(lease, time)),
         6 => (0..250i64).prop_map(Step::Wait),
         2 => Just(Step::BeginBurials),

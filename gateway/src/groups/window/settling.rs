@@ -2,8 +2,13 @@
 
 use std::sync::Arc;
 
+use sluice_types::limits::RELEASES_MAX;
+
 use super::slots::State;
 use super::{Acked, Dead, DeathReason, Lease, Millis, Refused, Window};
+
+/// Releases of one record without a wait; from then on each waits longer, as after failures.
+pub(super) const RELEASES_FREE: u16 = 10;
 
 impl Window {
     /// Hands a ready record out until the group's deadline; none if it is not ready.
@@ -25,6 +30,22 @@ impl Window {
             self.make_ready(offset);
         }
         current
+    }
+
+    /// The receiver gives a record back that it did not work on: no failure, and the next delivery has another number. It is ready
+    /// again after `delay` ms. One that was released often waits for at least the backoff; one that was released
+    /// [`RELEASES_MAX`] times has failed.
+    pub fn release(&mut self, offset: i64, attempt: u32, delay: Option<i64>, now: Millis) -> Refused {
+        if !self.is_out(offset, attempt) {
+            return Refused::Stale;
+        }
+        let Some(releases) = self.slots.released(offset, RELEASES_MAX) else {
+            return self.fail(offset, delay, DeathReason::Refused(Arc::from("released too often")), now);
+        };
+        self.slots.undelivered(offset);
+        let often = releases.saturating_sub(RELEASES_FREE);
+        let least = if often > 0 { self.policy.backoff(u32::from(often)) } else { 0 };
+        self.wait_until(offset, now.saturating_add(delay.unwrap_or(0).max(least)), now)
     }
 
     /// The record is done.
@@ -117,7 +138,7 @@ impl Window {
     }
 
     fn fail(&mut self, offset: i64, delay: Option<i64>, reason: DeathReason, now: Millis) -> Refused {
-        let failures = self.slots.get(offset).map_or(1, |slot| slot.attempt());
+        let failures = self.slots.get(offset).map_or(1, |slot| slot.failures.saturating_add(1));
         self.slots.set_failures(offset, failures);
         self.sequence += 1;
         if self.policy.is_over(failures) {
@@ -127,6 +148,10 @@ impl Window {
             return Refused::Dead;
         }
         let at = now.saturating_add(delay.unwrap_or_else(|| self.policy.backoff(failures)).max(0));
+        self.wait_until(offset, at, now)
+    }
+
+    fn wait_until(&mut self, offset: i64, at: Millis, now: Millis) -> Refused {
         if at > now {
             self.make_timed(offset, State::Waiting, at);
         } else {

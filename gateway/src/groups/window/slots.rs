@@ -43,6 +43,8 @@ pub(super) struct Slot {
     pub(super) failures: u32,
     /// How far away the next record of its key is; 0: there is none yet.
     pub(super) next: u16,
+    /// How many deliveries were released, which are no failures. Only this window knows them.
+    pub(super) releases: u16,
     /// Where it stands.
     pub(super) state: State,
     /// Whether it is in order with others of its key.
@@ -50,12 +52,21 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    const UNREAD: Self =
-        Self { key: 0, at: 0, first: NEVER, bytes: 0, failures: 0, next: 0, state: State::Unread, keyed: false };
+    const UNREAD: Self = Self {
+        key: 0,
+        at: 0,
+        first: NEVER,
+        bytes: 0,
+        failures: 0,
+        next: 0,
+        releases: 0,
+        state: State::Unread,
+        keyed: false,
+    };
 
     /// The attempt that its lease is or would be.
     pub(super) fn attempt(&self) -> u32 {
-        self.failures.saturating_add(1)
+        self.failures.saturating_add(u32::from(self.releases)).saturating_add(1)
     }
 
     /// When its next delivery is due at the earliest, if it waits for that.
@@ -186,13 +197,20 @@ impl Slots {
         }
     }
 
-    /// A delivery was none after all.
+    /// A delivery was none after all, or ended without a failure: if there was no other, the record counts as not delivered.
     pub(super) fn undelivered(&mut self, offset: i64) {
         if let Some(slot) = self.get_mut(offset)
             && slot.failures == 0
         {
             slot.first = NEVER;
         }
+    }
+
+    /// A delivery is released: how many were, with this one. None, and nothing is counted, once `most` were.
+    pub(super) fn released(&mut self, offset: i64, most: u16) -> Option<u16> {
+        let slot = self.get_mut(offset).filter(|slot| slot.releases < most)?;
+        slot.releases += 1;
+        Some(slot.releases)
     }
 
     /// Sets the failures of a record that is not done.

@@ -4,6 +4,8 @@ mod takeover;
 
 use std::sync::Arc;
 
+use sluice_types::limits::RELEASES_MAX;
+
 use super::*;
 
 const POLICY: Policy = Policy {
@@ -205,6 +207,47 @@ fn a_lease_that_never_reached_its_client_does_not_count() {
     lease(&mut window, 0, 9);
     window.unlease(0, 2);
     assert_eq!(window.ready().next().map(|record| record.attempt), Some(2));
+}
+
+#[test]
+fn a_release_is_no_failure_and_the_next_delivery_has_another_number() {
+    let mut window = reading(Policy { max_attempts: Some(1), ..POLICY }, &[Some(1), Some(1), None]);
+    lease(&mut window, 0, 0);
+    lease(&mut window, 2, 0);
+    assert_eq!(window.release(0, 2, None, 5), Refused::Stale, "another attempt");
+    assert_eq!(window.release(0, 1, None, 5), Refused::Retry { at: 5 });
+    assert_eq!(ready(&window), [0], "in its place, before the next of its key");
+    assert_eq!(lease(&mut window, 0, 5), 2);
+    assert_eq!(window.release(0, 1, None, 5), Refused::Stale, "it is another's now");
+    assert_eq!(window.release(0, 2, Some(1_000), 5), Refused::Retry { at: 1_005 });
+    assert_eq!((ready(&window), window.wake_at()), (vec![], Some(1_005)));
+    window.tick(1_005);
+    assert_eq!(ready(&window), [0]);
+    assert_eq!(takeover(&window).next_read(), 0, "a commit tells nothing of it");
+    let attempt = lease(&mut window, 0, 1_005);
+    assert_eq!(refuse(&mut window, 0, attempt, None, 1_005), Refused::Dead, "the first failure");
+    assert_eq!(window.dead().next().map(|dead| dead.attempts), Some(1));
+}
+
+#[test]
+fn who_releases_again_and_again_waits_and_then_fails() {
+    let mut window = reading(Policy { max_attempts: Some(1), ..POLICY }, &[None]);
+    let mut now = 0;
+    for release in 1..=RELEASES_MAX {
+        let attempt = lease(&mut window, 0, now);
+        let Refused::Retry { at } = window.release(0, attempt, None, now) else { panic!("release {release}") };
+        let wait = match release {
+            0..=10 => 0,
+            11 => 1_000,
+            12 => 2_000,
+            _ => 3_000,
+        };
+        assert_eq!(at - now, wait, "release {release}");
+        now = at;
+        window.tick(now);
+    }
+    let attempt = lease(&mut window, 0, now);
+    assert_eq!(window.release(0, attempt, None, now), Refused::Dead);
 }
 
 #[test]

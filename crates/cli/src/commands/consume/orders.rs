@@ -19,6 +19,8 @@ pub(super) enum Verb {
     Ack,
     /// Again after this time, or after the group's backoff.
     Nack(Option<Duration>),
+    /// To others at once, or after this time; no failure.
+    Release(Option<Duration>),
     /// So much time from now, or the group's ack deadline.
     Extend(Option<Duration>),
 }
@@ -64,13 +66,13 @@ pub(super) fn read() -> mpsc::Receiver<Result<Order>> {
     receiver
 }
 
-/// `ack ID…`, `nack ID… [DELAY] [: REASON]`, `extend ID… [TIME]`.
+/// `ack ID…`, `nack ID… [DELAY] [: REASON]`, `release ID… [DELAY]`, `extend ID… [TIME]`.
 fn parse(line: &str) -> Result<Order> {
     // No id has a colon.
     let (line, reason) = line.split_once(':').map_or((line, None), |(line, reason)| (line, Some(reason.trim())));
     let mut words: Vec<&str> = line.split_whitespace().collect();
     if words.is_empty() {
-        bail!("an empty line; give ack ID…, nack ID… [DELAY] [: REASON] or extend ID… [TIME]");
+        bail!("an empty line; give ack ID…, nack ID… [DELAY] [: REASON], release ID… [DELAY] or extend ID… [TIME]");
     }
     let verb = words.remove(0);
     // An ack id is far longer than a time.
@@ -84,8 +86,11 @@ fn parse(line: &str) -> Result<Order> {
     let verb = match verb {
         "ack" => Verb::Ack,
         "nack" => Verb::Nack(time()),
+        "release" => Verb::Release(time()),
         "extend" => Verb::Extend(time()),
-        other => bail!("{other:?} is no order; there are ack ID…, nack ID… [DELAY] [: REASON] and extend ID… [TIME]"),
+        other => bail!(
+            "{other:?} is no order; there are ack ID…, nack ID… [DELAY] [: REASON], release ID… [DELAY] and extend ID… [TIME]"
+        ),
     };
     if words.is_empty() {
         bail!("no ack id; it stands in each record");
@@ -110,10 +115,12 @@ mod tests {
         assert_eq!(parse("ack AbC_-x  def\t").ok(), Some(order(Verb::Ack, &["AbC_-x", "def"])));
         assert_eq!(parse("nack abc").ok(), Some(order(Verb::Nack(None), &["abc"])));
         assert_eq!(parse("nack abc 5s").ok(), Some(order(Verb::Nack(Some(Duration::from_secs(5))), &["abc"])));
+        assert_eq!(parse("release abc").ok(), Some(order(Verb::Release(None), &["abc"])));
         assert_eq!(parse("extend abc 1m").ok(), Some(order(Verb::Extend(Some(Duration::from_secs(60))), &["abc"])));
         let refused = parse("nack abc 5s : out of stock");
         assert!(refused.is_ok_and(|order| order.reason == "out of stock" && order.ids == ["abc"]));
-        for wrong in ["", "  ", "ack", "nack 5s", "nack : why", "ack abc : why", "acknowledge abc"] {
+        for wrong in ["", "  ", "ack", "nack 5s", "nack : why", "release abc : why", "ack abc : why", "acknowledge abc"]
+        {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -127,8 +127,9 @@ impl<'a> PullLine<'a> {
                     let request = session.request_within(AckRequest { group, ack_ids }, timeout);
                     client.ack(request).await.map(|answer| answer.into_inner().results)
                 }
-                Verb::Nack(delay) => {
-                    let request = NackRequest { group, ack_ids, delay: delay.map(Into::into), reason };
+                Verb::Nack(delay) | Verb::Release(delay) => {
+                    let release = matches!(verb, Verb::Release(_));
+                    let request = NackRequest { group, ack_ids, delay: delay.map(Into::into), reason, release };
                     client
                         .nack(session.request_within(request, timeout))
                         .await

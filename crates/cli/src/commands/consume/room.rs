@@ -4,7 +4,9 @@
 pub(super) struct Room {
     /// Records out at a time, at most.
     credit: u64,
-    /// The same, for now: it grows with each record that was written.
+    /// Records that are asked for or wait to be written, at most: what hangs here when the output is slow or ends.
+    ahead: u64,
+    /// The same as `credit`, for now: it grows with each record that was written.
     allowed: u64,
     /// Records that are still to be written.
     left: u64,
@@ -14,7 +16,9 @@ pub(super) struct Room {
     held: u64,
     /// Bytes that were written since credit was last given.
     bytes: u64,
-    /// Bytes that came and are not written.
+    /// Records that came and are not written.
+    waiting: u64,
+    /// Bytes of them.
     unwritten: u64,
 }
 
@@ -22,6 +26,10 @@ pub(super) struct Room {
 const BYTES: u64 = 16 << 20;
 /// Records that are asked for at first by who begins slowly.
 const ALLOWED_FIRST: u64 = 16;
+/// Records out at a time, unless told.
+const CREDIT: u32 = 1_000;
+/// Records that are on their way or wait to be written, unless told.
+const AHEAD: u64 = 64;
 /// Bytes that are worth a message.
 const BYTES_STEP: u64 = 1 << 20;
 
@@ -33,12 +41,23 @@ pub(super) struct Wish {
 }
 
 impl Room {
-    pub(super) fn new(credit: u32, max: Option<u64>) -> Self {
-        let credit = u64::from(credit);
-        Self { credit, allowed: credit, left: max.unwrap_or(u64::MAX), asked: 0, held: 0, bytes: BYTES, unwritten: 0 }
+    pub(super) fn new(credit: Option<u32>, max: Option<u64>) -> Self {
+        let ahead = credit.map_or(AHEAD, u64::from);
+        let credit = u64::from(credit.unwrap_or(CREDIT));
+        Self {
+            credit,
+            ahead,
+            allowed: credit,
+            left: max.unwrap_or(u64::MAX),
+            asked: 0,
+            held: 0,
+            bytes: BYTES,
+            waiting: 0,
+            unwritten: 0,
+        }
     }
 
-    /// Whoever reads may soon have seen enough. What is given back then has cost an attempt, so little is asked for at first.
+    /// Whoever reads may soon have seen enough. What is given back then comes later to others, so little is asked for at first.
     pub(super) fn begin_slowly(&mut self) {
         self.allowed = self.credit.min(ALLOWED_FIRST);
     }
@@ -46,8 +65,9 @@ impl Room {
     /// Asks for more on top of what was asked for. Small amounts wait until they are worth a message.
     pub(super) fn ask(&mut self) -> Option<Wish> {
         let free = self.allowed.saturating_sub(self.asked + self.held);
+        let free = free.min(self.ahead.saturating_sub(self.asked + self.waiting));
         let more = free.min(self.left.saturating_sub(self.asked));
-        let records = if self.asked > 0 && more * 4 < self.allowed { 0 } else { more };
+        let records = if self.asked > 0 && more * 4 < self.allowed.min(self.ahead) { 0 } else { more };
         // Without bytes those that were asked for would not come.
         if records == 0 && (self.asked == 0 || self.bytes < BYTES_STEP) {
             return None;
@@ -69,12 +89,14 @@ impl Room {
         let taken = came.min(self.left);
         self.left -= taken;
         self.held += taken;
+        self.waiting += taken;
         taken as usize
     }
 
     /// Records were written.
     pub(super) fn wrote(&mut self, records: usize, bytes: u64) {
         self.allowed = self.credit.min(self.allowed.saturating_add(records as u64));
+        self.waiting = self.waiting.saturating_sub(records as u64);
         self.dropped(bytes);
     }
 
@@ -92,6 +114,7 @@ impl Room {
     /// Records that were taken are not to be written any more: others may come for them.
     pub(super) fn lost(&mut self, records: u64) {
         self.freed(records);
+        self.waiting = self.waiting.saturating_sub(records);
         self.left = self.left.saturating_add(records);
     }
 
@@ -111,7 +134,7 @@ mod tests {
 
     #[test]
     fn no_more_is_asked_for_than_may_be_out() {
-        let mut room = Room::new(100, None);
+        let mut room = Room::new(Some(100), None);
         assert_eq!(room.ask(), Some(Wish { records: 100, bytes: BYTES }));
         assert_eq!(room.came(60, 60), 60);
         room.wrote(60, 60);
@@ -126,7 +149,7 @@ mod tests {
 
     #[test]
     fn who_begins_slowly_asks_for_more_with_each_record_that_was_written() {
-        let mut room = Room::new(1_000, None);
+        let mut room = Room::new(Some(1_000), None);
         room.begin_slowly();
         assert_eq!(asked(&mut room), 16);
         for (round, next) in [(16, 32), (32, 64), (64, 128), (128, 256), (256, 512), (512, 1_000), (1_000, 1_000)] {
@@ -135,14 +158,28 @@ mod tests {
             room.freed(round as u64);
             assert_eq!(asked(&mut room), next, "after {round}");
         }
-        let mut small = Room::new(5, None);
+        let mut small = Room::new(Some(5), None);
         small.begin_slowly();
         assert_eq!(asked(&mut small), 5);
     }
 
     #[test]
+    fn little_waits_to_be_written_unless_credit_was_given() {
+        let mut room = Room::new(None, None);
+        assert_eq!(asked(&mut room), 64);
+        assert_eq!(room.came(64, 0), 64);
+        assert_eq!(room.ask(), None, "the output is slow");
+        room.wrote(20, 0);
+        assert_eq!(asked(&mut room), 20, "written records that are not acknowledged yet hold up nothing");
+        assert_eq!(room.came(20, 0), 20);
+        room.lost(64);
+        assert_eq!(asked(&mut room), 64);
+        assert_eq!(asked(&mut Room::new(Some(500), None)), 500);
+    }
+
+    #[test]
     fn max_is_exact() {
-        let mut room = Room::new(100, Some(30));
+        let mut room = Room::new(Some(100), Some(30));
         assert_eq!(asked(&mut room), 30);
         assert_eq!(room.came(20, 0), 20);
         room.freed(20);
@@ -155,7 +192,7 @@ mod tests {
 
     #[test]
     fn what_is_lost_before_it_is_written_is_asked_for_again() {
-        let mut room = Room::new(100, Some(10));
+        let mut room = Room::new(Some(100), Some(10));
         assert_eq!(asked(&mut room), 10);
         assert_eq!(room.came(10, 0), 10);
         assert!(room.is_used_up());
@@ -164,7 +201,7 @@ mod tests {
         assert_eq!(asked(&mut room), 3);
         assert_eq!(room.came(3, 0), 3);
         assert!(room.is_used_up());
-        let mut endless = Room::new(100, None);
+        let mut endless = Room::new(Some(100), None);
         assert_eq!(asked(&mut endless), 100);
         assert_eq!(endless.came(100, 0), 100);
         endless.lost(100);
@@ -173,7 +210,7 @@ mod tests {
 
     #[test]
     fn large_records_use_up_bytes_before_records() {
-        let mut room = Room::new(1_000, None);
+        let mut room = Room::new(Some(1_000), None);
         assert_eq!(asked(&mut room), 1_000);
         assert_eq!(room.came(16, BYTES), 16);
         assert_eq!(room.ask(), None, "they are not written yet");

@@ -92,8 +92,10 @@ impl StreamLine {
         let ack_ids = order.ids.clone();
         let message = match order.verb {
             Verb::Ack => Message::Ack(ConsumeAck { ack_ids }),
-            Verb::Nack(delay) => {
-                Message::Nack(ConsumeNack { ack_ids, delay: delay.map(Into::into), reason: order.reason.clone() })
+            Verb::Nack(delay) | Verb::Release(delay) => {
+                let (delay, reason) = (delay.map(Into::into), order.reason.clone());
+                let release = matches!(order.verb, Verb::Release(_));
+                Message::Nack(ConsumeNack { ack_ids, delay, reason, release })
             }
             Verb::Extend(time) => Message::Extend(ConsumeExtend { ack_ids, ack_deadline: time.map(Into::into) }),
         };

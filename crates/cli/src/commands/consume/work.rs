@@ -15,7 +15,7 @@ use super::orders::{self, Order, Verb};
 use super::room::{Room, Wish};
 use super::stop::Stop;
 use super::waiting::{Lease, Waiting};
-use super::writer::Writer;
+use super::writer::{Broken, Writer};
 use super::written::{self, Form};
 use crate::args::Global;
 use crate::args::consume::Consume;
@@ -52,6 +52,8 @@ struct Tally {
     written: u64,
     acked: u64,
     refused: u64,
+    /// Given back without having been written.
+    released: u64,
     /// Settled too late, or at a place that did not know the lease any more.
     stale: u64,
 }
@@ -267,15 +269,17 @@ impl<'a> Work<'a> {
     }
 
     /// Without `--manual` records are acknowledged when standard output took them.
-    fn was_written(&mut self, line: &mut Line<'_>, written: std::io::Result<()>) {
-        let records = std::mem::take(&mut self.writing);
-        let bytes = records.iter().map(|(record, _)| size(record)).sum();
-        if let Err(error) = written {
-            self.room.freed(records.len() as u64);
-            self.give_back(line, records.into_iter().map(|(record, _)| record).collect());
-            self.failure = Some(Error::new(error).context("write"));
-            return;
+    fn was_written(&mut self, line: &mut Line<'_>, written: Result<(), Broken>) {
+        let mut records = std::mem::take(&mut self.writing);
+        if let Err(Broken { bytes, error }) = written {
+            let (whole, is_cut) = self.whole_lines(&records, bytes);
+            let rest = records.split_off(whole);
+            self.room.freed(rest.len() as u64);
+            self.give_back(line, rest.into_iter().map(|(record, _)| record).collect());
+            let what = if is_cut { "write; the last line of the output is not whole" } else { "write" };
+            self.failure = Some(Error::new(error).context(what));
         }
+        let bytes = records.iter().map(|(record, _)| size(record)).sum();
         self.room.wrote(records.len(), bytes);
         self.tally.written += records.len() as u64;
         for (record, lease) in records {
@@ -286,12 +290,23 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Others may have what came and was not written, in a moment. The server counts it as an attempt, as it would the end of the
-    /// lease.
+    /// How many of these records have their lines in the first so many bytes of output, and whether another one has a part of it.
+    fn whole_lines(&self, records: &[(ReceivedRecord, Lease)], bytes: usize) -> (usize, bool) {
+        let mut left = bytes;
+        for (count, (record, _)) in records.iter().enumerate() {
+            match left.checked_sub(written::line(self.form, record).len()) {
+                Some(rest) => left = rest,
+                None => return (count, left > 0),
+            }
+        }
+        (records.len(), false)
+    }
+
+    /// Others may have what came and was not written, in a moment: that is no failure of the record.
     fn give_back(&mut self, line: &mut Line<'_>, records: Vec<ReceivedRecord>) {
         if !records.is_empty() {
             let ids = records.into_iter().map(|record| record.ack_id).collect();
-            self.order(line, Order::new(Verb::Nack(Some(GIVE_BACK_DELAY)), ids));
+            self.order(line, Order::new(Verb::Release(Some(GIVE_BACK_DELAY)), ids));
         }
     }
 
@@ -317,6 +332,10 @@ impl<'a> Work<'a> {
                 }
                 (SettleOutcome::Ok, Verb::Nack(_)) => {
                     self.tally.refused += u64::from(ours);
+                    self.free(&id);
+                }
+                (SettleOutcome::Ok, Verb::Release(_)) => {
+                    self.tally.released += 1;
                     self.free(&id);
                 }
                 (SettleOutcome::Unavailable | SettleOutcome::Unspecified, Verb::Ack) if !self.manual => {
@@ -350,6 +369,7 @@ impl<'a> Work<'a> {
         let verb = match verb {
             Verb::Ack => "ack",
             Verb::Nack(_) => "nack",
+            Verb::Release(_) => "release",
             Verb::Extend(_) => "extend",
         };
         let word = output::word(outcome.as_str_name(), "SETTLE_OUTCOME_");
@@ -403,9 +423,12 @@ impl<'a> Work<'a> {
 
     /// What became of the records.
     pub(super) fn report(&self) {
-        let Tally { written, acked, refused, stale } = self.tally;
+        let Tally { written, acked, refused, released, stale } = self.tally;
         let mut text = format!("{} written, {acked} acknowledged", output::records(written));
-        for (count, what) in [(refused, "refused"), (stale, "too late"), (self.held.len() as u64, "not settled")] {
+        let not_settled = self.held.len() as u64;
+        for (count, what) in
+            [(refused, "refused"), (released, "given back"), (stale, "too late"), (not_settled, "not settled")]
+        {
             if count > 0 {
                 text.push_str(&format!(", {count} {what}"));
             }

@@ -3,7 +3,7 @@
 //! A record may be acknowledged only after somebody has it. A file or a terminal has what was written to it. A pipe holds up
 //! to 64 KiB that its reader may never take: of `sluice consume … | head -3` the reader takes three. So a pipe gets one record
 //! at a time, and the record counts as written when the pipe is empty again. (On systems that cannot tell, when it is in the
-//! pipe.)
+//! pipe.) Of what could not be written whole, it tells how many bytes were.
 
 use std::io::{self, Write};
 
@@ -12,12 +12,21 @@ use tokio::task::JoinHandle;
 /// Writes in the background, one text at a time.
 pub(super) struct Writer {
     is_pipe: bool,
-    writing: Option<JoinHandle<io::Result<()>>>,
+    writing: Option<JoinHandle<Result<(), Broken>>>,
+}
+
+/// What is written no further.
+#[derive(Debug)]
+pub(super) struct Broken {
+    /// So many bytes of the text were taken for certain.
+    pub(super) bytes: usize,
+    pub(super) error: io::Error,
 }
 
 impl Writer {
     /// To standard output.
     pub(super) fn new() -> Self {
+        file_too_large_is_an_error();
         Self { is_pipe: pipe::prepare(&io::stdout()), writing: None }
     }
 
@@ -39,19 +48,90 @@ impl Writer {
     pub(super) fn begin(&mut self, text: String) {
         let is_pipe = self.is_pipe;
         self.writing = Some(tokio::task::spawn_blocking(move || {
-            let mut out = io::stdout().lock();
-            out.write_all(text.as_bytes())?;
-            out.flush()?;
-            if is_pipe { pipe::wait_taken(&out) } else { Ok(()) }
+            let out = io::stdout().lock();
+            let of_none = |error| Broken { bytes: 0, error };
+            let mut unbuffered = unbuffered(&out).map_err(of_none)?;
+            let written = write_all(&mut unbuffered, text.as_bytes());
+            match is_pipe {
+                // What is in a pipe nobody may ever take.
+                true => written
+                    .map_err(|broken| of_none(broken.error))
+                    .and_then(|()| pipe::wait_taken(&out).map_err(of_none)),
+                false => written,
+            }
         }));
     }
 
     /// When what was begun is written, and taken. Never, if nothing is on its way. Cancel-safe.
-    pub(super) async fn written(&mut self) -> io::Result<()> {
+    pub(super) async fn written(&mut self) -> Result<(), Broken> {
         let Some(writing) = &mut self.writing else { return std::future::pending().await };
         let written = writing.await;
         self.writing = None;
-        written.map_err(io::Error::other)?
+        written.map_err(|error| Broken { bytes: 0, error: io::Error::other(error) })?
+    }
+}
+
+/// As `Write::write_all`, but tells how much was written before it failed.
+fn write_all(out: &mut impl Write, text: &[u8]) -> Result<(), Broken> {
+    let mut bytes = 0;
+    while bytes < text.len() {
+        match out.write(&text[bytes..]) {
+            Ok(0) => return Err(Broken { bytes, error: io::ErrorKind::WriteZero.into() }),
+            Ok(more) => bytes += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Broken { bytes, error }),
+        }
+    }
+    out.flush().map_err(|error| Broken { bytes: 0, error })
+}
+
+/// Standard output itself: a buffer before it does not know what it got rid of.
+#[cfg(unix)]
+fn unbuffered(out: &io::StdoutLock<'_>) -> io::Result<std::fs::File> {
+    use std::os::fd::AsFd as _;
+    Ok(out.as_fd().try_clone_to_owned()?.into())
+}
+
+#[cfg(not(unix))]
+fn unbuffered(_: &io::StdoutLock<'_>) -> io::Result<io::Stdout> {
+    Ok(io::stdout())
+}
+
+/// A file that may not grow further (`ulimit -f`) fails to be written, instead of ending this process with records in it.
+fn file_too_large_is_an_error() {
+    #[cfg(unix)]
+    {
+        /// `SIGXFSZ`, on every system there is.
+        const FILE_SIZE: i32 = 25;
+        // From now on it is heard, by nobody. Where it cannot be, it ends the process as before.
+        let _ = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(FILE_SIZE));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes so many bytes, in small pieces.
+    struct Small(usize);
+
+    impl Write for Small {
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            let taken = text.len().min(self.0).min(3);
+            self.0 -= taken;
+            if taken == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(taken) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn it_tells_how_much_was_written_before_it_failed() {
+        assert!(write_all(&mut Small(10), b"0123456789").is_ok());
+        let broken = write_all(&mut Small(7), b"0123456789").expect_err("full");
+        assert_eq!((broken.bytes, broken.error.kind()), (7, io::ErrorKind::StorageFull));
     }
 }
 

@@ -98,7 +98,10 @@ impl Lines {
 
     fn record(&self, line: Vec<u8>) -> Result<ProduceRecord> {
         let record = match self.format {
-            InputFormat::Lines => self.plain(line),
+            InputFormat::Lines => {
+                refuse_nul(&line)?;
+                self.plain(line)
+            }
             InputFormat::Json => self.document(line)?,
             InputFormat::Ndjson => record::parse(&line)?,
         };
@@ -131,6 +134,17 @@ impl Lines {
             ..Default::default()
         })
     }
+}
+
+/// Text has no NUL: most often it is UTF-16 without the mark that says so.
+fn refuse_nul(line: &[u8]) -> Result<()> {
+    if line.contains(&0) {
+        bail!(
+            "has a NUL byte, so it is no line of text; convert UTF-16 to UTF-8 first, e.g. with iconv -f UTF-16LE -t UTF-8; bytes go \
+             in as base64: --format ndjson with {{\"value\": \"…\", \"headers\": []}}"
+        );
+    }
+    Ok(())
 }
 
 /// A record that the server would refuse, with all others of its call.
@@ -188,6 +202,15 @@ mod tests {
         assert_eq!(key(r#"{"id":{"a": 0.10}}"#).as_deref(), Some(r#"{"a": 0.10}"#));
         for none in [r#"{"id":null}"#, "{}", "[1]", "7"] {
             assert_eq!(key(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn a_line_with_a_nul_byte_is_no_text() {
+        assert!(refuse_nul("größer\t1".as_bytes()).is_ok());
+        for utf16 in [&b"a\0b\0"[..], b"\0b\0"] {
+            let error = refuse_nul(utf16).expect_err("UTF-16").to_string();
+            assert!(error.contains("iconv") && error.contains("ndjson"), "{error}");
         }
     }
 

@@ -75,12 +75,12 @@ impl<'a> Sender<'a> {
                 Err(status) => match refused_record(&status).filter(|at| *at < batch.records.len()) {
                     // The server names one record: those before it are good.
                     Some(at) => {
-                        let name = format!("records[{at}]");
-                        let what =
-                            status.message().replacen(&format!("{name}."), "", 1).replacen(&format!("{name}: "), "", 1);
+                        let what = without_place(status.message());
                         tally.failed += 1;
+                        tally.failed_lines.add(batch.lines[at]);
                         tally.failure = Some(anyhow!("line {}: {what}", batch.lines[at]));
                         tally.stop = true;
+                        batch.lines[at + 1..].iter().for_each(|line| tally.unsent_lines.add(*line));
                         batch.records.truncate(at);
                         batch.lines.truncate(at);
                         continue;
@@ -88,8 +88,7 @@ impl<'a> Sender<'a> {
                     None => {
                         // Nothing was written, or it is not known what became of them.
                         let unwritten = is_refused(&status) || self.session.is_unsent(&status);
-                        let count = batch.records.len() as u64;
-                        *(if unwritten { &mut tally.failed } else { &mut tally.unknown }) += count;
+                        tally.all(&batch.lines, unwritten);
                         tally.failure = tally.failure.or_else(|| Some(self.session.error(status)));
                         return Tally { stop: true, ..tally };
                     }
@@ -101,15 +100,19 @@ impl<'a> Sender<'a> {
                 Ok(answer) => {
                     let text =
                         format!("the server answered {} results for {}", answer.results.len(), batch.records.len());
-                    tally.unknown += batch.records.len() as u64;
+                    tally.all(&batch.lines, false);
                     return Tally { failure: Some(anyhow!(text)), stop: true, ..tally };
                 }
-                Err(error) => return Tally { failure: Some(error), stop: true, ..tally },
+                Err(error) => {
+                    tally.all(&batch.lines, false);
+                    return Tally { failure: Some(error), stop: true, ..tally };
+                }
             };
             let mut again = Batch::default();
             for ((record, line), result) in batch.records.into_iter().zip(batch.lines).zip(results) {
                 let why = || {
                     let what = result.error.as_ref().map_or("no reason given", |error| &error.message);
+                    let what = without_place(what);
                     anyhow!("line {line}: {what}")
                 };
                 match result.outcome() {
@@ -120,17 +123,19 @@ impl<'a> Sender<'a> {
                     }
                     Outcome::NotPersisted => {
                         tally.failed += 1;
+                        tally.failed_lines.add(line);
                         tally.failure.get_or_insert_with(why);
                     }
                     Outcome::PossiblyPersisted | Outcome::Unspecified => {
                         tally.unknown += 1;
+                        tally.unknown_lines.add(line);
                         tally.failure.get_or_insert_with(why);
                     }
                 }
             }
             batch = again;
             if !batch.records.is_empty() && !self.pause(PAUSE).await {
-                tally.failed += batch.records.len() as u64;
+                tally.all(&batch.lines, true);
                 return tally;
             }
         }
@@ -188,6 +193,15 @@ fn is_refused(status: &Status) -> bool {
     !unsure && status.get_details_error_info().is_some()
 }
 
+/// A message without the place of its record in the call, which the caller does not know: `records[7].value: …` is `value: …`.
+fn without_place(message: &str) -> String {
+    let place = message.find("records[").and_then(|from| Some((from, from + message[from..].find(']')? + 1)));
+    match place {
+        Some((from, to)) => format!("{}{}", &message[..from], message[to..].trim_start_matches(['.', ':', ' '])),
+        None => message.to_owned(),
+    }
+}
+
 /// The record at fault, `records[7].value`; nothing of the call was written.
 fn refused_record(status: &Status) -> Option<usize> {
     let details = status.get_error_details();
@@ -208,6 +222,18 @@ mod tests {
     use tonic_types::ErrorDetails;
 
     use super::*;
+
+    #[test]
+    fn a_record_is_told_by_its_line_and_not_by_its_place_in_a_call() {
+        for (told, wanted) in [
+            ("records[200].partition: is 9", "partition: is 9"),
+            ("records[7]: has 2 bytes", "has 2 bytes"),
+            ("records[7] has no key", "has no key"),
+            ("the topic is gone", "the topic is gone"),
+        ] {
+            assert_eq!(without_place(told), wanted);
+        }
+    }
 
     #[test]
     fn only_a_refusal_with_a_reason_says_that_nothing_was_written() {

@@ -162,6 +162,12 @@ pub(super) async fn reach(shop: &Shop, row: &str) -> Result<Seen> {
             ensure!(long.status == 400, "{}", long.message());
             owner.post(&format!("{GROUP}:ack"), &json!({"ackIds": vec!["x"; 10_001]})).await?
         }
+        "Releases of a record" => {
+            return Ok(Seen::Elsewhere {
+                file: "gateway/src/groups/window/tests.rs",
+                test: "who_releases_again_and_again_waits_and_then_fails",
+            });
+        }
         "Credit of a stream" => owner.get(&format!("{GROUP}:stream?maxOutstandingRecords=10001")).await?,
         "Ack deadline; backoff; attempts" => {
             let body = json!({ "topics": of_orders, "ackDeadline": "9s" });
