@@ -16,8 +16,8 @@ use crate::groups::door::dispatching::{Asking, NoAnswer};
 use crate::groups::door::standing::CONSUME;
 use crate::groups::door::{Shared, fields};
 use crate::groups::model::{LeaseKey, Settle};
-use crate::layers::deadline::kept;
 use crate::ports::DataCall;
+use sluice_edge::deadline::kept;
 
 /// What a dispatcher keeps of a call's time to say what became of its settlements.
 const MARGIN: Duration = Duration::from_millis(50);
