@@ -108,33 +108,6 @@ fn file_too_large_is_an_error() {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Takes so many bytes, in small pieces.
-    struct Small(usize);
-
-    impl Write for Small {
-        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-            let taken = text.len().min(self.0).min(3);
-            self.0 -= taken;
-            if taken == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(taken) }
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn it_tells_how_much_was_written_before_it_failed() {
-        assert!(write_all(&mut Small(10), b"0123456789").is_ok());
-        let broken = write_all(&mut Small(7), b"0123456789").expect_err("full");
-        assert_eq!((broken.bytes, broken.error.kind()), (7, io::ErrorKind::StorageFull));
-    }
-}
-
 #[cfg(target_os = "linux")]
 mod pipe {
     use std::io;
@@ -235,5 +208,32 @@ mod pipe {
 
     pub(super) fn wait_taken<T>(_: &T) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes so many bytes, in small pieces.
+    struct Small(usize);
+
+    impl Write for Small {
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            let taken = text.len().min(self.0).min(3);
+            self.0 -= taken;
+            if taken == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(taken) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn it_tells_how_much_was_written_before_it_failed() {
+        assert!(write_all(&mut Small(10), b"0123456789").is_ok());
+        let broken = write_all(&mut Small(7), b"0123456789").expect_err("full");
+        assert_eq!((broken.bytes, broken.error.kind()), (7, io::ErrorKind::StorageFull));
     }
 }
