@@ -250,6 +250,7 @@ fn fill(message: &mut DynamicMessage, rpc: &Rpc, field: &FieldDescriptor, names:
             | "topics"
             | "delay"
             | "reason"
+            | "release"
             | "ack_deadline"
             | "dry_run"
             | "force"

@@ -25,6 +25,8 @@ pub fn http_answer(outcome: Result<HttpReply, HttpError>) -> Answer {
 
 fn json(reply: HttpReply) -> Response {
     let mut response = http::Response::new(Body::new(Full::<Bytes>::new(reply.body)));
+    // What the handler says to the layers around it.
+    *response.extensions_mut() = reply.extensions;
     *response.headers_mut() = reply.metadata.into_headers();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

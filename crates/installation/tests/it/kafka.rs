@@ -79,7 +79,7 @@ async fn an_empty_cluster_becomes_ours_and_what_is_changed_by_hand_is_named_and_
 
     let empty = plan(&wanted, &observed);
     assert!(empty.iter().all(|difference| difference.state == State::Missing), "{empty:#?}");
-    assert_eq!(kinds(&empty), [("access", 13), ("topic", 3), ("user", 4)].into());
+    assert_eq!(kinds(&empty), [("access", 14), ("topic", 3), ("user", 4)].into());
 
     apply_all(&admin, &wanted, &empty).await;
     until(kafka, &wanted, <[_]>::is_empty).await;

@@ -248,13 +248,15 @@ fn whole_numbers_are_taken_in_every_json_form() {
 fn bad_json_is_refused() {
     type P = ProduceRequest;
     let target = format!("{TOPIC}/records");
-    for body in ["{", "{} {}", "{\"a\":1,}", "\u{feff}{}", "nul", "{\"records\":[{\"value\":\"\\ud800\"}]}"] {
+    for body in ["{", "{} {}", "{\"a\":1,}", "\u{feff}\u{feff}{}", "nul", "{\"records\":[{\"value\":\"\\ud800\"}]}"] {
         refused::<P>(Method::POST, &target, body, "", "not good JSON");
     }
     refused::<P>(Method::POST, &target, r#"{"records":[{"key":"","key":""}]}"#, "", "duplicate key \"key\"");
     let deep = |n: usize| format!(r#"{{"records":[{{"valueJson":{}{}}}]}}"#, "[".repeat(n), "]".repeat(n));
     refused::<P>(Method::POST, &target, &deep(125), "", "nested too deeply: at most 127 levels");
     assert!(records(Method::POST, "", &deep(124)).is_ok());
+    // As RFC 8259, section 8.1, lets a reader do.
+    assert!(records(Method::POST, "", "\u{feff}{}").is_ok(), "one byte order mark is passed over");
 }
 
 #[test]

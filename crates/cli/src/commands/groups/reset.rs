@@ -1,15 +1,19 @@
 //! `sluice groups reset`: move a group's positions.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use sluice_proto::stream::v1::consumer_service_client::ConsumerServiceClient;
 use sluice_proto::stream::v1::reset_offsets_request::To;
 use sluice_proto::stream::v1::{ResetOffsetsRequest, ResetPartition};
 use sluice_proto::wkt::Timestamp;
+use sluice_types::Reason;
+use tonic::Status;
+use tonic_types::StatusExt as _;
 
 use super::{last_part, while_moving};
 use crate::args::Global;
 use crate::args::groups::{Reset, topic_of};
 use crate::connect::Session;
+use crate::failure::Hint;
 use crate::{output, when};
 
 pub(super) async fn run(global: &Global, session: &Session, command: Reset) -> Result<()> {
@@ -35,10 +39,11 @@ pub(super) async fn run(global: &Global, session: &Session, command: Reset) -> R
         }
     };
     if let To::Offset(offset) = command.to {
-        let would_be = reset(ResetOffsetsRequest { dry_run: true, force: true, ..request.clone() }).await?;
-        if let Some(partition) = would_be.partitions.iter().find(|partition| partition.to_offset < offset) {
-            bail!("{}", beyond(offset, partition));
-        }
+        let would_be = reset(ResetOffsetsRequest { dry_run: true, force: true, ..request.clone() }).await;
+        let would_be = would_be.map_err(|error| match is_beyond(&error) {
+            true => error.context(Hint(instead(offset))),
+            false => error,
+        })?;
         if let Some(partition) = would_be.partitions.iter().find(|partition| partition.to_offset > offset) {
             let place = place(partition);
             output::note(global, &format!("note: {place} begins at {}: what was before is gone", partition.to_offset));
@@ -52,14 +57,15 @@ pub(super) async fn run(global: &Global, session: &Session, command: Reset) -> R
     output::print(global, &answer, &columns, answer.partitions.iter().map(row))
 }
 
-/// Why an offset is refused: nothing would be left to read, and most likely something else was meant.
-fn beyond(offset: i64, partition: &ResetPartition) -> String {
-    let mut text = format!(
-        "nothing was moved: offset {offset} is beyond the end of {}, which is {}; `latest` goes to the end, and --topic with \
-         --partition moves other partitions alone",
-        place(partition),
-        partition.to_offset,
-    );
+/// Whether the server refused an offset that nothing has yet.
+fn is_beyond(error: &anyhow::Error) -> bool {
+    let info = error.downcast_ref::<Status>().and_then(Status::get_details_error_info);
+    info.is_some_and(|info| info.reason == Reason::OffsetOutOfRange.as_str())
+}
+
+/// What was most likely meant by an offset that nothing has yet.
+fn instead(offset: i64) -> String {
+    let mut text = "`--to latest` goes to the end; --topic with --partition moves other partitions alone".to_owned();
     // Seconds or milliseconds since 1970, from 2001 on.
     let millis = match offset {
         1_000_000_000..100_000_000_000 => Some(offset * 1_000),
@@ -101,18 +107,14 @@ mod tests {
         };
         assert_eq!(moved(Some(10), 4), ["orders", "2", "10", "4", "6", "-"]);
         assert_eq!(moved(Some(4), 10), ["orders", "2", "4", "10", "-", "6"]);
-        let partition = ResetPartition {
-            topic: "namespaces/demo/topics/orders".into(),
-            partition: 2,
-            from_offset: None,
-            to_offset: 340,
-        };
-        let text = beyond(341, &partition);
-        assert!(text.contains("orders/2, which is 340") && !text.contains("a time"), "{text}");
-        for time in [1_764_500_000, 1_764_500_000_000] {
-            let text = beyond(time, &partition);
-            assert!(text.contains("2025-11-30T10:53:20"), "{text}");
-        }
         assert_eq!(moved(None, 0), ["orders", "2", "-", "0", "-", "-"]);
+    }
+
+    #[test]
+    fn a_number_that_is_a_time_is_shown_as_one() {
+        assert!(!instead(341).contains("a time"));
+        for time in [1_764_500_000, 1_764_500_000_000] {
+            assert!(instead(time).contains("2025-11-30T10:53:20"), "{}", instead(time));
+        }
     }
 }
