@@ -200,7 +200,7 @@ async fn who_leaves_without_reading_an_answer_pays_nothing_and_who_reads_it_pays
     let shop = Shop::open(RECORDS, "").await;
     let (status, answer) = shop.gateway.get(LETTERS, &shop.tenant.key).await;
     let letters = answer["deadLetters"].as_array().map_or(0, Vec::len) as u64;
-    assert!(status == 200 && letters > 1, "{status}: {letters}");
+    assert!(status == 200 && letters > 0, "{status}: {letters}");
     shop.ask_and_leave_http2(PULL).await;
     let pulled = async {
         let mut count = 0;
