@@ -47,7 +47,11 @@ async fn records_come_back_as_they_went_in_and_in_order() -> Result<()> {
     records.push(odd.clone());
     let outcomes = sink.submit(&topic, Batch { records, on_resolved: None }, in_secs(10)).await;
     assert_eq!(outcomes.len(), 501);
-    offsets(&outcomes);
+    for (outcome, wanted) in outcomes.iter().zip((0..500).map(|i| i / 2).chain([250])) {
+        // A retry that found the records already there does not hear where; that happens on a busy machine.
+        let is_true = |offset: &Option<i64>| offset.is_none_or(|offset| offset == wanted);
+        assert!(matches!(outcome, RecordOutcome::Persisted { offset, .. } if is_true(offset)), "{wanted}: {outcome:?}");
+    }
     for partition in 0..2 {
         let read = cluster.read(&topic, partition).await?;
         let sent: Vec<String> = (0..500).filter(|i| i % 2 == partition).map(|i| format!("v{i}")).collect();

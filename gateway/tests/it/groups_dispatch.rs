@@ -17,7 +17,7 @@ use sluice_gateway::groups::model::{DispatchError, Settle};
 use sluice_proto::internal::control::v1::Life;
 use sluice_proto::internal::control::v1::group_state::Start;
 use sluice_proto::stream::v1::reset_offsets_request::To;
-use sluice_proto::stream::v1::{DeliveryState, Position, ResetOffsetsRequest, SettleOutcome};
+use sluice_proto::stream::v1::{DeliveryState, PartitionStatus, Position, ResetOffsetsRequest, SettleOutcome};
 use sluice_types::Reason;
 
 use self::node::{Tenant, keys, until, values};
@@ -155,7 +155,8 @@ async fn added_partitions_and_topics_are_read_while_leases_go_on() {
     // A topic the group never saw: its start rule.
     let returns = tenant.topic("returns", 1).await;
     node.follow(&tenant);
-    until("the topic is taken", async || node.status().await.1.partitions.len() == 3).await;
+    let taken = |partition: &&PartitionStatus| partition.state() != DeliveryState::Assigning;
+    until("the topic is taken", async || node.status().await.1.partitions.iter().filter(taken).count() == 3).await;
     tenant.produce(&returns, 0, &["c"], 3).await;
     let new = node.collect(1).await;
     assert_eq!(values(&new), [3]);
