@@ -231,7 +231,7 @@ format = "json"
 
     fn files(&self, faults: &mut Faults) {
         faults.file("key_hash_file", self.key_hash_file.read_key());
-        faults.file("ack_keys_file", Keys::load(self.ack_keys_file.clone()).map_err(told));
+        faults.file("ack_keys_file", Keys::load(self.ack_keys_file.clone()).map_err(described));
         if let Some(tls) = &self.tls {
             faults.file("tls", ReloadingTls::load(tls));
         }
@@ -241,7 +241,7 @@ format = "json"
 }
 
 /// An error with what caused it.
-fn told(error: impl std::error::Error) -> String {
+fn described(error: impl std::error::Error) -> String {
     match error.source() {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),

@@ -31,7 +31,7 @@ use sluice_proto::stream::v1::{
 };
 use sluice_runtime::{ComponentStatus, Health, statuses};
 use sluice_types::error::Error;
-use sluice_types::physical::TopicName;
+use sluice_types::physical::PhysicalTopic;
 use sluice_wire::{Client, Reader};
 
 use crate::data::fetch::{Answer, Form};
@@ -174,7 +174,7 @@ impl StreamService for Data {
 }
 
 impl TopicReadiness for Data {
-    fn ready<'a>(&'a self, name: &'a TopicName, partitions: i32) -> BoxFuture<'a, bool> {
+    fn ready<'a>(&'a self, name: &'a PhysicalTopic, partitions: i32) -> BoxFuture<'a, bool> {
         Box::pin(async move {
             let until = Instant::now() + READY_WITHIN;
             let (producer, reader) = tokio::join!(
@@ -185,14 +185,14 @@ impl TopicReadiness for Data {
         })
     }
 
-    fn forget(&self, name: &TopicName) {
+    fn forget(&self, name: &PhysicalTopic) {
         self.sink.forget(name.as_str());
     }
 }
 
 impl Data {
     /// Waits until fresh metadata shows a leader of each partition; it stays cached for reading.
-    async fn reader_ready(&self, name: &TopicName, partitions: i32, until: Instant) -> bool {
+    async fn reader_ready(&self, name: &PhysicalTopic, partitions: i32, until: Instant) -> bool {
         let wanted = usize::try_from(partitions).unwrap_or(usize::MAX);
         while !time_left(until).is_zero() {
             if let Ok(metadata) = self.wire.metadata(&[name.as_str()], time_left(until)).await

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use sluice_proto::internal::control::v1::{MemberHeartbeat, MemberPhase};
 use sluice_types::physical::MEMBERS_TOPIC;
-use sluice_wire::{Client, OutRecord, TopicId};
+use sluice_wire::{Client, KafkaTopicId, OutRecord};
 
 use crate::view::applied::Applied;
 
@@ -58,7 +58,7 @@ impl Heartbeats {
     pub fn message(&self) -> MemberHeartbeat {
         let applied = self.applied.revision();
         // As Kafka's own tools write it; zeros and "nothing applied" before a log is known.
-        let topic_id = TopicId(applied.map_or_else(|| self.applied.topic_id(), |revision| revision.topic_id));
+        let topic_id = KafkaTopicId(applied.map_or_else(|| self.applied.topic_id(), |revision| revision.topic_id));
         MemberHeartbeat {
             gateway_id: self.gateway_id.clone(),
             boot_id: self.boot_id.clone(),

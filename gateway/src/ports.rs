@@ -17,7 +17,7 @@ use sluice_runtime::config::KafkaConfig;
 use sluice_runtime::server::{ConnHandle, LongCall};
 use sluice_runtime::{Health, Metrics, TaskSet};
 use sluice_types::error::Error;
-use sluice_types::physical::TopicName;
+use sluice_types::physical::PhysicalTopic;
 use sluice_types::role;
 use sluice_types::{
     ErrorKind, GroupId, NamespaceId, NamespaceUid, OpContext, Reason, ResourceName, TenantUid, TopicId, TopicUid,
@@ -42,9 +42,9 @@ pub(crate) struct SomeFailed;
 pub trait TopicReadiness: Send + Sync + 'static {
     /// Waits until the leaders of all `partitions` are known to the producer and to the reading side; false if that could
     /// not be seen. The caller bounds the wait (1.5 s) by dropping the future.
-    fn ready<'a>(&'a self, name: &'a TopicName, partitions: i32) -> BoxFuture<'a, bool>;
+    fn ready<'a>(&'a self, name: &'a PhysicalTopic, partitions: i32) -> BoxFuture<'a, bool>;
     /// The topic is gone for good: drop what is cached about it.
-    fn forget(&self, name: &TopicName);
+    fn forget(&self, name: &PhysicalTopic);
 }
 
 /// What the frame drives of the data path beside the RPCs of `StreamService`.
@@ -107,7 +107,7 @@ pub struct HttpCall {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResolvedTopic {
     /// Its name in Kafka.
-    pub physical: TopicName,
+    pub physical: PhysicalTopic,
     /// The tenant.
     pub tenant_uid: TenantUid,
     /// The namespace.

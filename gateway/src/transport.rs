@@ -70,14 +70,14 @@ impl Progress {
 /// One answer that is taken as a whole or not at all; clones are the same. In the extensions of an answer, as [`Progress`]. What its
 /// end owns (memory that is charged, bytes that were booked) lives as long as the answer does.
 #[derive(Clone)]
-pub(crate) struct Parcel(Arc<Sent>);
+pub(crate) struct TrackedAnswer(Arc<Sent>);
 
 struct Sent(Mutex<Option<Then>>);
 
 /// What is told, once, whether the answer was taken.
 type Then = Box<dyn FnOnce(bool) + Send>;
 
-impl Parcel {
+impl TrackedAnswer {
     /// `then` is told once whether the transport took the answer.
     pub(crate) fn new(then: impl FnOnce(bool) + Send + 'static) -> Self {
         Self(Arc::new(Sent(Mutex::new(Some(Box::new(then))))))
@@ -108,7 +108,7 @@ impl Drop for Sent {
 /// An answer, to a request of this version, whose body tells how far it was taken, if somebody wants to know.
 pub(crate) fn watched(mut response: http::Response<Body>, version: Version) -> http::Response<Body> {
     let extensions = response.extensions_mut();
-    let (progress, parcel) = (extensions.remove::<Progress>(), extensions.remove::<Parcel>());
+    let (progress, parcel) = (extensions.remove::<Progress>(), extensions.remove::<TrackedAnswer>());
     if progress.is_none() && parcel.is_none() {
         return response;
     }
@@ -119,7 +119,7 @@ pub(crate) fn watched(mut response: http::Response<Body>, version: Version) -> h
 struct Watched {
     body: Body,
     progress: Option<Progress>,
-    parcel: Option<Parcel>,
+    parcel: Option<TrackedAnswer>,
     /// The last byte of the frame that went before.
     last: Option<Bytes>,
     /// It has ended when the transport has come after its last byte.
@@ -169,7 +169,7 @@ impl http_body::Body for Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        if let Some(Parcel(sent)) = &self.parcel {
+        if let Some(TrackedAnswer(sent)) = &self.parcel {
             sent.end(http_body::Body::is_end_stream(&*self));
         }
     }
@@ -189,7 +189,7 @@ mod tests {
         let told = Arc::new(AtomicI8::new(-1));
         let tell = Arc::clone(&told);
         let mut response = http::Response::new(Body::new(Full::new(Bytes::from_static(b"records"))));
-        let parcel = Parcel::new(move |taken| tell.store(i8::from(taken), Ordering::Relaxed));
+        let parcel = TrackedAnswer::new(move |taken| tell.store(i8::from(taken), Ordering::Relaxed));
         response.extensions_mut().insert(parcel);
         (watched(response, version), told)
     }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use sluice_devstack::{DataDir, KafkaConnection, ProcessHandle, ProcessSpec, Ready, Signal, Stack, Tuning};
 use sluice_proto::operator::v1::tenants_service_client::TenantsServiceClient;
 use sluice_proto::operator::v1::{CreateTenantRequest, IssueOwnerKeyRequest, Tenant as OperatorTenant};
-use sluice_types::physical::TopicName;
+use sluice_types::physical::PhysicalTopic;
 use sluiced::local::{Instance, Layout, Local};
 use sluiced::role::Role;
 use tonic::Request;
@@ -223,7 +223,7 @@ impl Installation {
     pub fn physical(&self, namespace_uid: &str, topic_uid: &str) -> Result<String> {
         let namespace = namespace_uid.parse().context("namespace uid")?;
         let topic = topic_uid.parse().context("topic uid")?;
-        Ok(TopicName::new(namespace, topic).as_str().to_owned())
+        Ok(PhysicalTopic::new(namespace, topic).as_str().to_owned())
     }
 
     /// The operator's client, and its credential.

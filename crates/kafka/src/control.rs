@@ -38,7 +38,7 @@ pub(crate) enum Job {
     Stop,
 }
 
-/// A wish to use a topic. Dropped `done`: nobody waits any more.
+/// A request to use a topic. Dropped `done`: nobody waits any more.
 pub(crate) struct Ensure {
     pub(crate) topic: Arc<str>,
     pub(crate) partitions: i32,
@@ -49,7 +49,7 @@ pub(crate) struct Ensure {
 pub(crate) struct Control {
     shared: Arc<Shared>,
     jobs: Receiver<Job>,
-    wishes: Vec<Ensure>,
+    ensures: Vec<Ensure>,
     /// Topics that lanes wait for and brokers deny, since when.
     denied: HashMap<Arc<str>, Instant>,
     next_probe: Instant,
@@ -57,13 +57,13 @@ pub(crate) struct Control {
 
 impl Control {
     pub(crate) fn new(shared: Arc<Shared>, jobs: Receiver<Job>) -> Self {
-        Self { shared, jobs, wishes: Vec::new(), denied: HashMap::new(), next_probe: Instant::now() }
+        Self { shared, jobs, ensures: Vec::new(), denied: HashMap::new(), next_probe: Instant::now() }
     }
 
     /// Runs until told to stop.
     pub(crate) fn run(mut self) {
         loop {
-            let wait = if self.wishes.is_empty() { TICK } else { LOOK_PAUSE };
+            let wait = if self.ensures.is_empty() { TICK } else { LOOK_PAUSE };
             match self.jobs.recv_timeout(wait) {
                 Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(job) => self.take(job),
@@ -86,7 +86,7 @@ impl Control {
     fn take(&mut self, job: Job) {
         match job {
             Job::Look | Job::Stop => {}
-            Job::Ensure(wish) => self.wishes.push(wish),
+            Job::Ensure(ensure) => self.ensures.push(ensure),
             Job::Forget(topic) => {
                 for instance in self.shared.instances() {
                     instance.forget(&topic);
@@ -180,18 +180,18 @@ impl Control {
     }
 
     fn serve_wishes(&mut self) {
-        let wishes = std::mem::take(&mut self.wishes);
-        for wish in wishes {
-            if wish.done.is_closed() {
+        let ensures = std::mem::take(&mut self.ensures);
+        for ensure in ensures {
+            if ensure.done.is_closed() {
                 continue;
             }
-            if self.shared.is_open() && self.fulfil(&wish) {
-                let _ = wish.done.send(true);
-                self.wake_topic(&wish.topic);
-            } else if Instant::now() >= wish.until {
-                let _ = wish.done.send(false);
+            if self.shared.is_open() && self.fulfil(&ensure) {
+                let _ = ensure.done.send(true);
+                self.wake_topic(&ensure.topic);
+            } else if Instant::now() >= ensure.until {
+                let _ = ensure.done.send(false);
             } else {
-                self.wishes.push(wish);
+                self.ensures.push(ensure);
             }
         }
     }
@@ -203,11 +203,11 @@ impl Control {
     }
 
     /// Whether every producer knows a leader of each partition.
-    fn fulfil(&self, wish: &Ensure) -> bool {
+    fn fulfil(&self, ensure: &Ensure) -> bool {
         self.shared.instances().iter().all(|instance| {
-            let Some(topic) = instance.meet(&wish.topic) else { return false };
-            topic.are_led(wish.partitions)
-                || matches!(topic.look(PROBE_WAIT), Look::Led(led) if led.has_first(wish.partitions))
+            let Some(topic) = instance.meet(&ensure.topic) else { return false };
+            topic.are_led(ensure.partitions)
+                || matches!(topic.look(PROBE_WAIT), Look::Led(led) if led.has_first(ensure.partitions))
         })
     }
 

@@ -171,8 +171,8 @@ impl ProduceSink for KafkaSink {
 
     fn ensure_topic(&self, topic: &str, partitions: i32, deadline: Instant) -> BoxFuture<'static, bool> {
         let (done, answer) = oneshot::channel();
-        let wish = Ensure { topic: topic.into(), partitions, until: deadline, done };
-        let sent = self.shared.send(Job::Ensure(wish));
+        let ensure = Ensure { topic: topic.into(), partitions, until: deadline, done };
+        let sent = self.shared.send(Job::Ensure(ensure));
         async move { sent && matches!(tokio::time::timeout_at(deadline.into(), answer).await, Ok(Ok(true))) }.boxed()
     }
 

@@ -50,7 +50,7 @@ pub fn main(args: Args) -> ExitCode {
     match runtime.block_on(run(args)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            if !error.is::<Told>() {
+            if !error.is::<AlreadyReported>() {
                 eprintln!("error: {error:#}");
             }
             ExitCode::FAILURE
@@ -60,15 +60,15 @@ pub fn main(args: Args) -> ExitCode {
 
 /// A failure that the person has read already.
 #[derive(Debug)]
-struct Told;
+struct AlreadyReported;
 
-impl std::fmt::Display for Told {
+impl std::fmt::Display for AlreadyReported {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("told already")
     }
 }
 
-impl std::error::Error for Told {}
+impl std::error::Error for AlreadyReported {}
 
 async fn run(args: Args) -> Result<()> {
     let started = Instant::now();
@@ -127,7 +127,7 @@ async fn with_stack(
     }
     stop_roles.cancel();
     running.stopped(Duration::from_secs(40)).await;
-    outcome.map_err(|_| Told.into())
+    outcome.map_err(|_| AlreadyReported.into())
 }
 
 /// Until a signal, or until something ends that must not: a role, Kafka, PostgreSQL.

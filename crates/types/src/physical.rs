@@ -21,9 +21,9 @@ pub const INTERNAL_PREFIX: &str = "sluice.";
 
 /// The physical name of a tenant's topic.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TopicName(Box<str>);
+pub struct PhysicalTopic(Box<str>);
 
-impl TopicName {
+impl PhysicalTopic {
     /// The name of this topic in this namespace.
     pub fn new(namespace: NamespaceUid, topic: TopicUid) -> Self {
         Self(format!("{namespace}.{topic}").into())
@@ -44,7 +44,7 @@ impl TopicName {
     }
 }
 
-impl fmt::Debug for TopicName {
+impl fmt::Debug for PhysicalTopic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -52,9 +52,9 @@ impl fmt::Debug for TopicName {
 
 /// The id of a tenant's consumer group in Kafka: `{namespace uid}.{group uid}`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct GroupName(Box<str>);
+pub struct PhysicalGroup(Box<str>);
 
-impl GroupName {
+impl PhysicalGroup {
     /// The id of this group in this namespace.
     pub fn new(namespace: NamespaceUid, group: GroupUid) -> Self {
         Self(format!("{namespace}.{group}").into())
@@ -71,7 +71,7 @@ impl GroupName {
     }
 }
 
-impl fmt::Debug for GroupName {
+impl fmt::Debug for PhysicalGroup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -84,10 +84,10 @@ mod tests {
     #[test]
     fn a_name_is_read_back_and_strangers_are_not() {
         let (namespace, topic) = (NamespaceUid::random(), TopicUid::random());
-        let name = TopicName::new(namespace, topic);
-        assert_eq!(TopicName::parse(name.as_str()), Some((namespace, topic)));
+        let name = PhysicalTopic::new(namespace, topic);
+        assert_eq!(PhysicalTopic::parse(name.as_str()), Some((namespace, topic)));
         for stranger in ["sluice.control", "orders", "a.b", "__consumer_offsets"] {
-            assert_eq!(TopicName::parse(stranger), None);
+            assert_eq!(PhysicalTopic::parse(stranger), None);
         }
     }
 }

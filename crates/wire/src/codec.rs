@@ -21,7 +21,7 @@ pub(crate) use messages::*;
 
 use crate::batch::header::Compression;
 use crate::error::{Error, Result};
-use crate::types::TopicId;
+use crate::types::KafkaTopicId;
 
 type ProtocolResult<T> = std::result::Result<T, kacrab_protocol::ProtocolError>;
 
@@ -116,7 +116,7 @@ pub(crate) fn text(value: impl Into<String>) -> Text {
     Text::from(value.into())
 }
 
-pub(crate) fn to_uuid(id: TopicId) -> Uuid {
+pub(crate) fn to_uuid(id: KafkaTopicId) -> Uuid {
     let half = |at: usize| {
         let mut bytes = [0; 8];
         bytes.copy_from_slice(&id.0[at..at + 8]);
@@ -125,8 +125,8 @@ pub(crate) fn to_uuid(id: TopicId) -> Uuid {
     Uuid::from_parts(half(0), half(8))
 }
 
-pub(crate) fn from_uuid(id: Uuid) -> TopicId {
-    TopicId(id.to_bytes())
+pub(crate) fn from_uuid(id: Uuid) -> KafkaTopicId {
+    KafkaTopicId(id.to_bytes())
 }
 
 fn upper_snake(camel: &str) -> String {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::batch::decode::DecodeError;
 use crate::codec;
-use crate::types::TopicId;
+use crate::types::KafkaTopicId;
 
 /// Result of this crate's calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -76,9 +76,9 @@ pub enum Error {
         /// Physical topic name.
         topic: String,
         /// The id the caller, or the read so far, knew.
-        expected: TopicId,
+        expected: KafkaTopicId,
         /// The id the name has now.
-        found: TopicId,
+        found: KafkaTopicId,
     },
     /// The offset is below the log's start (retention, or records were deleted), or above its end (the log was cut off, or
     /// the offset never was in it).

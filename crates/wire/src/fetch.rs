@@ -20,7 +20,7 @@ use crate::gate::Gate;
 use crate::offsets::OffsetAt;
 use crate::pool::Lane;
 use crate::retry::Retry;
-use crate::types::{Isolation, TopicId};
+use crate::types::{Isolation, KafkaTopicId};
 
 /// Fetches under way per broker.
 const LANES_MAX: u32 = 32;
@@ -35,7 +35,7 @@ pub struct FetchRequest {
     /// Physical topic name.
     pub topic: String,
     /// The topic's id, if the caller pins it: reading another topic of that name is [`Error::TopicReplaced`].
-    pub topic_id: Option<TopicId>,
+    pub topic_id: Option<KafkaTopicId>,
     /// Partition number.
     pub partition: i32,
     /// First offset wanted; batches may begin before it.
@@ -57,7 +57,7 @@ pub struct FetchRequest {
 #[derive(Debug, Clone)]
 pub struct Fetched {
     /// Id of the topic that was read.
-    pub topic_id: TopicId,
+    pub topic_id: KafkaTopicId,
     /// Record batches as the broker stores them; empty if there was nothing within the wait. The last may be cut off.
     pub batches: Bytes,
     /// Offset after the last replicated record.
@@ -94,7 +94,7 @@ pub(crate) enum FetchLane {
 pub(crate) struct FetchPlace {
     pub(crate) leader: i32,
     pub(crate) epoch: i32,
-    pub(crate) topic_id: TopicId,
+    pub(crate) topic_id: KafkaTopicId,
 }
 
 /// A fetch connection that only one reader uses; closed when dropped.
@@ -179,7 +179,7 @@ impl Client {
     async fn fetch_once(
         &self,
         request: &FetchRequest,
-        expected: &mut Option<TopicId>,
+        expected: &mut Option<KafkaTopicId>,
         refresh: bool,
         lane: FetchLane,
         deadline: Deadline,
@@ -192,7 +192,7 @@ impl Client {
     pub(crate) async fn locate(
         &self,
         request: &FetchRequest,
-        expected: &mut Option<TopicId>,
+        expected: &mut Option<KafkaTopicId>,
         refresh: bool,
         deadline: Deadline,
     ) -> Result<FetchPlace> {
@@ -240,7 +240,12 @@ impl Client {
 }
 
 /// Builds the request for one partition, outside any fetch session.
-pub(crate) fn wire_request(request: &FetchRequest, topic_id: TopicId, epoch: i32, wait: Duration) -> FetchRequestData {
+pub(crate) fn wire_request(
+    request: &FetchRequest,
+    topic_id: KafkaTopicId,
+    epoch: i32,
+    wait: Duration,
+) -> FetchRequestData {
     let max_bytes = i32::try_from(request.max_bytes).unwrap_or(i32::MAX);
     let partition = fetch_request::FetchPartition {
         partition: request.partition,
@@ -267,7 +272,7 @@ pub(crate) fn wire_request(request: &FetchRequest, topic_id: TopicId, epoch: i32
     }
 }
 
-fn read_response(response: FetchResponseData, topic_id: TopicId, request: &FetchRequest) -> Result<Fetched> {
+fn read_response(response: FetchResponseData, topic_id: KafkaTopicId, request: &FetchRequest) -> Result<Fetched> {
     KafkaError::check(response.error_code, None)?;
     throttled_answer(&response)?;
     let data = response
@@ -302,7 +307,7 @@ pub(crate) fn throttled_answer(response: &FetchResponseData) -> Result<()> {
 }
 
 /// Turns one partition's answer into ours.
-pub(crate) fn partition_result(data: fetch_response::PartitionData, topic_id: TopicId) -> Result<Fetched> {
+pub(crate) fn partition_result(data: fetch_response::PartitionData, topic_id: KafkaTopicId) -> Result<Fetched> {
     KafkaError::check(data.error_code, None)?;
     let aborted = data.aborted_transactions.unwrap_or_default();
     Ok(Fetched {

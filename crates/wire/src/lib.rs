@@ -59,4 +59,4 @@ pub use produce::Produced;
 pub use reader::Reader;
 pub use reader::records::ReadRecords;
 pub use tail::{LogTail, TailBatch, TailOptions, TailState};
-pub use types::{Isolation, TopicId};
+pub use types::{Isolation, KafkaTopicId};

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::codec::{MetadataRequestData, MetadataResponseData, from_uuid, metadata_request, text};
 use crate::error::{Error, KafkaError, Result, code};
 use crate::transport::Address;
-use crate::types::TopicId;
+use crate::types::KafkaTopicId;
 
 /// Cached topics older than this are asked for again before use.
 const TOPIC_AGE_MAX: Duration = Duration::from_secs(300);
@@ -55,7 +55,7 @@ pub struct Topic {
     /// Physical name.
     pub name: String,
     /// Kafka's id of it; zero if there was an error.
-    pub topic_id: TopicId,
+    pub topic_id: KafkaTopicId,
     /// Error of the topic (UNKNOWN_TOPIC_OR_PARTITION, TOPIC_AUTHORIZATION_FAILED).
     pub error: Option<KafkaError>,
     /// Partitions by number.

@@ -28,7 +28,7 @@ use crate::deadline::Deadline;
 use crate::error::Result;
 use crate::fetch::{FetchPlace, FetchRequest, Fetched, RETRY_FOR};
 use crate::retry::Retry;
-use crate::types::{Isolation, TopicId};
+use crate::types::{Isolation, KafkaTopicId};
 
 /// Reads raw batches for many callers. Clones share everything.
 #[derive(Clone)]
@@ -129,7 +129,7 @@ impl Marks {
         }
     }
 
-    fn empty(self, topic_id: TopicId) -> Fetched {
+    fn empty(self, topic_id: KafkaTopicId) -> Fetched {
         Fetched {
             topic_id,
             batches: Bytes::new(),

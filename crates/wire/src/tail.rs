@@ -18,7 +18,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::fetch::{FetchLane, FetchRequest, Fetched, OwnLane};
 use crate::offsets::OffsetAt;
-use crate::types::{Isolation, TopicId};
+use crate::types::{Isolation, KafkaTopicId};
 
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_millis(250);
@@ -39,7 +39,7 @@ pub struct TailOptions {
     /// Which records are seen.
     pub isolation: Isolation,
     /// The topic's id if known; otherwise the first one read is kept to.
-    pub topic_id: Option<TopicId>,
+    pub topic_id: Option<KafkaTopicId>,
 }
 
 impl Default for TailOptions {
@@ -164,7 +164,7 @@ impl LogTail {
     }
 
     /// Id of the topic being read, once known.
-    pub fn topic_id(&self) -> Option<TopicId> {
+    pub fn topic_id(&self) -> Option<KafkaTopicId> {
         self.options.topic_id
     }
 

@@ -28,7 +28,7 @@ use crate::data::encode::{ANSWER_MESSAGE_BYTES_MAX, Bounds, Shown, answer_json, 
 use crate::data::{Data, answer_by, failure, time_left};
 use crate::ports::{DataCall, ResolvedTopic};
 use crate::quota::InFlightGuard;
-use crate::transport::Parcel;
+use crate::transport::TrackedAnswer;
 
 /// Bytes asked for by a read that waits.
 const WAITING_BYTES: u32 = 64 << 10;
@@ -45,7 +45,7 @@ pub(super) enum Form {
 
 /// A request whose fields are good.
 #[derive(Debug)]
-struct Wish {
+struct CheckedFetch {
     partition: i32,
     start: Start,
     bounds: Bounds,
@@ -61,7 +61,7 @@ pub(super) struct Answer {
     /// The answer without its records.
     rest: FetchResponse,
     /// Counts the delivery, or takes back what was booked for it.
-    pub(super) parcel: Option<Parcel>,
+    pub(super) parcel: Option<TrackedAnswer>,
 }
 
 /// What a call found.
@@ -93,12 +93,12 @@ impl Data {
         form: Form,
     ) -> Result<Answer, Error> {
         let topic = call.topic("topic", &request.topic)?;
-        let wish = check(&request, form, &topic)?;
-        let waits = (!wish.wait.is_zero()).then(|| call.waits()).transpose()?;
+        let checked = check(&request, form, &topic)?;
+        let waits = (!checked.wait.is_zero()).then(|| call.waits()).transpose()?;
         call.limiter.check_egress()?;
         let until = answer_by(call);
         let fetch = async {
-            let fetch = Fetch { data: self, call, topic: &topic, wish: &wish, until };
+            let fetch = Fetch { data: self, call, topic: &topic, checked: &checked, until };
             fetch.run().await.map_err(|error| self.in_time(error, until))
         };
         // What waits is given up when its caller may not go on; what came is given to who still may have it.
@@ -107,7 +107,7 @@ impl Data {
             // Deleted and made again: another topic.
             false => Err(Error::not_found(&request.topic)),
         };
-        let found = match wish.wait.is_zero() {
+        let found = match checked.wait.is_zero() {
             true => {
                 let fetched = fetch.await?;
                 call.holds(still)?;
@@ -115,7 +115,7 @@ impl Data {
             }
             false => call.while_holds(still, fetch).await?,
         };
-        Ok(self.answer(call, topic, wish.partition, found, waits))
+        Ok(self.answer(call, topic, checked.partition, found, waits))
     }
 }
 
@@ -135,7 +135,7 @@ impl Data {
         }
         call.limiter.charge_egress(bytes);
         let (limiter, meter, count) = (Arc::clone(&call.limiter), self.meter.clone(), records.len() as u64);
-        let parcel = Parcel::new(move |taken| {
+        let parcel = TrackedAnswer::new(move |taken| {
             match taken {
                 true => meter.delivered(&topic, partition, count, bytes),
                 false => limiter.refund_egress(bytes),
@@ -151,14 +151,14 @@ struct Fetch<'a> {
     data: &'a Data,
     call: &'a DataCall,
     topic: &'a Arc<ResolvedTopic>,
-    wish: &'a Wish,
+    checked: &'a CheckedFetch,
     until: Instant,
 }
 
 impl Fetch<'_> {
     async fn run(&self) -> Result<Found, Error> {
-        let wait_until = self.until.min(Instant::now() + self.wish.wait);
-        let max_bytes = u32::try_from(self.wish.bounds.bytes_max).unwrap_or(u32::MAX);
+        let wait_until = self.until.min(Instant::now() + self.checked.wait);
+        let max_bytes = u32::try_from(self.checked.bounds.bytes_max).unwrap_or(u32::MAX);
         let mut offset = self.start().await?;
         // What is there now; then, if nothing is, a small read that waits. Batches without records move us on.
         let mut waiting = false;
@@ -168,17 +168,19 @@ impl Fetch<'_> {
             let mut held = self.call.limiter.in_flight(asked.into())?;
             let found = self.read(offset, asked, wait).await?;
             held.add((found.held_bytes as u64).saturating_sub(asked.into()));
-            let encoded = encode(found.records, self.wish.partition, self.wish.encoding, self.wish.bounds);
+            let encoded = encode(found.records, self.checked.partition, self.checked.encoding, self.checked.bounds);
             let next_offset = encoded.cut_at.unwrap_or(found.next_offset);
             let over = Instant::now() >= wait_until;
-            if !encoded.records.is_empty() || (over && (waiting || self.wish.wait.is_zero() || next_offset == offset)) {
+            if !encoded.records.is_empty()
+                || (over && (waiting || self.checked.wait.is_zero() || next_offset == offset))
+            {
                 let rest = FetchResponse {
                     records: Vec::new(),
                     next_offset,
                     log_start_offset: found.log_start_offset,
                     end_offset: found.high_watermark,
                 };
-                if self.wish.form == Form::Message {
+                if self.checked.form == Form::Message {
                     let more = encoded.message_bytes.saturating_sub(found.held_bytes.max(asked as usize));
                     held.add(more as u64);
                 }
@@ -190,7 +192,7 @@ impl Fetch<'_> {
     }
 
     async fn start(&self) -> Result<i64, Error> {
-        let at = match self.wish.start {
+        let at = match self.checked.start {
             Start::Offset(offset) => return Ok(offset),
             Start::Position(position) if position == Position::Latest as i32 => OffsetAt::Latest,
             Start::Position(_) => OffsetAt::Earliest,
@@ -205,8 +207,9 @@ impl Fetch<'_> {
 
     async fn find(&self, at: OffsetAt) -> Result<Option<i64>, Error> {
         let name = self.topic.physical.as_str();
-        let wish = self.wish;
-        let listed = self.data.wire.list_offset(name, wish.partition, at, wish.isolation, time_left(self.until)).await;
+        let checked = self.checked;
+        let listed =
+            self.data.wire.list_offset(name, checked.partition, at, checked.isolation, time_left(self.until)).await;
         listed.map(|listed| listed.offset).map_err(|error| failure::reading(error, &self.topic.name))
     }
 
@@ -215,17 +218,17 @@ impl Fetch<'_> {
             topic: self.topic.physical.as_str().to_owned(),
             // The name holds the topic's uid and is never given again, so it is as good as Kafka's id.
             topic_id: None,
-            partition: self.wish.partition,
+            partition: self.checked.partition,
             offset,
             last_epoch: None,
             max_bytes,
             min_bytes: 1,
             max_wait,
-            isolation: self.wish.isolation,
+            isolation: self.checked.isolation,
         };
         let share = self.topic.tenant_uid.uid().as_u64();
         // Beside the records' bytes, what each takes in memory; as many as go into an answer.
-        let records = self.wish.bounds.records_max * size_of::<sluice_wire::Record>();
+        let records = self.checked.bounds.records_max * size_of::<sluice_wire::Record>();
         let limits = DecodeLimits::held_bytes(max_bytes as usize + records);
         match self.data.reader.read(request, limits, share, time_left(self.until)).await {
             Ok(found) => Ok(found),
@@ -249,7 +252,7 @@ fn out_of_range(offset: i64, start: i64, end: i64) -> Error {
     .with_metadata("endOffset", end.to_string())
 }
 
-fn check(request: &FetchRequest, form: Form, topic: &ResolvedTopic) -> Result<Wish, Error> {
+fn check(request: &FetchRequest, form: Form, topic: &ResolvedTopic) -> Result<CheckedFetch, Error> {
     check_partition("partition", request.partition, topic)?;
     let start = request.start.unwrap_or(Start::Position(Position::Earliest.into()));
     match start {
@@ -280,7 +283,7 @@ fn check(request: &FetchRequest, form: Form, topic: &ResolvedTopic) -> Result<Wi
         Form::Message if bytes_max <= DEFAULT_CLIENT_BYTES => ANSWER_MESSAGE_BYTES_MAX,
         Form::Message => bytes_max as usize,
     };
-    Ok(Wish {
+    Ok(CheckedFetch {
         partition: request.partition,
         start,
         bounds: Bounds {
@@ -322,7 +325,7 @@ fn wait_of(wait: Option<wkt::Duration>) -> Result<Duration, Error> {
 
 #[cfg(test)]
 mod tests {
-    use sluice_types::physical::TopicName;
+    use sluice_types::physical::PhysicalTopic;
     use sluice_types::{NamespaceUid, TenantUid, TopicUid};
 
     use super::*;
@@ -330,7 +333,7 @@ mod tests {
     fn topic() -> ResolvedTopic {
         let (namespace_uid, topic_uid) = (NamespaceUid::random(), TopicUid::random());
         ResolvedTopic {
-            physical: TopicName::new(namespace_uid, topic_uid),
+            physical: PhysicalTopic::new(namespace_uid, topic_uid),
             tenant_uid: TenantUid::random(),
             namespace_uid,
             topic_uid,
@@ -344,11 +347,11 @@ mod tests {
 
     #[test]
     fn what_is_not_said_has_the_documented_defaults() {
-        let wish = check(&FetchRequest::default(), Form::Message, &topic()).expect("good");
-        assert_eq!(wish.start, Start::Position(Position::Earliest.into()));
-        assert_eq!((wish.bounds.bytes_max, wish.bounds.records_max), (1 << 20, 1_000));
-        assert_eq!(wish.bounds.message_bytes_max, ANSWER_MESSAGE_BYTES_MAX);
-        assert_eq!((wish.wait, wish.isolation), (Duration::ZERO, Isolation::ReadCommitted));
+        let checked = check(&FetchRequest::default(), Form::Message, &topic()).expect("good");
+        assert_eq!(checked.start, Start::Position(Position::Earliest.into()));
+        assert_eq!((checked.bounds.bytes_max, checked.bounds.records_max), (1 << 20, 1_000));
+        assert_eq!(checked.bounds.message_bytes_max, ANSWER_MESSAGE_BYTES_MAX);
+        assert_eq!((checked.wait, checked.isolation), (Duration::ZERO, Isolation::ReadCommitted));
     }
 
     #[test]

@@ -44,7 +44,7 @@ impl Data {
         };
         let checked = check(request.records, &rules)?;
         if checked.records.is_empty() {
-            return Ok(ProduceResponse { results: checked.unfit.put_back(Vec::new()) });
+            return Ok(ProduceResponse { results: checked.rejected.put_back(Vec::new()) });
         }
         call.limiter.take_ingress(checked.bytes)?;
 
@@ -60,7 +60,7 @@ impl Data {
             return Err(Error::not_found(&topic.name));
         }
         let results = results(&outcomes, &places, &topic.name);
-        Ok(ProduceResponse { results: checked.unfit.put_back(results) })
+        Ok(ProduceResponse { results: checked.rejected.put_back(results) })
     }
 }
 

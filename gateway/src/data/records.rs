@@ -47,23 +47,23 @@ pub(crate) struct Checked {
     pub(crate) sizes: Vec<u32>,
     /// Their sum.
     pub(crate) bytes: u64,
-    pub(crate) unfit: Unfit,
+    pub(crate) rejected: RejectedRecords,
 }
 
 /// Records of a batch that their topic cannot take, each with its place and its result. Kafka would refuse all that came to it
 /// together with them, or delete them as soon as they were stored.
 #[derive(Debug, Default)]
-pub(crate) struct Unfit(Vec<(usize, RecordResult)>);
+pub(crate) struct RejectedRecords(Vec<(usize, RecordResult)>);
 
-impl Unfit {
+impl RejectedRecords {
     /// The results of the whole batch, from those of the rest.
     pub(crate) fn put_back(self, rest: Vec<RecordResult>) -> Vec<RecordResult> {
         if self.0.is_empty() {
             return rest;
         }
         let total = rest.len() + self.0.len();
-        let (mut rest, mut unfit) = (rest.into_iter(), self.0.into_iter().peekable());
-        let one = |at| match unfit.next_if(|(place, _)| *place == at) {
+        let (mut rest, mut rejected) = (rest.into_iter(), self.0.into_iter().peekable());
+        let one = |at| match rejected.next_if(|(place, _)| *place == at) {
             Some((_, result)) => Some(result),
             None => rest.next(),
         };
@@ -82,7 +82,7 @@ pub(crate) fn check(records: Vec<ProduceRecord>, rules: &Rules<'_>) -> Result<Ch
     }
     let count = records.len();
     let (mut fit, mut sizes) = (Vec::with_capacity(count), Vec::with_capacity(count));
-    let (mut bytes, mut all_bytes, mut unfit) = (0, 0, Unfit::default());
+    let (mut bytes, mut all_bytes, mut rejected) = (0, 0, RejectedRecords::default());
     for (at, record) in records.into_iter().enumerate() {
         let (record, size, misfit) = one(at, record, rules)?;
         all_bytes += u64::from(size);
@@ -92,7 +92,7 @@ pub(crate) fn check(records: Vec<ProduceRecord>, rules: &Rules<'_>) -> Result<Ch
             return Err(too_large("records", what));
         }
         match misfit {
-            Some(error) => unfit.0.push((at, not_taken(record.partition, &error))),
+            Some(error) => rejected.0.push((at, not_taken(record.partition, &error))),
             None => {
                 bytes += u64::from(size);
                 fit.push(record);
@@ -100,7 +100,7 @@ pub(crate) fn check(records: Vec<ProduceRecord>, rules: &Rules<'_>) -> Result<Ch
             }
         }
     }
-    Ok(Checked { records: fit, sizes, bytes, unfit })
+    Ok(Checked { records: fit, sizes, bytes, rejected })
 }
 
 fn not_taken(partition: i32, error: &Error) -> RecordResult {

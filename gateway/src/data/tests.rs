@@ -36,7 +36,7 @@ use sluice_wire::{Isolation, NewTopic, decode};
 
 use super::*;
 use crate::quota::TenantLimiter;
-use crate::transport::Parcel;
+use crate::transport::TrackedAnswer;
 use crate::view::View;
 
 const NAME: &str = "namespaces/prod/topics/orders";
@@ -49,7 +49,7 @@ struct World {
     admin: Client,
     view: Arc<View>,
     tenant: TenantUid,
-    physical: TopicName,
+    physical: PhysicalTopic,
     topic: TopicUid,
     account: AccountUid,
     key: KeyUid,
@@ -99,7 +99,7 @@ impl World {
         let admin = kafka.client(ADMIN).expect("client");
         usage_topic(&admin).await;
         let (tenant, namespace, topic) = (TenantUid::random(), NamespaceUid::random(), TopicUid::random());
-        let physical = TopicName::new(namespace, topic);
+        let physical = PhysicalTopic::new(namespace, topic);
         let partitions = like.partitions;
         let configs = [
             ("cleanup.policy", if like.compacted { "compact" } else { "delete" }),
@@ -197,7 +197,7 @@ impl World {
     async fn fetch_by(&self, call: &DataCall, request: FetchRequest) -> Result<FetchResponse, Error> {
         let request = FetchRequest { topic: NAME.into(), ..request };
         let mut answer = self.data.fetch_records(call, request, Form::Message).await?;
-        answer.parcel.take().iter().for_each(Parcel::taken);
+        answer.parcel.take().iter().for_each(TrackedAnswer::taken);
         Ok(answer.into_message())
     }
 

@@ -7,11 +7,11 @@
 
 mod attachment;
 mod budget;
-mod burying;
 mod cache;
 mod command;
 mod committing;
 mod consumers;
+mod dead_lettering;
 mod delivering;
 mod epochs;
 mod explaining;
@@ -60,8 +60,8 @@ use self::metrics::DispatchMetrics;
 use self::pulse::Pulse;
 use self::shared::{Clock, Shared};
 use crate::groups::model::{
-    ATTACH_COMMANDS, ATTACH_EVENTS, AttachWish, Attachment, Dispatch, DispatchError, GroupCall, Inspected, LeaseKey,
-    Owner, Owners as _, ResolvedGroup, Settle, TakeWish, Taken,
+    ATTACH_COMMANDS, ATTACH_EVENTS, AttachOptions, Attachment, Dispatch, DispatchError, GroupCall, Inspected, LeaseKey,
+    Owner, Owners as _, ResolvedGroup, Settle, TakeOptions, Taken,
 };
 use crate::groups::owner::MemberOwners;
 use crate::metering::Meter;
@@ -336,13 +336,13 @@ fn too_slow() -> DispatchError {
 }
 
 impl Dispatch for Dispatchers {
-    fn take<'a>(&'a self, call: &'a GroupCall, wish: TakeWish) -> BoxFuture<'a, Result<Taken, DispatchError>> {
+    fn take<'a>(&'a self, call: &'a GroupCall, options: TakeOptions) -> BoxFuture<'a, Result<Taken, DispatchError>> {
         Box::pin(async move {
             let inbox = self.inbox(call)?;
             let (caller, deadline) = (Caller::of(call), Instant::from_std(call.deadline));
             let (reply, answer) = oneshot::channel();
             let answer = unheard::Answer::new(answer, inbox.clone());
-            let command = Command::Take { caller, wish, deadline, reply };
+            let command = Command::Take { caller, options, deadline, reply };
             let taken = self.told(&inbox, deadline, command, answer.heard()).await;
             match taken {
                 Err(DispatchError::Refused(error)) if error.reason == Reason::Overloaded => {
@@ -379,14 +379,18 @@ impl Dispatch for Dispatchers {
         })
     }
 
-    fn attach<'a>(&'a self, call: &'a GroupCall, wish: AttachWish) -> BoxFuture<'a, Result<Attachment, DispatchError>> {
+    fn attach<'a>(
+        &'a self,
+        call: &'a GroupCall,
+        options: AttachOptions,
+    ) -> BoxFuture<'a, Result<Attachment, DispatchError>> {
         Box::pin(async move {
             let inbox = self.inbox(call)?;
             let (commands, received) = mpsc::channel(ATTACH_COMMANDS);
             let (sender, events) = mpsc::channel(ATTACH_EVENTS);
             let (caller, deadline) = (Caller::of(call), Instant::from_std(call.deadline));
             let for_group = sender.clone();
-            let attach = |reply| Command::Attach { caller, wish, events: for_group, reply };
+            let attach = |reply| Command::Attach { caller, options, events: for_group, reply };
             let id = self.ask(&inbox, deadline, attach).await?;
             self.shared.tasks.spawn("group stream", attachment::run(id, received, sender, inbox));
             Ok(Attachment { commands, events })

@@ -21,8 +21,8 @@ mod resolve;
 mod session;
 mod settle;
 mod sse;
-mod standing;
 mod status;
+mod stream_access;
 mod streams;
 
 use std::sync::Arc;

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use sluice_proto::stream::v1::{DeliveryState, GroupStatus, ResetOffsetsRequest, ResetOffsetsResponse, SettleOutcome};
 use sluice_types::error::Error;
-use sluice_types::physical::GroupName;
+use sluice_types::physical::PhysicalGroup;
 use sluice_types::{GroupId, GroupUid, NamespaceId, NamespaceUid, TenantUid, TopicId, TopicUid};
 use sluice_wire::Record;
 
@@ -17,7 +17,7 @@ use crate::ports::BoxFuture;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResolvedGroup {
     /// Its id in Kafka.
-    pub physical: GroupName,
+    pub physical: PhysicalGroup,
     /// The tenant.
     pub tenant_uid: TenantUid,
     /// The namespace.
@@ -102,7 +102,7 @@ pub struct Leased {
 
 /// What a call to take records wishes.
 #[derive(Debug, Clone, Copy)]
-pub struct TakeWish {
+pub struct TakeOptions {
     /// At most this many, at least 1.
     pub records: usize,
     /// At most this many logical bytes; the first record comes whatever its size.
@@ -150,7 +150,7 @@ pub enum Settle {
 
 /// How a stream of records begins.
 #[derive(Debug, Clone, Copy)]
-pub struct AttachWish {
+pub struct AttachOptions {
     /// Records it may get at first.
     pub credit_records: u64,
     /// Bytes it may get at first.
@@ -248,7 +248,7 @@ pub enum DispatchError {
 /// One gateway's dispatcher: of this process, or of another. All calls are answered by [`GroupCall::deadline`].
 pub trait Dispatch: Send + Sync + 'static {
     /// Takes records that are ready, waiting for the first.
-    fn take<'a>(&'a self, call: &'a GroupCall, wish: TakeWish) -> BoxFuture<'a, Result<Taken, DispatchError>>;
+    fn take<'a>(&'a self, call: &'a GroupCall, options: TakeOptions) -> BoxFuture<'a, Result<Taken, DispatchError>>;
 
     /// Settles leases: one outcome per lease, in order. OK means stored.
     fn settle<'a>(
@@ -259,7 +259,11 @@ pub trait Dispatch: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Vec<SettleOutcome>, DispatchError>>;
 
     /// Begins a stream of records. [`GroupCall::deadline`] bounds the beginning only.
-    fn attach<'a>(&'a self, call: &'a GroupCall, wish: AttachWish) -> BoxFuture<'a, Result<Attachment, DispatchError>>;
+    fn attach<'a>(
+        &'a self,
+        call: &'a GroupCall,
+        options: AttachOptions,
+    ) -> BoxFuture<'a, Result<Attachment, DispatchError>>;
 
     /// Tells how the group fares.
     fn inspect<'a>(&'a self, call: &'a GroupCall) -> BoxFuture<'a, Result<Inspected, DispatchError>>;

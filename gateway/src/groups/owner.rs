@@ -17,7 +17,7 @@ use sluice_proto::internal::control::v1::MemberHeartbeat;
 use sluice_types::GroupUid;
 
 use crate::groups::model::{Owner, Owners, Peer};
-use crate::members::live::{Membership, Standing};
+use crate::members::live::{Liveness, Membership};
 use crate::ports::BoxFuture;
 
 /// For a port to refuse a connection; one that does not in this time is not dead.
@@ -103,18 +103,18 @@ impl MemberOwners {
 
     /// Whether a member of a Kafka group may still be at work. Its id is `{gateway}/{boot}/{random}`; of this very process it is
     /// one that was left behind.
-    pub fn standing(&self, member_id: &str) -> Standing {
+    pub fn liveness(&self, member_id: &str) -> Liveness {
         let mut parts = member_id.rsplitn(3, '/');
         let (Some(_random), Some(boot_id), Some(gateway_id)) = (parts.next(), parts.next(), parts.next()) else {
-            return Standing::Unknown;
+            return Liveness::Unknown;
         };
         if gateway_id == &*self.gateway_id {
-            return Standing::Gone;
+            return Liveness::Gone;
         }
         if self.doubted.lock().get(boot_id).is_some_and(|doubt| doubt.is_dead()) {
-            return Standing::Gone;
+            return Liveness::Gone;
         }
-        self.members.lock().standing(gateway_id, boot_id)
+        self.members.lock().liveness(gateway_id, boot_id)
     }
 
     /// Nobody listens where this gateway did: it owns nothing, until it is heard of again.
@@ -259,7 +259,7 @@ mod tests {
         drop(listener);
         owners.doubt(&peer).await;
         assert_eq!(owners.serving().len(), 1);
-        assert_eq!(owners.standing("b/7/x"), Standing::Gone);
+        assert_eq!(owners.liveness("b/7/x"), Liveness::Gone);
         owners.heard(std::iter::once((beat("b", "8", &address), 2)));
         assert_eq!(owners.serving().len(), 2, "a new start is another one");
     }
@@ -315,10 +315,10 @@ mod tests {
     fn members_of_kafka_are_judged_by_their_gateways() {
         let owners = MemberOwners::new("a".into(), "2".into());
         owners.heard([beat("b", "7", MemberPhase::Serving)].into_iter());
-        assert_eq!(owners.standing("b/7/x"), Standing::Alive);
-        assert_eq!(owners.standing("b/6/x"), Standing::Gone);
-        assert_eq!(owners.standing("a/2/x"), Standing::Gone);
-        assert_eq!(owners.standing("c/1/x"), Standing::Unknown);
-        assert_eq!(owners.standing("stranger"), Standing::Unknown);
+        assert_eq!(owners.liveness("b/7/x"), Liveness::Alive);
+        assert_eq!(owners.liveness("b/6/x"), Liveness::Gone);
+        assert_eq!(owners.liveness("a/2/x"), Liveness::Gone);
+        assert_eq!(owners.liveness("c/1/x"), Liveness::Unknown);
+        assert_eq!(owners.liveness("stranger"), Liveness::Unknown);
     }
 }

@@ -31,8 +31,8 @@ use sluice_types::{ErrorKind, OpContext, Reason};
 
 use crate::groups::door::dispatching::Peers;
 use crate::groups::model::{
-    ATTACH_COMMANDS, ATTACH_EVENTS, AttachWish, Attachment, Dispatch, DispatchError, GroupCall, Inspected, LeaseKey,
-    Peer, Settle, TakeWish, Taken,
+    ATTACH_COMMANDS, ATTACH_EVENTS, AttachOptions, Attachment, Dispatch, DispatchError, GroupCall, Inspected, LeaseKey,
+    Peer, Settle, TakeOptions, Taken,
 };
 use crate::groups::remote::messages::{Malformed, all_from_wire, outcomes_from_wire, settlement_to_wire};
 use crate::groups::remote::unheard::Unheard;
@@ -118,14 +118,14 @@ impl Remote {
         Ok(call_as(&self.context(call), message)?)
     }
 
-    async fn begin(&self, call: &GroupCall, wish: AttachWish) -> Result<Attachment, DispatchError> {
+    async fn begin(&self, call: &GroupCall, options: AttachOptions) -> Result<Attachment, DispatchError> {
         let start = wire::AttachStart {
             group: Some(self.group(call)),
-            credit: Some(stream::credit(wish.credit_records, wish.credit_bytes)),
-            max_batch_records: i32::try_from(wish.batch_records).unwrap_or(i32::MAX),
-            returns_credit: wish.returns_credit,
-            stream: wish.stream,
-            paced: wish.paced,
+            credit: Some(stream::credit(options.credit_records, options.credit_bytes)),
+            max_batch_records: i32::try_from(options.batch_records).unwrap_or(i32::MAX),
+            returns_credit: options.returns_credit,
+            stream: options.stream,
+            paced: options.paced,
         };
         let first = wire::AttachRequest {
             message: Some(wire::attach_request::Message::Start(start)),
@@ -184,14 +184,14 @@ fn malformed(what: Malformed) -> DispatchError {
 }
 
 impl Dispatch for Remote {
-    fn take<'a>(&'a self, call: &'a GroupCall, wish: TakeWish) -> BoxFuture<'a, Result<Taken, DispatchError>> {
+    fn take<'a>(&'a self, call: &'a GroupCall, options: TakeOptions) -> BoxFuture<'a, Result<Taken, DispatchError>> {
         Box::pin(async move {
             let unheard = Unheard::new(self, call);
             let message = wire::TakeRequest {
                 group: Some(self.group(call)),
-                max_records: i32::try_from(wish.records).unwrap_or(i32::MAX),
-                max_bytes: i64::try_from(wish.bytes).unwrap_or(i64::MAX),
-                wait_ms: i64::try_from(wish.wait.as_millis()).unwrap_or(i64::MAX),
+                max_records: i32::try_from(options.records).unwrap_or(i32::MAX),
+                max_bytes: i64::try_from(options.bytes).unwrap_or(i64::MAX),
+                wait_ms: i64::try_from(options.wait.as_millis()).unwrap_or(i64::MAX),
                 take_id: unheard.id(),
             };
             let answer = answered(call, self.client().take(self.request(call, message)?)).await;
@@ -219,8 +219,12 @@ impl Dispatch for Remote {
         })
     }
 
-    fn attach<'a>(&'a self, call: &'a GroupCall, wish: AttachWish) -> BoxFuture<'a, Result<Attachment, DispatchError>> {
-        Box::pin(self.begin(call, wish))
+    fn attach<'a>(
+        &'a self,
+        call: &'a GroupCall,
+        options: AttachOptions,
+    ) -> BoxFuture<'a, Result<Attachment, DispatchError>> {
+        Box::pin(self.begin(call, options))
     }
 
     fn inspect<'a>(&'a self, call: &'a GroupCall) -> BoxFuture<'a, Result<Inspected, DispatchError>> {

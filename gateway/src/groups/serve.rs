@@ -27,9 +27,9 @@ use sluice_runtime::statuses;
 use sluice_types::error::Error;
 use sluice_types::{ErrorKind, OpContext, Reason, Revision};
 
-use crate::groups::model::{AttachWish, Dispatch, DispatchError, GroupCall, LeaseKey, Settle, TakeWish};
+use crate::groups::model::{AttachOptions, Dispatch, DispatchError, GroupCall, LeaseKey, Settle, TakeOptions};
 use crate::groups::remote::messages::{Malformed, leased_to_wire, outcomes_to_wire, settlement_from_wire};
-use crate::transport::Parcel;
+use crate::transport::TrackedAnswer;
 use crate::view::View;
 use crate::view::applied::Applied;
 
@@ -161,12 +161,12 @@ impl DispatchService for Served {
         let wire::TakeRequest { group, max_records, max_bytes, wait_ms, take_id } = request.into_inner();
         let mut parcel = None;
         let answer = self.unary(caller, group, async |call| {
-            let wish = TakeWish {
+            let options = TakeOptions {
                 records: usize::try_from(max_records).unwrap_or(0).max(1),
                 bytes: u64::try_from(max_bytes).unwrap_or(0),
                 wait: Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0)),
             };
-            let taken = self.parts.local.take(&call, wish).await?;
+            let taken = self.parts.local.take(&call, options).await?;
             let leases: Vec<LeaseKey> = taken.records.iter().map(|leased| leased.key).collect();
             let local = Arc::clone(&self.parts.local);
             if !self.takes.answered(call.group.group_uid, &take_id, &leases) {
@@ -174,7 +174,7 @@ impl DispatchService for Served {
                 return Ok(wire::TakeResponse { records: Vec::new(), state: taken.state.into() });
             }
             parcel = (!leases.is_empty()).then(|| {
-                Parcel::new(move |taken| {
+                TrackedAnswer::new(move |taken| {
                     if !taken {
                         hand_back(local, call, leases);
                     }
@@ -223,7 +223,7 @@ impl DispatchService for Served {
             return Err(status(malformed(Malformed("start")), &caller.request_id));
         };
         let credit = start.credit.unwrap_or_default();
-        let wish = AttachWish {
+        let options = AttachOptions {
             credit_records: u64::try_from(credit.records).unwrap_or(0),
             credit_bytes: u64::try_from(credit.bytes).unwrap_or(0),
             batch_records: usize::try_from(start.max_batch_records).unwrap_or(0).max(1),
@@ -234,7 +234,7 @@ impl DispatchService for Served {
         let attached = match self.call(&caller, start.group).await {
             Ok(call) => {
                 let deadline = call.deadline.max(Instant::now());
-                let attached = tokio::time::timeout_at(deadline.into(), self.parts.local.attach(&call, wish)).await;
+                let attached = tokio::time::timeout_at(deadline.into(), self.parts.local.attach(&call, options)).await;
                 attached.unwrap_or_else(|_| Err(DispatchError::Moving("not attached in time".into())))
             }
             Err(error) => Err(error),

@@ -9,7 +9,7 @@
 //!   releases + 1. A lease that nobody ended (the dispatcher went away, the client was never reached) is neither. Releases are
 //!   not committed.
 //! - Under key order at most one record of a key that is not done is anywhere but *blocked*: the lowest. A dead record counts as
-//!   not done until it is buried. Records without a key, and all records of an unordered group, wait for nobody.
+//!   not done until it is dead-lettered. Records without a key, and all records of an unordered group, wait for nobody.
 //! - A dead record stays in the window, and may live again, until its letter is about to be written ([`Window::begin_burial`]);
 //!   from then on it is done or dead, never delivered.
 //! - What retention took is counted, and the count outlives the window.
@@ -68,10 +68,10 @@ pub struct Window {
     fresh: BTreeSet<i64>,
     keys: Keys,
     schedule: Schedule,
-    /// Dead and not yet buried, with why.
-    graves: BTreeMap<i64, DeathReason>,
+    /// Dead and not yet dead-lettered, with why.
+    dead: BTreeMap<i64, DeathReason>,
     /// Those of them whose letters are being written.
-    burying: BTreeSet<i64>,
+    dead_lettering: BTreeSet<i64>,
     /// What retention took before it was done.
     skipped: Option<Skipped>,
     sequence: u64,
@@ -97,8 +97,8 @@ impl Window {
             fresh: BTreeSet::new(),
             keys: Keys::default(),
             schedule: Schedule::default(),
-            graves: BTreeMap::new(),
-            burying: BTreeSet::new(),
+            dead: BTreeMap::new(),
+            dead_lettering: BTreeSet::new(),
             skipped: None,
             sequence: 0,
             committed: 0,
@@ -149,8 +149,8 @@ impl Window {
             }
             State::Out | State::Waiting => self.schedule.unset(slot.at, offset),
             State::Dead => {
-                self.graves.remove(&offset);
-                self.burying.remove(&offset);
+                self.dead.remove(&offset);
+                self.dead_lettering.remove(&offset);
             }
             State::Unread | State::Blocked | State::Done => {}
         }

@@ -23,7 +23,7 @@ pub struct Membership {
 
 /// What the log says of one start of a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum Liveness {
     /// It was heard of lately.
     Alive,
     /// It left, died, or was started anew.
@@ -66,12 +66,12 @@ impl Membership {
     }
 
     /// Whether that start of that gateway may still act: a gateway that started anew, left or fell silent has no old self.
-    pub fn standing(&self, gateway_id: &str, boot_id: &str) -> Standing {
-        let Some(member) = self.members.get(gateway_id) else { return Standing::Unknown };
+    pub fn liveness(&self, gateway_id: &str, boot_id: &str) -> Liveness {
+        let Some(member) = self.members.get(gateway_id) else { return Liveness::Unknown };
         if member.last.boot_id != boot_id || member.last.phase() == MemberPhase::Left || self.is_dead(member) {
-            return Standing::Gone;
+            return Liveness::Gone;
         }
-        Standing::Alive
+        Liveness::Alive
     }
 
     fn is_dead(&self, member: &Member) -> bool {
@@ -128,9 +128,9 @@ mod tests {
                 ..Default::default()
             };
             members.beat(heartbeat, 0);
-            (members.standing("a", "1"), members.standing("a", "2"), members.standing("b", "1"))
+            (members.liveness("a", "1"), members.liveness("a", "2"), members.liveness("b", "1"))
         };
-        use Standing::{Alive, Gone, Unknown};
+        use Liveness::{Alive, Gone, Unknown};
         assert_eq!(say("1", MemberPhase::Serving), (Alive, Gone, Unknown));
         assert_eq!(say("1", MemberPhase::Draining), (Alive, Gone, Unknown));
         assert_eq!(say("1", MemberPhase::Left), (Gone, Gone, Unknown));

@@ -22,7 +22,7 @@ use sluice_proto::internal::control::v1::group_state::Start as GroupStart;
 use sluice_proto::internal::control::v1::{self as control, ControlRecord, Life};
 use sluice_types::api_key::SecretHash;
 use sluice_types::limits::TenantLimits;
-use sluice_types::physical::{GroupName, TopicName};
+use sluice_types::physical::{PhysicalGroup, PhysicalTopic};
 use sluice_types::{
     AccountUid, Grant, GroupId, GroupUid, KeyUid, NamespaceId, NamespaceUid, TenantUid, TopicId, TopicUid,
 };
@@ -319,7 +319,7 @@ impl Index {
             Life::Active if topic.partitions < 1 => Err("an active topic has no partitions"),
             Life::Active => {
                 let resolved = Arc::new(ResolvedTopic {
-                    physical: TopicName::new(namespace, uid),
+                    physical: PhysicalTopic::new(namespace, uid),
                     tenant_uid,
                     namespace_uid: namespace,
                     topic_uid: uid,
@@ -395,7 +395,7 @@ fn resolve_group(
     let millis = |value: i64| Duration::from_millis(u64::try_from(value).unwrap_or_default());
     let dead_letter_topic = Some(&group.dead_letter_topic_id).filter(|id| !id.is_empty()).map(topic).transpose()?;
     Ok(ResolvedGroup {
-        physical: GroupName::new(namespace_uid, group_uid),
+        physical: PhysicalGroup::new(namespace_uid, group_uid),
         tenant_uid,
         namespace_uid,
         namespace_id: group.namespace_id.parse().map_err(|_| "namespace id breaks its grammar")?,

@@ -28,7 +28,7 @@ use sluice_proto::internal::control::v1::control_record::Resource;
 use sluice_runtime::{ComponentStatus, Health};
 use sluice_types::limits::TenantLimits;
 use sluice_types::physical::{CONTROL_COMPLETE_KEY, CONTROL_TOPIC};
-use sluice_wire::{Client, Error, LogTail, OffsetAt, Record, TailBatch, TailOptions, TailState, TopicId};
+use sluice_wire::{Client, Error, KafkaTopicId, LogTail, OffsetAt, Record, TailBatch, TailOptions, TailState};
 
 use crate::ports::{ResolvedTopic, TopicReadiness};
 use crate::view::View;
@@ -144,7 +144,7 @@ impl Marker {
     }
 
     /// Whether this record says it of the log with this id.
-    fn is_complete(&self, record: &Record, log: TopicId) -> bool {
+    fn is_complete(&self, record: &Record, log: KafkaTopicId) -> bool {
         let said = record.value.as_ref().and_then(|value| ControlRecord::decode(value.clone()).ok());
         let Some(Resource::Complete(complete)) = said.and_then(|said| said.resource) else { return false };
         complete.control_topic_id == log.to_string()
@@ -246,7 +246,7 @@ impl Feed {
         reading.marker.read_ms = i64::try_from(read.as_millis()).unwrap_or_default();
         self.view.set_behind(true);
         let options =
-            TailOptions { topic_id: Some(TopicId(found.topic_id)), poll_wait: START_POLL_WAIT, ..tail_options() };
+            TailOptions { topic_id: Some(KafkaTopicId(found.topic_id)), poll_wait: START_POLL_WAIT, ..tail_options() };
         reading.tail = LogTail::from_offset(self.client.clone(), CONTROL_TOPIC, 0, found.offset + 1, options);
     }
 
@@ -299,7 +299,7 @@ impl Feed {
         let Some(uid) = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()) else { return };
         if uid == CONTROL_COMPLETE_KEY {
             // One that does not count takes nothing back.
-            let said = || reading.marker.is_complete(record, TopicId(self.applied.topic_id()));
+            let said = || reading.marker.is_complete(record, KafkaTopicId(self.applied.topic_id()));
             reading.complete = record.value.is_some() && (reading.complete || said());
             reading.marker.read(record);
             return;
@@ -449,13 +449,13 @@ mod tests {
 
     use super::*;
 
-    const LOG: TopicId = TopicId([7; 16]);
+    const LOG: KafkaTopicId = KafkaTopicId([7; 16]);
 
-    fn said_of(log: TopicId, timestamp_ms: i64) -> Record {
+    fn said_of(log: KafkaTopicId, timestamp_ms: i64) -> Record {
         answering(Vec::new(), log, timestamp_ms)
     }
 
-    fn answering(answers: Vec<String>, log: TopicId, timestamp_ms: i64) -> Record {
+    fn answering(answers: Vec<String>, log: KafkaTopicId, timestamp_ms: i64) -> Record {
         let complete = LogComplete { resources: 1, control_topic_id: log.to_string(), answers };
         let record = ControlRecord { resource: Some(Resource::Complete(complete)), ..ControlRecord::default() };
         Record {
@@ -472,7 +472,7 @@ mod tests {
     fn a_log_that_lost_something_is_complete_when_that_is_said_again() {
         let mut marker = Marker::default();
         assert!(marker.is_complete(&said_of(LOG, 5), LOG));
-        assert!(!marker.is_complete(&said_of(TopicId([8; 16]), 5), LOG), "said of another log");
+        assert!(!marker.is_complete(&said_of(KafkaTopicId([8; 16]), 5), LOG), "said of another log");
         assert!(!marker.is_complete(&Record { value: None, ..said_of(LOG, 5) }, LOG));
         marker.read(&said_of(LOG, 5));
         marker.read(&Record { key: None, ..said_of(LOG, 9) });
@@ -492,7 +492,7 @@ mod tests {
         let first = marker.wait().expect("a wait");
         let answer = |waits: &[&String], log| answering(waits.iter().map(|wait| (*wait).clone()).collect(), log, 1);
         assert!(marker.is_complete(&answer(&[&"another".to_owned(), &first], LOG), LOG));
-        assert!(!marker.is_complete(&answer(&[&first], TopicId([8; 16])), LOG), "said of another log");
+        assert!(!marker.is_complete(&answer(&[&first], KafkaTopicId([8; 16])), LOG), "said of another log");
         marker.lost();
         assert!(!marker.is_complete(&answer(&[&first], LOG), LOG), "what was lost since may be missing still");
         assert!(marker.is_complete(&answer(&[&marker.wait().expect("a wait")], LOG), LOG));

@@ -16,7 +16,7 @@ use sluice_proto::stream::v1::{
 };
 use sluice_runtime::statuses::to_tonic;
 use sluice_types::error::Error;
-use sluice_types::physical::TopicName;
+use sluice_types::physical::PhysicalTopic;
 
 /// See the module.
 #[derive(Default)]
@@ -66,14 +66,14 @@ impl StreamService for Data {
 }
 
 impl TopicReadiness for Data {
-    fn ready<'a>(&'a self, name: &'a TopicName, _: i32) -> BoxFuture<'a, bool> {
+    fn ready<'a>(&'a self, name: &'a PhysicalTopic, _: i32) -> BoxFuture<'a, bool> {
         Box::pin(async move {
             self.ready.lock().push(name.as_str().to_owned());
             true
         })
     }
 
-    fn forget(&self, _: &TopicName) {}
+    fn forget(&self, _: &PhysicalTopic) {}
 }
 
 impl DataPath for Data {

@@ -14,7 +14,7 @@ use sluice_proto::internal::control::v1::control_record::Resource;
 use sluice_proto::internal::control::v1::{ControlRecord, Life, Limits};
 use sluice_proto::internal::usage::v1::{DeliveredPartition, UsageWindow};
 use sluice_proto::stream::v1::FetchRequest;
-use sluice_types::physical::{TopicName, USAGE_TOPIC};
+use sluice_types::physical::{PhysicalTopic, USAGE_TOPIC};
 use sluice_types::{GroupUid, TopicUid};
 use sluice_wire::{LogTail, NewTopic, OffsetAt, OutRecord, TailOptions};
 
@@ -78,7 +78,7 @@ impl Shop {
     }
 
     async fn append(&self, topic: TopicUid, headers: &[(&str, String)]) {
-        let name = TopicName::new(self.tenant.namespace, topic);
+        let name = PhysicalTopic::new(self.tenant.namespace, topic);
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned().into(), Some(value.clone().into())));
         let record = OutRecord {
             value: Some(vec![b'v'; BYTES].into()),

@@ -274,8 +274,8 @@ async fn a_group_without_topics_says_so_and_a_deleted_one_is_not_found() {
     tenant.group(&["orders"], |group| group.life = Life::Gone.into());
     node.follow(&tenant);
     until("it ends", async || node.dispatchers.is_empty()).await;
-    let wish = sluice_gateway::groups::model::TakeWish { records: 1, bytes: 1, wait: NO_WAIT };
-    let refused = sluice_gateway::groups::model::Dispatch::take(&*node.dispatchers, &call, wish).await;
+    let options = sluice_gateway::groups::model::TakeOptions { records: 1, bytes: 1, wait: NO_WAIT };
+    let refused = sluice_gateway::groups::model::Dispatch::take(&*node.dispatchers, &call, options).await;
     assert!(matches!(refused, Err(DispatchError::Refused(error)) if error.reason == Reason::ResourceNotFound));
     node.stop().await;
 }

@@ -23,7 +23,7 @@ use sluice_runtime::Health;
 use sluice_runtime::config::{InternalTlsConfig, KafkaConfig, SecretFile, parse};
 use sluice_runtime::tls::InternalTls;
 use sluice_types::api_key::{ApiKey, HashKey};
-use sluice_types::physical::{CONTROL_COMPLETE_KEY, CONTROL_TOPIC, MEMBERS_TOPIC, TopicName};
+use sluice_types::physical::{CONTROL_COMPLETE_KEY, CONTROL_TOPIC, MEMBERS_TOPIC, PhysicalTopic};
 use sluice_types::{AccountUid, GroupUid, NamespaceUid, TenantUid, TopicUid};
 use sluice_wire::{
     Client, ClientConfig, ConfigChange, LogTail, NewTopic, OffsetAt, OutRecord, ScramSha512, Security, TailOptions,
@@ -140,14 +140,14 @@ impl World {
 
     /// Makes a tenant's topic in Kafka.
     pub(crate) async fn create_topic(&self, tenant: &Tenant, topic: TopicUid, partitions: i32) {
-        let name = TopicName::new(tenant.namespace, topic).as_str().to_owned();
+        let name = PhysicalTopic::new(tenant.namespace, topic).as_str().to_owned();
         let topic = NewTopic { name, partitions, replication: 1, configs: BTreeMap::new() };
         self.kafka.create_topic(&topic, PATIENCE).await.expect("topic");
     }
 
     /// Appends a record to it.
     pub(crate) async fn produce(&self, tenant: &Tenant, topic: TopicUid, partition: i32, value: &str) {
-        let name = TopicName::new(tenant.namespace, topic);
+        let name = PhysicalTopic::new(tenant.namespace, topic);
         let timestamp_ms = sluice_devstack::now_ms();
         let record = OutRecord { value: Some(value.to_owned().into()), timestamp_ms, ..OutRecord::default() };
         self.kafka.produce_batch(name.as_str(), partition, &[record], PATIENCE).await.expect("produce");

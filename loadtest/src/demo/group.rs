@@ -273,10 +273,10 @@ fn typed(received: &ReceivedRecord) -> Arrived {
 
 async fn by_pull(shared: Arc<Shared>, http: Http) -> Result<()> {
     let path = |verb: &str| format!("/v1/{}:{verb}", shared.group);
-    let wish = json!({"maxRecords": PULL_RECORDS, "maxBytes": 4 << 20, "wait": "1s"});
+    let request = json!({"maxRecords": PULL_RECORDS, "maxBytes": 4 << 20, "wait": "1s"});
     while !shared.stopped() {
         // A connection that breaks under a killed gateway is tried again, as is 503 and 429.
-        let Some(answer) = good(http.post(&path("pull"), &wish).await)? else {
+        let Some(answer) = good(http.post(&path("pull"), &request).await)? else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };

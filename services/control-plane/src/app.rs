@@ -272,8 +272,8 @@ impl Running {
         let log = jobs::control_log::run(plane.clone(), kafka.clone(), health.clone(), stop());
         tasks.spawn_critical("control log", log);
         tasks.spawn_critical("sweeper", jobs::sweep::run(plane.clone(), stop()));
-        tasks.spawn_critical("notifications", jobs::watch::ears(plane.clone(), stop()));
-        tasks.spawn_critical("health", jobs::watch::eyes(plane.clone(), health.clone(), stop()));
+        tasks.spawn_critical("notifications", jobs::watch::watch_notifications(plane.clone(), stop()));
+        tasks.spawn_critical("health", jobs::watch::watch_health(plane.clone(), health.clone(), stop()));
     }
 }
 

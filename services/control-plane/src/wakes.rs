@@ -40,15 +40,15 @@ impl Wake {
     }
 
     /// Take this before looking at what one waits for.
-    pub(crate) fn subscribe(&self) -> Sleeper {
-        Sleeper(self.0.subscribe())
+    pub(crate) fn subscribe(&self) -> WakeReceiver {
+        WakeReceiver(self.0.subscribe())
     }
 }
 
 /// One who waits.
-pub(crate) struct Sleeper(watch::Receiver<u64>);
+pub(crate) struct WakeReceiver(watch::Receiver<u64>);
 
-impl Sleeper {
+impl WakeReceiver {
     /// Until woken, at most so long.
     pub(crate) async fn sleep(&mut self, at_most: Duration) {
         // The sender lives as long as the plane; an error would only make this return early.
@@ -75,27 +75,27 @@ impl OperationWake {
     }
 
     /// Take this before looking at the operation.
-    pub(crate) fn subscribe(&self, operation: OperationUid) -> OperationSleeper {
-        let sleeper = self.0.lock().entry(operation).or_insert_with(Wake::new).subscribe();
-        OperationSleeper { sleeper, operation, wakes: self.clone() }
+    pub(crate) fn subscribe(&self, operation: OperationUid) -> OperationWakeReceiver {
+        let receiver = self.0.lock().entry(operation).or_insert_with(Wake::new).subscribe();
+        OperationWakeReceiver { receiver, operation, wakes: self.clone() }
     }
 }
 
 /// One who waits for an operation.
-pub(crate) struct OperationSleeper {
-    sleeper: Sleeper,
+pub(crate) struct OperationWakeReceiver {
+    receiver: WakeReceiver,
     operation: OperationUid,
     wakes: OperationWake,
 }
 
-impl OperationSleeper {
+impl OperationWakeReceiver {
     /// Until woken, at most so long.
     pub(crate) async fn sleep(&mut self, at_most: Duration) {
-        self.sleeper.sleep(at_most).await;
+        self.receiver.sleep(at_most).await;
     }
 }
 
-impl Drop for OperationSleeper {
+impl Drop for OperationWakeReceiver {
     fn drop(&mut self) {
         let mut wakes = self.wakes.0.lock();
         // Our own receiver still counts.

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::future::try_join_all;
-use sluice_types::physical::{GroupName, TopicName};
+use sluice_types::physical::{PhysicalGroup, PhysicalTopic};
 use sluice_wire::{
-    Client, ClusterMetadata, ConfigChange, ConfigEntry, Error, Isolation, NewTopic, OffsetAt, Topic, TopicId, code,
+    Client, ClusterMetadata, ConfigChange, ConfigEntry, Error, Isolation, KafkaTopicId, NewTopic, OffsetAt, Topic, code,
 };
 
 use crate::domain::configs::ALLOWED;
@@ -45,7 +45,7 @@ impl Cluster {
     }
 
     /// What all brokers say of a topic.
-    pub async fn observe(&self, name: &TopicName) -> Result<World, ClusterError> {
+    pub async fn observe(&self, name: &PhysicalTopic) -> Result<World, ClusterError> {
         let brokers = self.client.metadata(&[], ASK).await?.brokers;
         let names = [name.as_str()];
         let asked = brokers.keys().map(|broker| self.client.metadata_of_broker(*broker, &names, ASK));
@@ -54,7 +54,7 @@ impl Cluster {
     }
 
     /// The end of each partition, by number.
-    pub async fn ends(&self, name: &TopicName, partitions: i32) -> Result<Vec<i64>, ClusterError> {
+    pub async fn ends(&self, name: &PhysicalTopic, partitions: i32) -> Result<Vec<i64>, ClusterError> {
         let all: Vec<i32> = (0..partitions).collect();
         let listed =
             self.client.list_offsets(name.as_str(), &all, OffsetAt::Latest, Isolation::ReadUncommitted, ASK).await?;
@@ -67,14 +67,14 @@ impl Cluster {
     }
 
     /// Our configs that are set on the topic, or its defaults.
-    pub async fn configs(&self, name: &TopicName) -> Result<BTreeMap<String, ConfigEntry>, ClusterError> {
+    pub async fn configs(&self, name: &PhysicalTopic) -> Result<BTreeMap<String, ConfigEntry>, ClusterError> {
         Ok(self.client.describe_topic_configs(name.as_str(), Some(&ALLOWED), ASK).await?)
     }
 
     /// Makes a topic.
     pub async fn create(
         &self,
-        name: &TopicName,
+        name: &PhysicalTopic,
         partitions: i32,
         configs: BTreeMap<String, String>,
     ) -> Result<(), Error> {
@@ -84,17 +84,17 @@ impl Cluster {
     }
 
     /// Raises its partitions.
-    pub async fn extend(&self, name: &TopicName, total: i32) -> Result<(), Error> {
+    pub async fn extend(&self, name: &PhysicalTopic, total: i32) -> Result<(), Error> {
         self.client.create_partitions(name.as_str(), total, false, CHANGE).await
     }
 
     /// Changes its configs.
-    pub async fn alter(&self, name: &TopicName, changes: &BTreeMap<String, ConfigChange>) -> Result<(), Error> {
+    pub async fn alter(&self, name: &PhysicalTopic, changes: &BTreeMap<String, ConfigChange>) -> Result<(), Error> {
         self.client.incremental_alter_configs(name.as_str(), changes, false, CHANGE).await
     }
 
     /// Deletes it, by id: never another one that took its name. Success if it is gone already.
-    pub async fn delete(&self, id: TopicId) -> Result<(), Error> {
+    pub async fn delete(&self, id: KafkaTopicId) -> Result<(), Error> {
         match self.client.delete_topic_by_id(id, CHANGE).await {
             Err(error) if error.kafka_code() == Some(code::UNKNOWN_TOPIC_ID) => Ok(()),
             other => other,
@@ -102,7 +102,7 @@ impl Cluster {
     }
 
     /// Deletes a group with its offsets. Success if it is gone already; a group with a member is refused.
-    pub async fn delete_group(&self, name: &GroupName) -> Result<(), Error> {
+    pub async fn delete_group(&self, name: &PhysicalGroup) -> Result<(), Error> {
         match self.client.delete_group(name.as_str(), CHANGE).await {
             Err(error) if error.kafka_code() == Some(code::GROUP_ID_NOT_FOUND) => Ok(()),
             other => other,
@@ -110,13 +110,13 @@ impl Cluster {
     }
 
     /// All topics in our names' form, as one broker sees them.
-    pub async fn list(&self) -> Result<BTreeMap<TopicName, Physical>, ClusterError> {
+    pub async fn list(&self) -> Result<BTreeMap<PhysicalTopic, Physical>, ClusterError> {
         let metadata = self.client.metadata_all(CHANGE).await?;
         let ours = metadata.topics.iter().filter(|topic| topic.error.is_none());
         Ok(ours
             .filter_map(|topic| {
-                let (namespace, uid) = TopicName::parse(&topic.name)?;
-                Some((TopicName::new(namespace, uid), physical(topic)))
+                let (namespace, uid) = PhysicalTopic::parse(&topic.name)?;
+                Some((PhysicalTopic::new(namespace, uid), physical(topic)))
             })
             .collect())
     }

@@ -48,8 +48,8 @@ pub(crate) async fn run(global: &Global, command: Consume) -> Result<()> {
     let mut told = false;
     while !work.is_over() && !stop.asked() {
         let begun = Instant::now();
-        let (timeout, wish) = (global.timeout, work.connecting());
-        let opening = Opening { session: &session, group: &group, topics: &topics, timeout, wish };
+        let (timeout, demand) = (global.timeout, work.connecting());
+        let opening = Opening { session: &session, group: &group, topics: &topics, timeout, demand };
         let line = tokio::select! {
             line = Line::open(opening, command.transport) => line,
             () = stop.wait() => break,

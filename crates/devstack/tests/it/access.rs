@@ -1,7 +1,7 @@
 //! Each principal can do its work on the local Kafka, and nothing else.
 
 use sluice_devstack::{ADMIN, BILLING, CONTROL_PLANE, GATEWAY, PROVISIONING, Stack};
-use sluice_types::physical::{CONTROL_TOPIC, MEMBERS_TOPIC, TopicName, USAGE_TOPIC};
+use sluice_types::physical::{CONTROL_TOPIC, MEMBERS_TOPIC, PhysicalTopic, USAGE_TOPIC};
 use sluice_types::uid::{NamespaceUid, TopicUid};
 use sluice_wire::{Client, ClientConfig, ConfigChange, Isolation, OffsetAt, Result, code};
 
@@ -45,7 +45,7 @@ async fn each_role_can_do_its_work_and_no_more() {
     let kafka = stack.connection().kafka().unwrap();
     let [control_plane, provisioning, gateway, billing] =
         [CONTROL_PLANE, PROVISIONING, GATEWAY, BILLING].map(|user| kafka.client(user).unwrap());
-    let tenants = TopicName::new(NamespaceUid::random(), TopicUid::random());
+    let tenants = PhysicalTopic::new(NamespaceUid::random(), TopicUid::random());
     let tenants = tenants.as_str();
 
     for name in [CONTROL_TOPIC, MEMBERS_TOPIC, USAGE_TOPIC] {

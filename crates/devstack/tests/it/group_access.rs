@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use sluice_devstack::{BILLING, GATEWAY, PROVISIONING, shared};
-use sluice_types::physical::{GroupName, TopicName};
+use sluice_types::physical::{PhysicalGroup, PhysicalTopic};
 use sluice_types::uid::{GroupUid, NamespaceUid, TopicUid};
 use sluice_wire::{
     Client, CommitOffset, Committer, ConfigChange, GroupMember, Groups, MemberEvent, MemberOptions, OnFenced, Result,
@@ -43,7 +43,7 @@ fn refused<T: std::fmt::Debug>(outcome: Result<T>) {
 /// A tenant's topic, made by who may.
 async fn tenants_topic(namespace: NamespaceUid) -> String {
     let provisioning = shared().await.unwrap().kafka().unwrap().client(PROVISIONING).unwrap();
-    let name = TopicName::new(namespace, TopicUid::random());
+    let name = PhysicalTopic::new(namespace, TopicUid::random());
     provisioning.create_topic(&topic(name.as_str(), 1), CALL).await.unwrap();
     let made = Instant::now();
     while provisioning.topic(name.as_str(), CALL).await.is_err() {
@@ -61,7 +61,7 @@ fn gateway(connection: &sluice_devstack::Connection) -> Client {
 async fn the_gateway_is_a_member_of_tenants_groups_and_steers_them() {
     let namespace = NamespaceUid::random();
     let topic = tenants_topic(namespace).await;
-    let group = GroupName::new(namespace, GroupUid::random());
+    let group = PhysicalGroup::new(namespace, GroupUid::random());
     let group = group.as_str();
     let client = gateway(shared().await.unwrap());
     let groups = Groups::new(client.clone());
@@ -99,7 +99,7 @@ async fn the_gateway_is_a_member_of_tenants_groups_and_steers_them() {
 async fn provisioning_deletes_tenants_groups_and_does_nothing_else_with_them() {
     let namespace = NamespaceUid::random();
     let topic = tenants_topic(namespace).await;
-    let group = GroupName::new(namespace, GroupUid::random());
+    let group = PhysicalGroup::new(namespace, GroupUid::random());
     let group = group.as_str();
     let gateway = gateway(shared().await.unwrap());
     gateway.commit_offsets(group, Committer::Outside, &position(&topic), CALL).await.unwrap();
@@ -117,7 +117,7 @@ async fn nobody_but_the_gateway_touches_groups_and_the_gateway_not_ours() {
     let namespace = NamespaceUid::random();
     let topic = tenants_topic(namespace).await;
     let kafka = shared().await.unwrap().kafka().unwrap();
-    let tenants = GroupName::new(namespace, GroupUid::random());
+    let tenants = PhysicalGroup::new(namespace, GroupUid::random());
     let tries = [
         (GATEWAY, "sluice.usage-readers"),
         (GATEWAY, "sluice."),

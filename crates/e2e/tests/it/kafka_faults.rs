@@ -15,7 +15,7 @@ use sluice_proto::stream::v1::{Outcome, RecordResult};
 use tokio::net::TcpStream;
 
 use self::writers::{Phase, Shared, read, told, write_over_grpc, write_over_http};
-use crate::kill_gateway::{self, Told};
+use crate::kill_gateway::{self, Reported};
 
 const BROKER: u32 = 1;
 const PARTITIONS: i32 = 4;
@@ -62,7 +62,7 @@ async fn until_all_partitions_take(
             Err(status) => {
                 last = format!("{status:?}");
                 if let Some(shared) = shared {
-                    shared.told.lock().extend(values.into_iter().map(|value| (value, Told::Unknown)));
+                    shared.told.lock().extend(values.into_iter().map(|value| (value, Reported::Unknown)));
                 }
             }
         }

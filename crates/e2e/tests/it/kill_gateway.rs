@@ -21,7 +21,7 @@ const BATCH: u64 = 20;
 
 /// What a client was told about one value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum Reported {
     Persisted { partition: i32, offset: Option<i64> },
     NotPersisted,
     Unknown,
@@ -71,7 +71,7 @@ pub(crate) async fn write(
     writer: u64,
     apis: [Api; 2],
     topic: String,
-    told: Arc<Mutex<HashMap<String, Told>>>,
+    told: Arc<Mutex<HashMap<String, Reported>>>,
     stop: Arc<AtomicBool>,
 ) -> Result<()> {
     for batch in 0_u64.. {
@@ -87,15 +87,17 @@ pub(crate) async fn write(
             Ok(results) => {
                 for (value, result) in values.into_iter().zip(results) {
                     let what = match result.outcome() {
-                        Outcome::Persisted => Told::Persisted { partition: result.partition, offset: result.offset },
-                        Outcome::NotPersisted => Told::NotPersisted,
-                        _ => Told::Unknown,
+                        Outcome::Persisted => {
+                            Reported::Persisted { partition: result.partition, offset: result.offset }
+                        }
+                        Outcome::NotPersisted => Reported::NotPersisted,
+                        _ => Reported::Unknown,
                     };
                     told.insert(value, what);
                 }
             }
             // The gateway died on us: nobody knows.
-            Err(_) => told.extend(values.into_iter().map(|value| (value, Told::Unknown))),
+            Err(_) => told.extend(values.into_iter().map(|value| (value, Reported::Unknown))),
         }
     }
     Ok(())
@@ -119,7 +121,7 @@ pub(crate) async fn read_log(kafka: KafkaConnection, topic: String) -> Result<Ve
     tokio::task::spawn_blocking(read).await?
 }
 
-pub(crate) fn check_answers(log: &[RawRecord], told: &HashMap<String, Told>) -> Result<()> {
+pub(crate) fn check_answers(log: &[RawRecord], told: &HashMap<String, Reported>) -> Result<()> {
     let mut places: HashMap<String, Vec<&RawRecord>> = HashMap::new();
     for raw in log {
         let value = String::from_utf8(raw.value.clone().unwrap_or_default())?;
@@ -132,14 +134,14 @@ pub(crate) fn check_answers(log: &[RawRecord], told: &HashMap<String, Told>) -> 
     for (value, what) in told {
         let found = places.remove(value).unwrap_or_default();
         match *what {
-            Told::Persisted { partition, offset } => {
+            Reported::Persisted { partition, offset } => {
                 persisted += 1;
                 ensure!(found.len() == 1, "{value} was persisted and is there {} times", found.len());
                 ensure!(found[0].partition == partition, "{value}: in another partition");
                 ensure!(offset.is_none_or(|offset| offset == found[0].offset), "{value}: at another offset");
             }
-            Told::NotPersisted => ensure!(found.is_empty(), "{value} was not persisted and is there"),
-            Told::Unknown => {
+            Reported::NotPersisted => ensure!(found.is_empty(), "{value} was not persisted and is there"),
+            Reported::Unknown => {
                 unknown += 1;
                 ensure!(found.len() <= 1, "{value} is there {} times", found.len());
             }

@@ -23,7 +23,7 @@ const WRITERS: u64 = 4;
 
 /// Writers on both gateways until told to stop; what each value was told.
 struct Load {
-    told: Arc<Mutex<HashMap<String, kill_gateway::Told>>>,
+    told: Arc<Mutex<HashMap<String, kill_gateway::Reported>>>,
     stop: Arc<AtomicBool>,
     writers: Vec<tokio::task::JoinHandle<Result<()>>>,
 }
@@ -47,14 +47,14 @@ impl Load {
         .await
     }
 
-    async fn end(self) -> Result<HashMap<String, kill_gateway::Told>> {
+    async fn end(self) -> Result<HashMap<String, kill_gateway::Reported>> {
         self.stop.store(true, Ordering::Release);
         for writer in self.writers {
             writer.await??;
         }
         let told = std::mem::take(&mut *self.told.lock());
         // No gateway was touched, so nothing may be unknown or refused.
-        let odd = told.iter().find(|(_, what)| !matches!(what, kill_gateway::Told::Persisted { .. }));
+        let odd = told.iter().find(|(_, what)| !matches!(what, kill_gateway::Reported::Persisted { .. }));
         ensure!(odd.is_none(), "with all gateways up: {odd:?}");
         Ok(told)
     }

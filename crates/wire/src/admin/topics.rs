@@ -11,7 +11,7 @@ use crate::codec::{
 };
 use crate::deadline::Deadline;
 use crate::error::{Error, KafkaError, Result};
-use crate::types::TopicId;
+use crate::types::KafkaTopicId;
 
 /// A topic to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct CreatedTopic {
     /// Physical name.
     pub name: String,
     /// Its id; zero if only validated.
-    pub topic_id: TopicId,
+    pub topic_id: KafkaTopicId,
     /// Partitions it has.
     pub partitions: i32,
     /// Replicas per partition.
@@ -114,7 +114,7 @@ impl Client {
     }
 
     /// Deletes a topic by id: never another one that took its name meanwhile.
-    pub async fn delete_topic_by_id(&self, id: TopicId, timeout: Duration) -> Result<()> {
+    pub async fn delete_topic_by_id(&self, id: KafkaTopicId, timeout: Duration) -> Result<()> {
         let state = delete_topics_request::DeleteTopicState { name: None, topic_id: to_uuid(id), ..Default::default() };
         self.delete(state, &id.to_string(), timeout).await
     }

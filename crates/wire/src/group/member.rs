@@ -12,7 +12,7 @@ use super::memberships::Command;
 use crate::client::Client;
 use crate::deadline::Deadline;
 use crate::error::{Error, KafkaError, MembershipRefusal, Result, code};
-use crate::types::TopicId;
+use crate::types::KafkaTopicId;
 
 /// How long a commit waits for a new epoch that the group gave and we have not heard of.
 const EPOCH_WAIT: Duration = Duration::from_secs(2);
@@ -24,7 +24,7 @@ pub struct TopicPartition {
     /// Physical topic name.
     pub topic: Arc<str>,
     /// Kafka's id of it.
-    pub topic_id: TopicId,
+    pub topic_id: KafkaTopicId,
     /// Partition number.
     pub partition: i32,
 }

@@ -5,18 +5,18 @@ use std::sync::Arc;
 use crate::client::Client;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
-use crate::types::TopicId;
+use crate::types::KafkaTopicId;
 
 /// Ids and names of those of the topics that exist. What is known is used first; only if an id of `wanted` is not
 /// among it the cluster is asked.
 pub(super) async fn name_topics(
     client: &Client,
     topics: &[Arc<str>],
-    wanted: impl IntoIterator<Item = TopicId>,
+    wanted: impl IntoIterator<Item = KafkaTopicId>,
     deadline: Deadline,
-) -> Result<Vec<(TopicId, Arc<str>)>> {
+) -> Result<Vec<(KafkaTopicId, Arc<str>)>> {
     let known = look_up(client, topics, false, deadline).await?;
-    let is_known = |id: TopicId| known.iter().any(|(had, _)| *had == id);
+    let is_known = |id: KafkaTopicId| known.iter().any(|(had, _)| *had == id);
     if wanted.into_iter().all(is_known) {
         return Ok(known);
     }
@@ -28,7 +28,7 @@ async fn look_up(
     topics: &[Arc<str>],
     refresh: bool,
     deadline: Deadline,
-) -> Result<Vec<(TopicId, Arc<str>)>> {
+) -> Result<Vec<(KafkaTopicId, Arc<str>)>> {
     let mut names = Vec::with_capacity(topics.len());
     for name in topics {
         let topic = match refresh {

@@ -21,7 +21,7 @@ use super::state::Answer;
 use crate::client::Client;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
-use crate::types::TopicId;
+use crate::types::KafkaTopicId;
 
 /// Some of the memberships of a process.
 pub(super) struct Shard {
@@ -34,7 +34,7 @@ pub(super) struct Shard {
 /// What became of a piece of work.
 enum Done {
     Beat { sent: Instant, outcome: Result<Answer> },
-    Named(Result<Vec<(TopicId, Arc<str>)>>),
+    Named(Result<Vec<(KafkaTopicId, Arc<str>)>>),
     Left,
 }
 

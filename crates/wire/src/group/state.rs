@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use super::member::{MemberEvent, TopicPartition};
 use crate::error::Error;
-use crate::types::TopicId;
+use crate::types::KafkaTopicId;
 
 /// A partition as brokers name it.
-pub(super) type PartitionKey = (TopicId, i32);
+pub(super) type PartitionKey = (KafkaTopicId, i32);
 
 /// What a heartbeat says. `None` means "as before".
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub(super) struct MemberState {
     /// Of the owned, those the member was asked to give back.
     releasing: BTreeSet<PartitionKey>,
     target: Option<BTreeSet<PartitionKey>>,
-    names: HashMap<TopicId, Arc<str>>,
+    names: HashMap<KafkaTopicId, Arc<str>>,
     /// What the coordinator knows of us; `None` makes the next heartbeat complete.
     reported: Option<Report>,
     in_flight: Option<Report>,
@@ -135,15 +135,15 @@ impl MemberState {
     }
 
     /// Takes note of topics' names.
-    pub(super) fn learn(&mut self, names: impl IntoIterator<Item = (TopicId, Arc<str>)>) {
+    pub(super) fn learn(&mut self, names: impl IntoIterator<Item = (KafkaTopicId, Arc<str>)>) {
         self.names.extend(names);
         let (owned, target) = (&self.owned, &self.target);
-        let is_used = |id: &TopicId| owned.iter().chain(target.iter().flatten()).any(|(topic, _)| topic == id);
+        let is_used = |id: &KafkaTopicId| owned.iter().chain(target.iter().flatten()).any(|(topic, _)| topic == id);
         self.names.retain(|id, _| is_used(id));
     }
 
     /// Assigned topics whose names are not known.
-    pub(super) fn nameless(&self) -> BTreeSet<TopicId> {
+    pub(super) fn nameless(&self) -> BTreeSet<KafkaTopicId> {
         let assigned = self.target.iter().flatten();
         assigned.map(|(topic, _)| *topic).filter(|topic| !self.names.contains_key(topic)).collect()
     }

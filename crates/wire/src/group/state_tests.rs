@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::member::{MemberEvent, TopicPartition};
 use super::state::{MemberState, PartitionKey};
 use crate::error::Error;
-use crate::types::TopicId;
+use crate::types::KafkaTopicId;
 
-const TOPIC: TopicId = TopicId([7; 16]);
+const TOPIC: KafkaTopicId = KafkaTopicId([7; 16]);
 
 fn joined(partitions: &[i32]) -> MemberState {
     let topics: Arc<[Arc<str>]> = Arc::from([Arc::from("t")]);

@@ -100,7 +100,7 @@ mod tests {
 
     use super::*;
     use crate::config::ClientConfig;
-    use crate::types::TopicId;
+    use crate::types::KafkaTopicId;
 
     fn request() -> FetchRequest {
         FetchRequest {
@@ -119,14 +119,14 @@ mod tests {
     fn answer(batches: &'static [u8]) -> Fetched {
         let batches = Bytes::from_static(batches);
         let (high_watermark, last_stable_offset, log_start_offset) = (7, 7, 0);
-        let (topic_id, aborted) = (TopicId::ZERO, Vec::new());
+        let (topic_id, aborted) = (KafkaTopicId::ZERO, Vec::new());
         Fetched { topic_id, batches, high_watermark, last_stable_offset, log_start_offset, aborted }
     }
 
     /// Comes to a request that is under way and is answered so. Nobody listens, so one of its own fails.
     async fn join(batches: &'static [u8]) -> Result<Fetched> {
         let catch_up = CatchUp::new(Client::new(ClientConfig::new(["localhost:1"])).unwrap());
-        let place = FetchPlace { leader: 1, epoch: 0, topic_id: TopicId::ZERO };
+        let place = FetchPlace { leader: 1, epoch: 0, topic_id: KafkaTopicId::ZERO };
         let isolation = Isolation::ReadCommitted;
         let spot = Spot { place, partition: 0, offset: 7, last_epoch: None, max_bytes: 1, isolation };
         let (tell, told) = oneshot::channel();

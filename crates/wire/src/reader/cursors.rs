@@ -15,14 +15,14 @@ use tokio::time::Instant;
 use crate::batch::header::BatchHeader;
 use crate::error::{Error, Result};
 use crate::fetch::Fetched;
-use crate::types::TopicId;
+use crate::types::KafkaTopicId;
 
 /// How long a cursor without waiters is still polled for.
 const LINGER: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key {
-    pub(super) topic_id: TopicId,
+    pub(super) topic_id: KafkaTopicId,
     pub(super) partition: i32,
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::batch::encode::{OutRecord, encode_batch};
 
-const KEY: Key = Key { topic_id: TopicId([7; 16]), partition: 0 };
+const KEY: Key = Key { topic_id: KafkaTopicId([7; 16]), partition: 0 };
 
 /// Records `from..to` as fetched.
 fn fetched(from: i64, to: i64) -> Fetched {

@@ -2,12 +2,12 @@
 
 use super::*;
 use crate::codec::fetch_request::FetchPartition;
-use crate::types::TopicId;
+use crate::types::KafkaTopicId;
 
 const WAIT: Duration = Duration::from_millis(500);
 
 fn key(partition: i32) -> Key {
-    Key { topic_id: TopicId([7; 16]), partition }
+    Key { topic_id: KafkaTopicId([7; 16]), partition }
 }
 
 fn join(polls: &mut Polls, partition: i32, offset: i64) -> (Seat, oneshot::Receiver<Result<Outcome>>, Needs) {

@@ -10,7 +10,7 @@ use crate::deadline::Deadline;
 use crate::epochs::EpochStart;
 use crate::error::Result;
 use crate::fetch::{FetchRequest, Fetched};
-use crate::types::TopicId;
+use crate::types::KafkaTopicId;
 
 /// Asked for when not even the header of a batch came.
 const WHOLE_BATCH_BYTES: usize = 16 << 20;
@@ -19,7 +19,7 @@ const WHOLE_BATCH_BYTES: usize = 16 << 20;
 #[derive(Debug, Clone)]
 pub struct ReadRecords {
     /// Id of the topic that was read.
-    pub topic_id: TopicId,
+    pub topic_id: KafkaTopicId,
     /// Visible records in order; empty if none came within the wait, or if all were hidden.
     pub records: Vec<Record>,
     /// Where to read on; beyond the offset asked for also if all that was read was hidden.

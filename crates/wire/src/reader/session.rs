@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::cursors::{Key, Position};
 use crate::codec::{FetchRequestData, fetch_request, to_uuid};
-use crate::types::{Isolation, TopicId};
+use crate::types::{Isolation, KafkaTopicId};
 
 /// Bytes of one tail answer over all partitions.
 const ANSWER_BYTES_MAX: i32 = 8 * 1024 * 1024;
@@ -93,7 +93,7 @@ fn base(isolation: Isolation, wait: Duration) -> FetchRequestData {
 }
 
 fn topics(positions: impl Iterator<Item = (Key, Position)>) -> Vec<fetch_request::FetchTopic> {
-    let mut by_topic: HashMap<TopicId, Vec<fetch_request::FetchPartition>> = HashMap::new();
+    let mut by_topic: HashMap<KafkaTopicId, Vec<fetch_request::FetchPartition>> = HashMap::new();
     for (key, position) in positions {
         by_topic.entry(key.topic_id).or_default().push(fetch_request::FetchPartition {
             partition: key.partition,
@@ -111,7 +111,7 @@ fn topics(positions: impl Iterator<Item = (Key, Position)>) -> Vec<fetch_request
 }
 
 fn forget(keys: impl Iterator<Item = Key>) -> Vec<fetch_request::ForgottenTopic> {
-    let mut by_topic: HashMap<TopicId, Vec<i32>> = HashMap::new();
+    let mut by_topic: HashMap<KafkaTopicId, Vec<i32>> = HashMap::new();
     for key in keys {
         by_topic.entry(key.topic_id).or_default().push(key.partition);
     }
@@ -127,7 +127,7 @@ mod tests {
     const WAIT: Duration = Duration::from_millis(500);
 
     fn key(partition: i32) -> Key {
-        Key { topic_id: TopicId([1; 16]), partition }
+        Key { topic_id: KafkaTopicId([1; 16]), partition }
     }
 
     fn at(partition: i32, offset: i64) -> (Key, Option<Position>) {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use sluice_devstack::{ADMIN, Stack, shared};
-use sluice_wire::{Client, FetchRequest, Isolation, NewTopic, OutRecord, TopicId};
+use sluice_wire::{Client, FetchRequest, Isolation, KafkaTopicId, NewTopic, OutRecord};
 
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -26,7 +26,7 @@ pub(crate) fn unique(name: &str) -> String {
 }
 
 /// Makes a topic and waits until its partitions have leaders.
-pub(crate) async fn make_topic(client: &Client, name: &str, partitions: i32, configs: &[(&str, &str)]) -> TopicId {
+pub(crate) async fn make_topic(client: &Client, name: &str, partitions: i32, configs: &[(&str, &str)]) -> KafkaTopicId {
     make_replicated(client, name, partitions, 1, configs).await
 }
 
@@ -36,7 +36,7 @@ pub(crate) async fn make_replicated(
     partitions: i32,
     replication: i16,
     configs: &[(&str, &str)],
-) -> TopicId {
+) -> KafkaTopicId {
     let configs: BTreeMap<_, _> = configs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
     let topic = NewTopic { name: name.to_owned(), partitions, replication, configs };
     let created = client.create_topic(&topic, TIMEOUT).await.unwrap();

@@ -108,7 +108,7 @@ fn at(time_ms: i64) -> ProduceRecord {
 fn a_record_that_retention_would_take_at_once_is_refused_alone() {
     let checked = check(vec![at(1), at(NOW), at(NOW - 2 * 86_400_000), value("x")], &RULES).expect("good");
     assert_eq!((checked.records.len(), checked.sizes.len(), checked.bytes), (2, 2, 2));
-    let results = checked.unfit.put_back(vec![RecordResult { offset: Some(7), ..Default::default() }; 2]);
+    let results = checked.rejected.put_back(vec![RecordResult { offset: Some(7), ..Default::default() }; 2]);
     let told: Vec<_> = results.iter().map(|result| (result.offset, result.outcome())).collect();
     let (stored, refused) = ((Some(7), Outcome::Unspecified), (None, Outcome::NotPersisted));
     assert_eq!(told, [refused, stored, refused, stored]);

@@ -156,7 +156,7 @@ impl Account {
     }
 
     /// Ends when it should give back, or when there is room for what it lacked.
-    pub(super) async fn told(&self) {
+    pub(super) async fn woken(&self) {
         self.0.told.notified().await;
     }
 }
@@ -348,7 +348,7 @@ mod tests {
     const MIB: usize = 1 << 20;
 
     fn is_told(account: &Account) -> bool {
-        account.told().now_or_never().is_some()
+        account.woken().now_or_never().is_some()
     }
 
     #[test]

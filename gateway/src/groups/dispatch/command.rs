@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use sluice_proto::stream::v1::{ResetOffsetsRequest, ResetOffsetsResponse, SettleOutcome};
 
 use crate::groups::model::{
-    AttachEvent, AttachWish, DispatchError, GroupCall, Inspected, LeaseKey, Settle, TakeWish, Taken,
+    AttachEvent, AttachOptions, DispatchError, GroupCall, Inspected, LeaseKey, Settle, TakeOptions, Taken,
 };
 
 /// Where an answer goes.
@@ -35,7 +35,7 @@ pub(super) struct AttachmentId(pub(super) u64);
 pub(super) enum Command {
     Take {
         caller: Caller,
-        wish: TakeWish,
+        options: TakeOptions,
         deadline: Instant,
         reply: Reply<Taken>,
     },
@@ -47,7 +47,7 @@ pub(super) enum Command {
     },
     Attach {
         caller: Caller,
-        wish: AttachWish,
+        options: AttachOptions,
         events: mpsc::Sender<AttachEvent>,
         reply: Reply<AttachmentId>,
     },

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use tokio::time::Instant;
 
-use sluice_types::physical::TopicName;
+use sluice_types::physical::PhysicalTopic;
 use sluice_wire::{CommitOffset, Error, PartitionResults, code};
 
 use crate::groups::dispatch::group::{Done, Group};
@@ -130,7 +130,7 @@ impl Group {
                 self.commits.failures = 0;
                 self.stale_since = None;
                 for ((topic, partition), result) in results {
-                    let Some((_, uid)) = TopicName::parse(&topic) else { continue };
+                    let Some((_, uid)) = PhysicalTopic::parse(&topic) else { continue };
                     let key = (uid, partition);
                     if let Some(mark) = marks.get(&key) {
                         self.part_committed(key, mark, result, now);

@@ -10,7 +10,7 @@ use sluice_proto::stream::v1::DeliveryState;
 use sluice_types::limits::GROUP_CONSUMERS_MAX;
 
 use crate::groups::dispatch::command::{AttachmentId, Caller, Reply};
-use crate::groups::model::{AttachEvent, AttachWish, TakeWish, Taken};
+use crate::groups::model::{AttachEvent, AttachOptions, TakeOptions, Taken};
 
 /// What is left of a credit never exceeds these.
 const CREDIT_RECORDS_MAX: u64 = 10_000;
@@ -38,7 +38,7 @@ pub(super) struct Outstanding {
 /// A pull that waits.
 pub(super) struct Waiting {
     pub(super) caller: Caller,
-    pub(super) wish: TakeWish,
+    pub(super) options: TakeOptions,
     /// Answered then, with or without records, unless a first look is still under way.
     pub(super) until: Instant,
     /// Answered then in any case.
@@ -155,7 +155,7 @@ impl Consumers {
     pub(super) fn attach(
         &mut self,
         caller: Caller,
-        wish: AttachWish,
+        options: AttachOptions,
         out: Outstanding,
         events: mpsc::Sender<AttachEvent>,
         now: Instant,
@@ -163,7 +163,7 @@ impl Consumers {
         self.next_id += 1;
         let id = AttachmentId(self.next_id);
         // Who does not tell has nothing out from before.
-        let stream = if wish.stream == 0 { u64::MAX - self.next_id } else { wish.stream };
+        let stream = if options.stream == 0 { u64::MAX - self.next_id } else { options.stream };
         self.streams.insert(stream, id);
         let mut attached = Attached {
             id,
@@ -172,18 +172,18 @@ impl Consumers {
             stream,
             credit_records: 0,
             credit_bytes: 0,
-            batch_records: wish.batch_records.max(1),
-            returns_credit: wish.returns_credit,
+            batch_records: options.batch_records.max(1),
+            returns_credit: options.returns_credit,
             outstanding: i64::try_from(out.records).unwrap_or(i64::MAX),
-            room: (!wish.paced).then_some(u64::MAX),
-            paced: wish.paced,
+            room: (!options.paced).then_some(u64::MAX),
+            paced: options.paced,
             told: None,
             events: events.clone(),
             permit: None,
             awaited: false,
         };
-        attached.add_credit(wish.credit_records, wish.credit_bytes);
-        if wish.returns_credit {
+        attached.add_credit(options.credit_records, options.credit_bytes);
+        if options.returns_credit {
             // All that may be out at a time, less what is: it comes back.
             attached.credit_records = attached.credit_records.saturating_sub(out.records);
             attached.credit_bytes -= i64::try_from(out.bytes).unwrap_or(i64::MAX);
@@ -306,8 +306,8 @@ impl Attached {
 mod tests {
     use super::*;
 
-    fn wish(records: u64, bytes: u64) -> AttachWish {
-        AttachWish {
+    fn options(records: u64, bytes: u64) -> AttachOptions {
+        AttachOptions {
             credit_records: records,
             credit_bytes: bytes,
             batch_records: 10,
@@ -329,7 +329,7 @@ mod tests {
         let now = Instant::now();
         let channels: Vec<_> = (0..3).map(|_| mpsc::channel(1)).collect();
         for (at, (events, _)) in channels.iter().enumerate() {
-            consumers.attach(caller(), wish(if at == 1 { 0 } else { 5 }, 100), NONE, events.clone(), now);
+            consumers.attach(caller(), options(if at == 1 { 0 } else { 5 }, 100), NONE, events.clone(), now);
         }
         let turns: Vec<_> = (0..4).map(|_| consumers.next_hungry()).collect();
         assert_eq!(turns, [Some(0), Some(2), Some(0), Some(2)]);
@@ -343,7 +343,7 @@ mod tests {
     fn credit_is_spent_comes_back_and_is_capped() {
         let mut consumers = Consumers::default();
         let (events, _received) = mpsc::channel(1);
-        let id = consumers.attach(caller(), wish(2, 10), NONE, events, Instant::now());
+        let id = consumers.attach(caller(), options(2, 10), NONE, events, Instant::now());
         let holder = Holder::Stream(7);
         consumers.attached[0].spend(2, 30);
         assert!(!consumers.attached[0].has_credit());
@@ -362,10 +362,15 @@ mod tests {
     fn a_stream_that_comes_again_has_its_whole_credit_less_what_is_out() {
         let mut consumers = Consumers::default();
         let (events, _received) = mpsc::channel(1);
-        let first = consumers.attach(caller(), wish(10, 1_000), NONE, events.clone(), Instant::now());
+        let first = consumers.attach(caller(), options(10, 1_000), NONE, events.clone(), Instant::now());
         consumers.attached[0].spend(3, 300);
-        let again =
-            consumers.attach(caller(), wish(10, 1_000), Outstanding { records: 3, bytes: 300 }, events, Instant::now());
+        let again = consumers.attach(
+            caller(),
+            options(10, 1_000),
+            Outstanding { records: 3, bytes: 300 },
+            events,
+            Instant::now(),
+        );
         consumers.detach(first);
         let credit = |consumers: &Consumers| (consumers.attached[0].credit_records, consumers.attached[0].credit_bytes);
         assert_eq!((credit(&consumers), consumers.attached[0].outstanding), ((7, 700), 3));
@@ -381,7 +386,7 @@ mod tests {
     fn a_paced_stream_gets_one_event_for_each_time_it_has_room() {
         let mut consumers = Consumers::default();
         let (events, _received) = mpsc::channel(4);
-        let paced = AttachWish { paced: true, ..wish(10, 1_000) };
+        let paced = AttachOptions { paced: true, ..options(10, 1_000) };
         let id = consumers.attach(caller(), paced, NONE, events, Instant::now());
         assert!(!consumers.want_records(), "its client may not be reading");
         consumers.add_room(id, 500);

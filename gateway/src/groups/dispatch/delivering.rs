@@ -14,7 +14,7 @@ use crate::groups::dispatch::command::{Caller, Reply};
 use crate::groups::dispatch::consumers::{Holder, Outstanding, Waiting};
 use crate::groups::dispatch::group::{Done, Group, Stage, too_many_consumers};
 use crate::groups::dispatch::part::Room;
-use crate::groups::model::{AttachEvent, Leased, TakeWish, Taken};
+use crate::groups::model::{AttachEvent, Leased, TakeOptions, Taken};
 
 /// Nothing is handed out if the group has not confirmed us for so long: below the shortest session, 6 s.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(5);
@@ -31,7 +31,7 @@ impl Group {
     pub(super) fn take(
         &mut self,
         caller: Caller,
-        wish: TakeWish,
+        options: TakeOptions,
         deadline: Instant,
         reply: Reply<Taken>,
         now: Instant,
@@ -42,9 +42,9 @@ impl Group {
         self.consumers.pulled(&caller, now);
         let in_time = deadline - kept(deadline.saturating_duration_since(now), MARGIN);
         let patience = if matches!(self.stage, Stage::Running) { FIRST_LOOK } else { TAKING };
-        let until = (now + wish.wait).min(in_time);
+        let until = (now + options.wait).min(in_time);
         let latest = until.max(now + patience).min(in_time);
-        self.consumers.waiting.push_back(Waiting { caller, wish, until, latest, reply });
+        self.consumers.waiting.push_back(Waiting { caller, options, until, latest, reply });
     }
 
     /// Whether Kafka has taken us for a member lately, and since this process last stood still.
@@ -77,8 +77,8 @@ impl Group {
                 self.consumers.waiting.pop_front();
                 continue;
             }
-            let wish = waiting.wish;
-            let (records, _) = self.gather(wish.records.max(1), wish.bytes, Holder::Pull, now_ms);
+            let options = waiting.options;
+            let (records, _) = self.gather(options.records.max(1), options.bytes, Holder::Pull, now_ms);
             let Some(waiting) = self.consumers.waiting.pop_front_if(|_| !records.is_empty()) else { break };
             delivered = true;
             self.count(&records);

@@ -17,7 +17,7 @@ const LAG_UNKNOWN: i64 = -1;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Notes {
     pub(super) trouble: Option<String>,
-    pub(super) burial: Option<String>,
+    pub(super) dead_lettering: Option<String>,
     /// Dead records that went in a circle of groups.
     pub(super) circled: u64,
     pub(super) ack_deadline: Duration,
@@ -131,7 +131,7 @@ fn of_group(status: &GroupStatus, notes: &Notes) -> Vec<Finding> {
         let missing = status.missing_topics.join(", ");
         tell(DeliveryState::NoTopics, format!("{missing}: no such topic; create it, or take it out of the group"));
     }
-    if let Some(why) = &notes.burial {
+    if let Some(why) = &notes.dead_lettering {
         tell(DeliveryState::WaitingForAcks, format!("dead letters cannot be stored: {why}"));
     }
     if notes.circled > 0 {

@@ -84,13 +84,13 @@ impl Group {
                     waits.filter(|_| !changed).map_or(self.commits.not_before, |at| at.max(self.commits.not_before));
                 tokio::time::sleep_until(waits).await;
                 let begun = self.parts.iter().any(|part| part.changed) && self.begin_commit(Instant::now());
-                if !begun && !self.burial.is_under_way() {
+                if !begun && !self.dead_lettering.is_under_way() {
                     return;
                 }
             }
             match self.work.next().await {
                 Some(Done::Committed(committed)) => self.committed(committed, Instant::now()),
-                Some(Done::Buried(buried)) => self.buried(buried, Instant::now()),
+                Some(Done::LetterOutcome(outcomes)) => self.dead_lettered(outcomes, Instant::now()),
                 // Letters that were not begun are not begun now.
                 Some(_) => {}
                 None => return,

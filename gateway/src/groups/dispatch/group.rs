@@ -19,10 +19,10 @@ use sluice_types::TopicId;
 use sluice_wire::{Error, GroupMember, MemberEvent, TopicPartition};
 
 use crate::groups::dispatch::budget::Account;
-use crate::groups::dispatch::burying::{Burial, Buried, Exhumed};
 use crate::groups::dispatch::command::{AttachmentId, Command};
 use crate::groups::dispatch::committing::{Commits, Committed};
 use crate::groups::dispatch::consumers::Consumers;
+use crate::groups::dispatch::dead_lettering::{DeadLettering, LetterOutcome, RereadRecord};
 use crate::groups::dispatch::losing::{LogBounds, Reading};
 use crate::groups::dispatch::metrics::Figures;
 use crate::groups::dispatch::opening::{Step, ToOpen};
@@ -74,8 +74,8 @@ pub(super) enum Done {
         outcome: Result<LogBounds, Error>,
     },
     Committed(Committed),
-    Exhumed(Vec<Exhumed>),
-    Buried(Vec<Buried>),
+    RereadRecord(Vec<RereadRecord>),
+    LetterOutcome(Vec<LetterOutcome>),
     Place {
         id: AttachmentId,
         permit: Option<OwnedPermit<crate::groups::model::AttachEvent>>,
@@ -154,7 +154,7 @@ pub(super) struct Group {
     pub(super) early: Vec<Early>,
     /// No heartbeat is asked for before.
     pub(super) beat_after: Option<Instant>,
-    pub(super) burial: Burial,
+    pub(super) dead_lettering: DeadLettering,
     pub(super) resets: Vec<ResetCall>,
     /// Why the coordinator could not be asked.
     pub(super) trouble: Option<String>,
@@ -205,7 +205,7 @@ impl Group {
             pending: VecDeque::new(),
             early: Vec::new(),
             beat_after: None,
-            burial: Burial::default(),
+            dead_lettering: DeadLettering::default(),
             resets: Vec::new(),
             trouble: None,
             stale_since: None,
@@ -257,7 +257,7 @@ impl Group {
                         return End::Stopped(deadline);
                     }
                 }
-                () = account.told() => {}
+                () = account.woken() => {}
                 () = tokio::time::sleep_until(wake.unwrap_or(now)), if wake.is_some() => {}
             }
         }
@@ -283,16 +283,16 @@ impl Group {
             self.last_use = now;
         }
         match command {
-            Command::Take { caller, wish, deadline, reply } => self.take(caller, wish, deadline, reply, now),
+            Command::Take { caller, options, deadline, reply } => self.take(caller, options, deadline, reply, now),
             Command::Settle { settle, leases, deadline, reply } => {
                 self.settle_or_keep(Early { settle, leases, deadline, reply }, now);
             }
-            Command::Attach { caller, wish, events, reply } => {
+            Command::Attach { caller, options, events, reply } => {
                 let answer = match self.consumers.is_full() {
                     true => Err(too_many_consumers()),
                     false => {
-                        let out = self.outstanding(wish.stream);
-                        Ok(self.consumers.attach(caller, wish, out, events, now))
+                        let out = self.outstanding(options.stream);
+                        Ok(self.consumers.attach(caller, options, out, events, now))
                     }
                 };
                 if let Err(Ok(id)) = reply.send(answer) {
@@ -326,8 +326,8 @@ impl Group {
             Done::Reread { key, term, wanted, outcome } => self.have_reread(key, term, wanted, outcome, now),
             Done::Bounds { key, term, reading, outcome } => self.bounds(key, term, reading, outcome, now),
             Done::Committed(committed) => self.committed(committed, now),
-            Done::Exhumed(exhumed) => self.exhumed(exhumed, now),
-            Done::Buried(buried) => self.buried(buried, now),
+            Done::RereadRecord(reread) => self.reread(reread, now),
+            Done::LetterOutcome(outcomes) => self.dead_lettered(outcomes, now),
             Done::Place { id, permit } => {
                 if let Some(attached) = self.consumers.get(id) {
                     attached.place_came(permit);
@@ -420,7 +420,7 @@ impl Group {
             || !self.pending.is_empty()
             || !self.resets.is_empty()
             || self.commits.in_flight
-            || self.burial.is_busy()
+            || self.dead_lettering.is_busy()
             || self
                 .parts
                 .iter()

@@ -46,7 +46,7 @@ impl Group {
                 part.window.set_policy(self.policy);
                 part.hot = true;
             }
-            self.burial.retry_at_once();
+            self.dead_lettering.retry_at_once();
             self.config = config;
         }
         self.follow(topics);

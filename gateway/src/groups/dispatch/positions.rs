@@ -248,7 +248,7 @@ mod tests {
     use super::*;
 
     fn assigned(topic: &str, partition: i32) -> TopicPartition {
-        TopicPartition { topic: topic.into(), topic_id: sluice_wire::TopicId::ZERO, partition }
+        TopicPartition { topic: topic.into(), topic_id: sluice_wire::KafkaTopicId::ZERO, partition }
     }
 
     fn at(offset: i64) -> Option<sluice_wire::CommittedOffset> {

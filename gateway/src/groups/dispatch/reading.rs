@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sluice_types::record::logical_bytes;
 use sluice_wire::{
-    DecodeLimits, Decoded, EpochStart, Error, FetchRequest, Fetched, Isolation, Record, TopicId, decode_with,
+    DecodeLimits, Decoded, EpochStart, Error, FetchRequest, Fetched, Isolation, KafkaTopicId, Record, decode_with,
 };
 
 use crate::groups::dispatch::budget::{Account, Charge};
@@ -34,7 +34,7 @@ const INFLATES: usize = 8;
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     pub(super) topic: Arc<str>,
-    pub(super) topic_id: TopicId,
+    pub(super) topic_id: KafkaTopicId,
     pub(super) partition: i32,
     /// The tenant, for the fair queue.
     pub(super) share: u64,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use sluice_proto::internal::control::v1::control_record::Resource;
-use sluice_types::physical::GroupName;
+use sluice_types::physical::PhysicalGroup;
 use sluice_types::{GroupUid, TenantUid};
 use sluice_wire::{CommitOffset, Committer, Error};
 
@@ -87,13 +87,13 @@ fn names_of(
     topics: Vec<String>,
     letters: Option<String>,
     is_dispatched: bool,
-) -> Vec<(GroupName, Vec<String>)> {
+) -> Vec<(PhysicalGroup, Vec<String>)> {
     let mut names = Vec::new();
     if !is_dispatched {
         names.push((group.physical.clone(), topics));
     }
     if let Some(letters) = letters {
-        names.push((GroupName::redrive(group.namespace_uid, group.group_uid), vec![letters]));
+        names.push((PhysicalGroup::redrive(group.namespace_uid, group.group_uid), vec![letters]));
     }
     names
 }

@@ -141,8 +141,8 @@ impl Group {
         let time = |ms: i64| Some(Timestamp::from_millis(ms));
         let mut notes = explaining::Notes {
             trouble: self.trouble.clone().or_else(|| self.commits.is_failing().then(|| "commits fail".to_owned())),
-            burial: self.burial.trouble.clone(),
-            circled: self.burial.circled,
+            dead_lettering: self.dead_lettering.trouble.clone(),
+            circled: self.dead_lettering.circled,
             ack_deadline: self.config.ack_deadline,
             has_consumers: false,
             has_credit: true,

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use sluice_wire::{Error, GroupDescription, code};
 
 use crate::groups::dispatch::shared::Shared;
-use crate::members::live::Standing;
+use crate::members::live::Liveness;
 
 const CALL: Duration = Duration::from_secs(2);
 const LOOK_MIN: Duration = Duration::from_millis(10);
@@ -66,12 +66,12 @@ async fn look(shared: &Shared, group: &str, member_id: &str, since: Instant) -> 
     let patient = since.elapsed() < shared.timing.patience;
     let mut left = 0;
     for other in others {
-        let standing = shared.owners.standing(other);
-        if standing != Standing::Gone && patient {
+        let liveness = shared.owners.liveness(other);
+        if liveness != Liveness::Gone && patient {
             left += 1;
             continue;
         }
-        tracing::info!(group, member = other, ?standing, "makes another member leave");
+        tracing::info!(group, member = other, ?liveness, "makes another member leave");
         if shared.wire.leave_group_for(group, other, CALL).await? {
             shared.metrics.evictions.inc();
         }

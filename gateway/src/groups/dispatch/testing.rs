@@ -15,7 +15,7 @@ use sluice_proto::internal::control::v1::control_record::Resource;
 use sluice_proto::internal::control::v1::{ControlRecord, GroupState, Life, NamespaceState, TenantState, TopicState};
 use sluice_runtime::{Metrics, TaskSet};
 use sluice_types::{GroupUid, NamespaceUid, TenantUid, TopicUid};
-use sluice_wire::{Client, ClientConfig, Groups, Reader, TopicId, TopicPartition};
+use sluice_wire::{Client, ClientConfig, Groups, KafkaTopicId, Reader, TopicPartition};
 
 use crate::groups::dispatch::budget::Budget;
 use crate::groups::dispatch::group::{Group, Stage};
@@ -126,5 +126,5 @@ pub(super) fn group() -> Group {
 /// A partition of its topic.
 pub(super) fn partition(group: &Group, partition: i32) -> TopicPartition {
     let topic = group.topics.keys().next().expect("a topic");
-    TopicPartition { topic: Arc::clone(topic), topic_id: TopicId::ZERO, partition }
+    TopicPartition { topic: Arc::clone(topic), topic_id: KafkaTopicId::ZERO, partition }
 }

@@ -19,12 +19,12 @@ use sluice_types::limits::{PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX};
 use sluice_types::{ErrorKind, Reason};
 
 use crate::data::{answer_by, failure};
-use crate::groups::door::standing::CONSUME;
+use crate::groups::door::stream_access::CONSUME;
 use crate::groups::door::{Shared, fields};
 use crate::groups::model::ResolvedGroup;
 use crate::ports::{DataCall, ResolvedTopic};
 use crate::quota::InFlightGuard;
-use crate::transport::Parcel;
+use crate::transport::TrackedAnswer;
 
 use self::filling::Filling;
 use self::page::{Pages, Place};
@@ -40,7 +40,7 @@ impl Shared {
         &self,
         call: &Arc<DataCall>,
         request: ListDeadLettersRequest,
-    ) -> Result<(ListDeadLettersResponse, Option<Parcel>), Error> {
+    ) -> Result<(ListDeadLettersResponse, Option<TrackedAnswer>), Error> {
         let group = call.group("group", &request.group, DESCRIBE)?;
         let topic = dead_letter_topic(call, &group)?;
         // As every list has it: a page of more than the most is one of the most.
@@ -79,10 +79,10 @@ impl Shared {
     }
 
     /// Books a page; counts its delivery, or takes back what was booked.
-    fn parcel(&self, call: &DataCall, topic: Arc<ResolvedTopic>, counts: Counts, held: InFlightGuard) -> Parcel {
+    fn parcel(&self, call: &DataCall, topic: Arc<ResolvedTopic>, counts: Counts, held: InFlightGuard) -> TrackedAnswer {
         call.limiter.charge_egress(counts.bytes);
         let (limiter, meter) = (Arc::clone(&call.limiter), self.tools.meter.clone());
-        Parcel::new(move |taken| {
+        TrackedAnswer::new(move |taken| {
             if taken {
                 for (partition, records, bytes) in counts.runs {
                     meter.delivered(&topic, partition, records, bytes);

@@ -14,8 +14,8 @@ use tokio::sync::watch;
 
 use crate::data::failure;
 use crate::groups::model::{
-    AttachWish, Attachment, Dispatch, DispatchError, GroupCall, Inspected, LeaseKey, Owner, Owners, Peer, Settle,
-    TakeWish, Taken,
+    AttachOptions, Attachment, Dispatch, DispatchError, GroupCall, Inspected, LeaseKey, Owner, Owners, Peer, Settle,
+    TakeOptions, Taken,
 };
 use crate::ports::BoxFuture;
 
@@ -72,7 +72,7 @@ impl NoAnswer {
 }
 
 /// Who asks for which group.
-pub struct Asking<'a> {
+pub struct DispatchRequest<'a> {
     /// The caller.
     pub caller: &'a Arc<OpContext>,
     /// The group; the deadline is set for each attempt.
@@ -84,10 +84,10 @@ pub struct Asking<'a> {
 type Attempt<T> = BoxFuture<'static, Result<T, DispatchError>>;
 
 impl Dispatching {
-    /// See [`Dispatch::take`]. One attempt waits at most as the wish says.
-    pub async fn take(&self, asking: &Asking<'_>, wish: TakeWish) -> Result<Taken, NoAnswer> {
-        self.ask(asking, wish.wait + ANSWER_WITHIN, |dispatch, call| {
-            Box::pin(async move { dispatch.take(&call, wish).await })
+    /// See [`Dispatch::take`]. One attempt waits at most as the options say.
+    pub async fn take(&self, asking: &DispatchRequest<'_>, options: TakeOptions) -> Result<Taken, NoAnswer> {
+        self.ask(asking, options.wait + ANSWER_WITHIN, |dispatch, call| {
+            Box::pin(async move { dispatch.take(&call, options).await })
         })
         .await
     }
@@ -95,7 +95,7 @@ impl Dispatching {
     /// See [`Dispatch::settle`].
     pub async fn settle(
         &self,
-        asking: &Asking<'_>,
+        asking: &DispatchRequest<'_>,
         settle: Settle,
         leases: Vec<LeaseKey>,
     ) -> Result<Vec<SettleOutcome>, NoAnswer> {
@@ -107,14 +107,14 @@ impl Dispatching {
     }
 
     /// See [`Dispatch::inspect`].
-    pub async fn inspect(&self, asking: &Asking<'_>) -> Result<Inspected, NoAnswer> {
+    pub async fn inspect(&self, asking: &DispatchRequest<'_>) -> Result<Inspected, NoAnswer> {
         self.ask(asking, Duration::MAX, |dispatch, call| Box::pin(async move { dispatch.inspect(&call).await })).await
     }
 
     /// See [`Dispatch::reset`].
     pub async fn reset(
         &self,
-        asking: &Asking<'_>,
+        asking: &DispatchRequest<'_>,
         request: ResetOffsetsRequest,
     ) -> Result<ResetOffsetsResponse, NoAnswer> {
         self.ask(asking, Duration::MAX, |dispatch, call| {
@@ -125,15 +125,15 @@ impl Dispatching {
     }
 
     /// See [`Dispatch::attach`]; tells the owner, too.
-    pub async fn attach(&self, asking: &Asking<'_>, wish: AttachWish) -> Result<Attachment, NoAnswer> {
-        self.ask(asking, ATTACH_WITHIN, |dispatch, call| Box::pin(async move { dispatch.attach(&call, wish).await }))
+    pub async fn attach(&self, asking: &DispatchRequest<'_>, options: AttachOptions) -> Result<Attachment, NoAnswer> {
+        self.ask(asking, ATTACH_WITHIN, |dispatch, call| Box::pin(async move { dispatch.attach(&call, options).await }))
             .await
     }
 
     /// Asks the owner, then the next one, until there is an answer or the time is over.
     async fn ask<T>(
         &self,
-        asking: &Asking<'_>,
+        asking: &DispatchRequest<'_>,
         within: Duration,
         attempt: impl Fn(Arc<dyn Dispatch>, GroupCall) -> Attempt<T>,
     ) -> Result<T, NoAnswer> {

@@ -15,13 +15,13 @@ use sluice_types::limits::{
 use crate::data::encode::{IntoJson, answer_json};
 use crate::data::{answer_by, time_left};
 use crate::groups::door::delivery::{Delivered, Received, held_bytes, messages};
-use crate::groups::door::dispatching::{Asking, NoAnswer};
+use crate::groups::door::dispatching::{DispatchRequest, NoAnswer};
 use crate::groups::door::session::{GIVE_UP_MIN, PROMPT};
-use crate::groups::door::standing::CONSUME;
+use crate::groups::door::stream_access::CONSUME;
 use crate::groups::door::{Shared, fields};
-use crate::groups::model::{GroupCall, LeaseKey, ResolvedGroup, Settle, TakeWish, Taken};
+use crate::groups::model::{GroupCall, LeaseKey, ResolvedGroup, Settle, TakeOptions, Taken};
 use crate::ports::DataCall;
-use crate::transport::Parcel;
+use crate::transport::TrackedAnswer;
 
 /// One question to a dispatcher waits so long; between two of them a drain and the tenant's limits are looked at.
 const ROUND: Duration = Duration::from_secs(3);
@@ -43,7 +43,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// A request whose fields are good.
 #[derive(Debug)]
-struct Wish {
+struct CheckedPull {
     records: usize,
     bytes: u64,
     wait: Duration,
@@ -55,7 +55,7 @@ pub(super) struct Pulled {
     records: Vec<Received>,
     state: DeliveryState,
     /// Counts the delivery, or hands it back.
-    pub(super) parcel: Option<Parcel>,
+    pub(super) parcel: Option<TrackedAnswer>,
 }
 
 /// Records that nobody has made an answer of yet: handed back when this is dropped, unless it was cleared. So is what came for a
@@ -102,9 +102,9 @@ impl Shared {
     ) -> Result<Pulled, Error> {
         let until = answer_by(call);
         let group = self.group(call, &request.group, &request.topics, until).await?;
-        let wish = check(&request)?;
-        let waits = (!wish.wait.is_zero()).then(|| call.waits()).transpose()?;
-        let wait_until = until.min(Instant::now() + wish.wait);
+        let checked = check(&request)?;
+        let waits = (!checked.wait.is_zero()).then(|| call.waits()).transpose()?;
+        let wait_until = until.min(Instant::now() + checked.wait);
         let still = |call: &DataCall| match call.group("group", &group.name, CONSUME)?.group_uid == group.group_uid {
             true => Ok(()),
             // Deleted and made again: another group.
@@ -112,7 +112,7 @@ impl Shared {
         };
         loop {
             // A question that is given up is one that the dispatcher has not answered: it takes nothing out.
-            let round = self.round(call, &group, &wish, wait_until, until);
+            let round = self.round(call, &group, &checked, wait_until, until);
             let (taken, held, mut unsent) = call.while_holds(still, round).await?;
             if taken.records.is_empty() && Instant::now() < wait_until && !self.closing.is_cancelled() {
                 continue;
@@ -120,7 +120,7 @@ impl Shared {
             if taken.records.is_empty() {
                 return Ok(Pulled { records: Vec::new(), state: taken.state, parcel: None });
             }
-            let mut delivered = self.encode(call, &group, wish.encoding, taken.records);
+            let mut delivered = self.encode(call, &group, checked.encoding, taken.records);
             unsent.leases.clear();
             self.hand_back_after(STRAY_PAUSE, call, &group, std::mem::take(&mut delivered.strays));
             if form == Form::Message {
@@ -137,7 +137,7 @@ impl Shared {
             call.limiter.charge_egress(tally.bytes());
             let left = self.restart_in_transit(call, &group, tally.leases());
             let (door, call) = (Arc::clone(self), Arc::clone(call));
-            let parcel = Parcel::new(move |taken| {
+            let parcel = TrackedAnswer::new(move |taken| {
                 let _gone = left.send(taken);
                 drop(waits);
                 match taken {
@@ -213,7 +213,7 @@ impl Shared {
     /// Settles leases for ourselves; nobody waits for the answer.
     async fn settle_own(&self, caller: &Arc<OpContext>, call: GroupCall, settle: Settle, leases: Vec<LeaseKey>) {
         let until = Instant::now() + HAND_BACK_WITHIN;
-        let asking = Asking { caller, call: GroupCall { deadline: until, ..call }, until };
+        let asking = DispatchRequest { caller, call: GroupCall { deadline: until, ..call }, until };
         if let Err(error) = self.dispatching.settle(&asking, settle, leases).await {
             tracing::debug!(?error, "records that did not leave come again when their leases end");
         }
@@ -223,7 +223,7 @@ impl Shared {
         self: &Arc<Self>,
         call: &Arc<DataCall>,
         group: &Arc<ResolvedGroup>,
-        wish: &Wish,
+        checked: &CheckedPull,
         wait_until: Instant,
         until: Instant,
     ) -> Result<(Taken, Option<crate::quota::InFlightGuard>, Unsent), Error> {
@@ -235,15 +235,15 @@ impl Shared {
             self.sleep_until(wait_until.min(Instant::now() + pause)).await;
             return nothing(DeliveryState::Throttled);
         }
-        let mut held = call.limiter.in_flight(wish.bytes.min(WAITING_BYTES))?;
+        let mut held = call.limiter.in_flight(checked.bytes.min(WAITING_BYTES))?;
         let began = Instant::now();
         let round_until = wait_until.min(began + ROUND);
-        let asking = Asking {
+        let asking = DispatchRequest {
             caller: &call.context,
             call: self.group_call(call, Arc::clone(group)),
             until: until.min(round_until + SEARCH),
         };
-        let take = TakeWish { records: wish.records, bytes: wish.bytes, wait: time_left(round_until) };
+        let take = TakeOptions { records: checked.records, bytes: checked.bytes, wait: time_left(round_until) };
         match self.dispatching.take(&asking, take).await {
             Ok(taken) => {
                 let unsent = unsent(taken.records.iter().map(|leased| leased.key).collect());
@@ -268,9 +268,9 @@ impl Shared {
     }
 }
 
-fn check(request: &PullRequest) -> Result<Wish, Error> {
+fn check(request: &PullRequest) -> Result<CheckedPull, Error> {
     let wait_max = i64::try_from(FETCH_WAIT_MS_MAX).unwrap_or(i64::MAX);
-    Ok(Wish {
+    Ok(CheckedPull {
         records: fields::bounded("maxRecords", request.max_records, PULL_RECORDS_DEFAULT, PULL_RECORDS_MAX)?,
         bytes: ANSWER_BYTES_MAX.min(fields::bounded(
             "maxBytes",
@@ -313,8 +313,8 @@ pub(super) mod tests {
 
     #[test]
     fn what_is_not_said_has_the_documented_defaults() {
-        let wish = check(&PullRequest::default()).expect("good");
-        assert_eq!((wish.records, wish.bytes, wish.wait), (100, 1 << 20, Duration::ZERO));
+        let checked = check(&PullRequest::default()).expect("good");
+        assert_eq!((checked.records, checked.bytes, checked.wait), (100, 1 << 20, Duration::ZERO));
         let most = check(&PullRequest { max_bytes: 8 << 20, ..PullRequest::default() }).expect("good");
         assert_eq!(most.bytes, ANSWER_BYTES_MAX);
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use sluice_types::error::Error;
 use sluice_types::{ErrorKind, GroupId, NamespaceId, OpContext, Reason};
 
-use crate::groups::door::standing::CONSUME;
+use crate::groups::door::stream_access::CONSUME;
 use crate::groups::door::{Shared, fields};
 use crate::groups::model::{GroupCall, ResolvedGroup};
 use crate::ports::{BoxFuture, DataCall};

@@ -29,14 +29,14 @@ use sluice_types::{ErrorKind, Reason};
 use crate::groups::door::Shared;
 use crate::groups::door::admission::Place;
 use crate::groups::door::credit::Credit;
-use crate::groups::door::dispatching::{Asking, NoAnswer};
+use crate::groups::door::dispatching::{DispatchRequest, NoAnswer};
 use crate::groups::door::outlet::{Outlet, Said};
 use crate::groups::door::settle::{Read, Unknown};
-use crate::groups::door::standing::Standing;
-use crate::groups::model::{AttachCommand, AttachEvent, AttachWish, Attachment, Leased, Owner, Settle};
+use crate::groups::door::stream_access::StreamAccess;
+use crate::groups::model::{AttachCommand, AttachEvent, AttachOptions, Attachment, Leased, Owner, Settle};
 use crate::ports::BoxFuture;
 
-use self::timing::Told;
+use self::timing::DeliveryNotices;
 use self::transit::Transit;
 pub(super) use self::transit::{GIVE_UP_MIN, PROMPT};
 use self::unsettled::Unsettled;
@@ -77,7 +77,7 @@ pub(super) struct Opening {
 /// A stream.
 pub(super) struct Session {
     door: Arc<Shared>,
-    standing: Standing,
+    standing: StreamAccess,
     opening: Opening,
     /// What is left of the client's credit.
     left: Credit,
@@ -96,7 +96,7 @@ pub(super) struct Session {
     behind: Option<Vec<Leased>>,
     expires_at: Option<Instant>,
     unsettled: Unsettled,
-    told: Told,
+    notices: DeliveryNotices,
     input_ended: bool,
     look_again_at: Instant,
     lost_at: Option<Instant>,
@@ -164,7 +164,7 @@ impl Link {
 }
 
 impl Session {
-    pub(super) fn new(door: Arc<Shared>, standing: Standing, opening: Opening, place: Place) -> Self {
+    pub(super) fn new(door: Arc<Shared>, standing: StreamAccess, opening: Opening, place: Place) -> Self {
         let (now, expires_at) = (Instant::now(), standing.expires_at());
         door.metrics.streams.inc();
         Self {
@@ -183,7 +183,7 @@ impl Session {
             behind: None,
             expires_at,
             unsettled: Unsettled::default(),
-            told: Told::new(now),
+            notices: DeliveryNotices::new(now),
             input_ended: false,
             look_again_at: now + LOOK_AGAIN,
             lost_at: None,
@@ -316,7 +316,7 @@ impl Session {
         let call = door.group_call(self.standing.call(), Arc::clone(self.standing.group()));
         // What comes back by itself is a constant: the dispatcher knows what is out.
         let credit = if self.opening.returns_credit { self.opening.credit } else { self.left };
-        let wish = AttachWish {
+        let options = AttachOptions {
             credit_records: credit.records,
             credit_bytes: credit.bytes,
             batch_records: self.opening.batch_records,
@@ -326,8 +326,8 @@ impl Session {
         };
         Box::pin(async move {
             tokio::time::sleep(pause).await;
-            let asking = Asking { caller: &caller, call, until: Instant::now() + SEARCH };
-            door.dispatching.attach(&asking, wish).await
+            let asking = DispatchRequest { caller: &caller, call, until: Instant::now() + SEARCH };
+            door.dispatching.attach(&asking, options).await
         })
     }
 
@@ -335,9 +335,9 @@ impl Session {
         link.attaching = None;
         match attached {
             Ok(attachment) => {
-                self.told.attached(true);
+                self.notices.attached(true);
                 self.attached = true;
-                // Credit that came meanwhile; what was there before went with the wish.
+                // Credit that came meanwhile; what was there before went with the options.
                 link.commands = Some(attachment.commands);
                 link.events = Some(attachment.events);
                 link.owner = Some(self.door.dispatching.owners.owner(self.standing.group().group_uid));
@@ -356,7 +356,7 @@ impl Session {
         }
     }
 
-    /// As [`Session::attach`]: the credit goes with the wish, not beside it.
+    /// As [`Session::attach`]: the credit goes with the options, not beside it.
     fn reattach(&mut self, pause: Duration) -> BoxFuture<'static, Result<Attachment, NoAnswer>> {
         self.commands.retain(|command| !matches!(command, AttachCommand::Credit { .. } | AttachCommand::Room { .. }));
         self.room_given = false;
@@ -366,7 +366,7 @@ impl Session {
     /// The dispatcher has let go of the stream.
     fn detach(&mut self, link: &mut Link) {
         self.door.metrics.reattached.inc();
-        self.told.attached(false);
+        self.notices.attached(false);
         self.attached = false;
         self.lost_at = None;
         for (sequence, read) in self.unsettled.take_sent() {
@@ -384,7 +384,7 @@ impl Session {
                     self.answer(sequence, &read.results(&outcomes, Unknown::Moving));
                 }
             }
-            AttachEvent::State(state) => self.told.dispatcher(state),
+            AttachEvent::State(state) => self.notices.dispatcher(state),
         }
         Ok(())
     }
@@ -442,7 +442,7 @@ impl Session {
             self.answer(sequence, &read.results(&[], Unknown::Moving));
         }
         self.held_until.take_if(|until| *until <= now);
-        if let Some(state) = self.told.due(now) {
+        if let Some(state) = self.notices.due(now) {
             self.notice(state, false);
         }
         self.mind_transit(now)
@@ -450,7 +450,7 @@ impl Session {
 
     fn next_look(&self) -> Instant {
         let transit = self.transit.as_ref().map(Transit::next);
-        let notice = self.told.due_at().filter(|_| self.waiting.is_empty());
+        let notice = self.notices.due_at().filter(|_| self.waiting.is_empty());
         let settled = self.unsettled.late_at();
         let times = [self.held_until, transit, notice, settled, self.lost_at, self.leave_at, self.expires_at];
         times.into_iter().flatten().fold(self.look_again_at, Instant::min)
@@ -458,7 +458,7 @@ impl Session {
 
     /// This gateway drains: the client may go to another one at once.
     fn farewell(&mut self) {
-        self.notice(self.told.state(), true);
+        self.notice(self.notices.state(), true);
         self.leave_at = Some(Instant::now() + FAREWELL);
     }
 

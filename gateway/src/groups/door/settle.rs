@@ -12,8 +12,8 @@ use sluice_types::{ErrorKind, GroupUid, Reason};
 
 use crate::data::{answer_by, failure, time_left};
 use crate::groups::ack_id::AckIds;
-use crate::groups::door::dispatching::{Asking, NoAnswer};
-use crate::groups::door::standing::CONSUME;
+use crate::groups::door::dispatching::{DispatchRequest, NoAnswer};
+use crate::groups::door::stream_access::CONSUME;
 use crate::groups::door::{Shared, fields};
 use crate::groups::model::{LeaseKey, Settle};
 use crate::ports::DataCall;
@@ -150,7 +150,7 @@ impl Shared {
             let until = answer_by(call);
             // The dispatcher answers so much before.
             let over = until - kept(time_left(until), MARGIN);
-            let asking = Asking { caller: &call.context, call: call_of, until };
+            let asking = DispatchRequest { caller: &call.context, call: call_of, until };
             let outcomes = match self.dispatching.settle(&asking, settle, leases).await {
                 Ok(outcomes) => outcomes,
                 // Nothing is known of any: each id says so.

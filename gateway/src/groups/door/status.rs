@@ -12,8 +12,8 @@ use sluice_types::{ErrorKind, Reason, ResourceName};
 
 use crate::data::{answer_by, failure};
 use crate::groups::door::Shared;
-use crate::groups::door::dispatching::{Asking, NoAnswer};
-use crate::groups::door::standing::CONSUME;
+use crate::groups::door::dispatching::{DispatchRequest, NoAnswer};
+use crate::groups::door::stream_access::CONSUME;
 use crate::groups::model::{Owner, ResolvedGroup};
 use crate::ports::DataCall;
 use crate::view::TopicLookup;
@@ -29,7 +29,7 @@ impl Shared {
     ) -> Result<GroupStatus, Error> {
         let group = call.group("group", &request.group, DESCRIBE)?;
         let until = answer_by(call);
-        let asking = Asking { caller: &call.context, call: self.group_call(call, Arc::clone(&group)), until };
+        let asking = DispatchRequest { caller: &call.context, call: self.group_call(call, Arc::clone(&group)), until };
         let inspected = self.dispatching.inspect(&asking).await;
         let inspected = inspected.map_err(|error| self.told(error, &group, until))?;
         let mut status = inspected.status;
@@ -57,7 +57,7 @@ impl Shared {
         let group = call.group("group", &request.group, CONSUME)?;
         check(call, &group, &request)?;
         let until = answer_by(call);
-        let asking = Asking { caller: &call.context, call: self.group_call(call, Arc::clone(&group)), until };
+        let asking = DispatchRequest { caller: &call.context, call: self.group_call(call, Arc::clone(&group)), until };
         let answer = self.dispatching.reset(&asking, request).await;
         answer.map_err(|error| self.told(error, &group, until))
     }

@@ -25,7 +25,7 @@ use crate::groups::door::delivery::messages;
 use crate::groups::door::outlet::{Outgoing, Outlet, Said, outlet};
 use crate::groups::door::session::{Ask, Input, Opening, Session};
 use crate::groups::door::settle::{extend, refuse};
-use crate::groups::door::standing::Standing;
+use crate::groups::door::stream_access::StreamAccess;
 use crate::groups::door::{Shared, fields};
 use crate::groups::model::Settle;
 use crate::layers::audit::Denial;
@@ -105,7 +105,7 @@ impl Shared {
         &self,
         call: &Arc<DataCall>,
         requests: &mut Streaming<ConsumeRequest>,
-    ) -> Result<(Standing, Opening), Error> {
+    ) -> Result<(StreamAccess, Opening), Error> {
         let first = tokio::time::timeout(FIRST_MESSAGE, requests.message()).await;
         let first = first.map_err(|_| Error::invalid("start", "did not come in time; send it as the first message"))?;
         let first = first.map_err(|status| unreadable(&status))?.unwrap_or_default();
@@ -114,7 +114,7 @@ impl Shared {
         };
         let group = self.group(call, &start.group, &start.topics, answer_by(call)).await?;
         let opening = opening(&start)?;
-        Ok((Standing::new(Arc::clone(call), group), opening))
+        Ok((StreamAccess::new(Arc::clone(call), group), opening))
     }
 
     /// Begins a subscription.
@@ -144,7 +144,7 @@ impl Shared {
         };
         let place = self.admission.enter(call.context.tenant.uid())?;
         let (out, outgoing) = outlet();
-        let standing = Standing::new(Arc::clone(call), group);
+        let standing = StreamAccess::new(Arc::clone(call), group);
         let session = Session::new(Arc::clone(self), standing, opening, place);
         let nothing: Input = Box::pin(futures::stream::pending());
         self.tasks.spawn("subscribe", session.run(nothing, out).in_current_span());

@@ -46,7 +46,7 @@ pub struct Figures {
     pub acked_ahead: i64,
     /// Records that could be delivered now.
     pub ready: i64,
-    /// Records whose attempts are over and which are not buried.
+    /// Records whose attempts are over and which are not dead-lettered.
     pub dead: i64,
     /// Bytes of records that are read and not done.
     pub bytes: u64,

@@ -319,7 +319,7 @@ impl History {
     }
 
     fn told_dead(&self) -> Vec<i64> {
-        let dead = self.model.places.iter().filter(|(_, place)| matches!(place, Place::Dead { burying: true }));
+        let dead = self.model.places.iter().filter(|(_, place)| matches!(place, Place::Dead { writing: true }));
         dead.map(|(&offset, _)| offset).collect()
     }
 

@@ -43,7 +43,7 @@ pub(super) enum Place {
     Queued,
     Out { end: Millis },
     Waiting { at: Millis },
-    Dead { burying: bool },
+    Dead { writing: bool },
 }
 
 #[derive(Debug, Clone)]
@@ -230,7 +230,7 @@ impl Model {
         let failures = self.failed(offset) + 1;
         self.failures.insert(offset, failures);
         if self.policy.max_attempts.is_some_and(|most| failures >= most) {
-            self.places.insert(offset, Place::Dead { burying: false });
+            self.places.insert(offset, Place::Dead { writing: false });
             return Refused::Dead;
         }
         let at = now + delay.unwrap_or(self.backoff(failures));
@@ -262,11 +262,11 @@ impl Model {
 
     /// Begins to bury the dead: offsets and attempts.
     pub(super) fn dead(&mut self) -> Vec<(i64, u32)> {
-        let is_dead = |place: &Place| *place == Place::Dead { burying: false };
+        let is_dead = |place: &Place| *place == Place::Dead { writing: false };
         let dead: Vec<i64> =
             self.places.iter().filter(|(_, place)| is_dead(place)).map(|(&offset, _)| offset).collect();
         for &offset in &dead {
-            self.places.insert(offset, Place::Dead { burying: true });
+            self.places.insert(offset, Place::Dead { writing: true });
         }
         dead.into_iter().map(|offset| (offset, self.failed(offset))).collect()
     }
@@ -276,7 +276,7 @@ impl Model {
         let failures = self.failures.get(&offset).copied().unwrap_or(0);
         if let Some(place) = self.places.get_mut(&offset) {
             let lives = most.is_none_or(|most| failures < most);
-            *place = if lives { Place::Queued } else { Place::Dead { burying: false } };
+            *place = if lives { Place::Queued } else { Place::Dead { writing: false } };
         }
     }
 
@@ -284,7 +284,7 @@ impl Model {
         self.policy.max_attempts = most;
         for (offset, place) in &mut self.places {
             let failures = self.failures.get(offset).copied().unwrap_or(0);
-            if *place == (Place::Dead { burying: false }) && most.is_none_or(|most| failures < most) {
+            if *place == (Place::Dead { writing: false }) && most.is_none_or(|most| failures < most) {
                 *place = Place::Queued;
             }
         }

@@ -93,7 +93,7 @@ impl Window {
 
     /// Records that are dead and whose letters nobody writes yet, by offset.
     pub fn dead(&self) -> impl Iterator<Item = Dead> + '_ {
-        self.graves.iter().filter(|(offset, _)| !self.burying.contains(offset)).filter_map(|(&offset, reason)| {
+        self.dead.iter().filter(|(offset, _)| !self.dead_lettering.contains(offset)).filter_map(|(&offset, reason)| {
             let slot = self.slots.get(offset)?;
             let (attempts, reason) = (slot.failures, reason.clone());
             Some(Dead { offset, attempts, first_delivery: slot.first().unwrap_or_default(), reason })
@@ -103,19 +103,19 @@ impl Window {
     /// The letter of a dead record is about to be written: from now on nothing brings the record back but
     /// [`Window::burial_failed`]. False: it is not dead any more, or its letter is being written already.
     pub fn begin_burial(&mut self, offset: i64) -> bool {
-        self.graves.contains_key(&offset) && self.burying.insert(offset)
+        self.dead.contains_key(&offset) && self.dead_lettering.insert(offset)
     }
 
     /// The letter that was begun is written: the record is done.
     pub fn bury(&mut self, offset: i64) {
-        if self.burying.contains(&offset) {
+        if self.dead_lettering.contains(&offset) {
             self.finish(offset);
         }
     }
 
     /// The letter that was begun could not be written: the record is dead as before, or ready if the policy has changed.
     pub fn burial_failed(&mut self, offset: i64) {
-        if self.burying.remove(&offset) {
+        if self.dead_lettering.remove(&offset) {
             self.live_again(offset);
         }
     }
@@ -144,7 +144,7 @@ impl Window {
         if self.policy.is_over(failures) {
             self.leave(offset);
             self.slots.set_state(offset, State::Dead);
-            self.graves.insert(offset, reason);
+            self.dead.insert(offset, reason);
             return Refused::Dead;
         }
         let at = now.saturating_add(delay.unwrap_or_else(|| self.policy.backoff(failures)).max(0));

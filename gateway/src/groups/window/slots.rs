@@ -17,9 +17,9 @@ pub(super) enum State {
     Out,
     /// Failed, waiting for its next delivery.
     Waiting,
-    /// Failed for the last time, waiting to be buried.
+    /// Failed for the last time, waiting to be dead-lettered.
     Dead,
-    /// Acknowledged, buried, passed, or absent from the log.
+    /// Acknowledged, dead-lettered, passed, or absent from the log.
     Done,
 }
 

@@ -275,7 +275,7 @@ fn a_key_is_free_again_once_all_its_records_are_done() {
 }
 
 #[test]
-fn a_dead_record_holds_its_key_until_it_is_buried() {
+fn a_dead_record_holds_its_key_until_it_is_dead_lettered() {
     let mut window = reading(Policy { max_attempts: Some(1), ..POLICY }, &[Some(1), Some(1)]);
     lease(&mut window, 0, 0);
     assert_eq!(refuse(&mut window, 0, 1, Some(0), 0), Refused::Dead);
@@ -313,7 +313,7 @@ fn the_last_failure_kills_and_the_dead_are_told_until_their_letters_are_begun() 
     assert_eq!(told(&window), std::slice::from_ref(&dead));
     assert!(window.begin_burial(0) && !window.begin_burial(0), "once");
     assert_eq!(told(&window), []);
-    assert_eq!((window.base(), window.figures().dead), (0, 1), "not done before it is buried");
+    assert_eq!((window.base(), window.figures().dead), (0, 1), "not done before it is dead-lettered");
     window.burial_failed(0);
     assert_eq!(told(&window), [dead], "its letter could not be written");
     window.begin_burial(0);

@@ -45,7 +45,7 @@ pub enum Refused {
         /// When.
         at: Millis,
     },
-    /// Its attempts are over: it waits to be buried.
+    /// Its attempts are over: it waits to be dead-lettered.
     Dead,
     /// This was not the current lease.
     Stale,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use sluice_gateway::groups::dispatch::Timing;
-use sluice_gateway::groups::model::{AttachCommand, AttachWish, Attachment, Dispatch as _, Settle, TakeWish};
+use sluice_gateway::groups::model::{AttachCommand, AttachOptions, Attachment, Dispatch as _, Settle, TakeOptions};
 use sluice_kafka::{Batch, ProduceSink as _, RecordOutcome, SinkRecord};
 use sluice_wire::OutRecord;
 
@@ -75,7 +75,7 @@ async fn records_that_inflate_come_one_share_after_the_other() {
 
 /// A stream that takes a record and does not read on.
 async fn slow(node: &Node, tenant: &Tenant, stream: u64) -> Attachment {
-    let wish = AttachWish {
+    let options = AttachOptions {
         credit_records: 10_000,
         credit_bytes: 64 << 20,
         batch_records: 1,
@@ -83,7 +83,7 @@ async fn slow(node: &Node, tenant: &Tenant, stream: u64) -> Attachment {
         stream,
         paced: true,
     };
-    node.dispatchers.attach(&node.call_of(tenant), wish).await.expect("attached")
+    node.dispatchers.attach(&node.call_of(tenant), options).await.expect("attached")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -118,8 +118,8 @@ async fn groups_that_take_their_backlogs_slowly_leave_memory_to_others() {
         let mut got = 0;
         let until = Instant::now() + PATIENCE;
         while got < 1_000 {
-            let wish = TakeWish { records: 500, bytes: 1 << 20, wait: Duration::from_secs(2) };
-            got += node.dispatchers.take(&call, wish).await.map(|taken| taken.records.len()).unwrap_or_default();
+            let options = TakeOptions { records: 500, bytes: 1 << 20, wait: Duration::from_secs(2) };
+            got += node.dispatchers.take(&call, options).await.map(|taken| taken.records.len()).unwrap_or_default();
             assert!(Instant::now() < until, "got {got} only");
         }
     };

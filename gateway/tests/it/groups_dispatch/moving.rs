@@ -33,7 +33,7 @@ async fn a_hand_over_loses_nothing_and_brings_only_what_was_not_acknowledged() {
         stored.extend(values(&got[..8]));
         let moved = Instant::now();
         owns(&b, &a);
-        let refused = a.dispatchers.take(&a.call(), wish()).await.expect_err("another one owns it");
+        let refused = a.dispatchers.take(&a.call(), options()).await.expect_err("another one owns it");
         assert!(matches!(refused, DispatchError::NotDispatcher | DispatchError::Moving(_)), "{refused}");
         let again = b.collect(7).await;
         eprintln!("moved in {:?}", moved.elapsed());
@@ -50,8 +50,8 @@ async fn a_hand_over_loses_nothing_and_brings_only_what_was_not_acknowledged() {
     b.stop().await;
 }
 
-fn wish() -> sluice_gateway::groups::model::TakeWish {
-    sluice_gateway::groups::model::TakeWish { records: 1, bytes: 1, wait: Duration::ZERO }
+fn options() -> sluice_gateway::groups::model::TakeOptions {
+    sluice_gateway::groups::model::TakeOptions { records: 1, bytes: 1, wait: Duration::ZERO }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,7 +11,7 @@ use sluice_devstack::{ADMIN, GATEWAY, KafkaConnection};
 use sluice_gateway::data::WirePath;
 use sluice_gateway::groups::dispatch::{DispatchParts, Dispatchers, Timing};
 use sluice_gateway::groups::model::{
-    Dispatch as _, DispatchError, GroupCall, LeaseKey, Leased, ResolvedGroup, Settle, TakeWish, Taken,
+    Dispatch as _, DispatchError, GroupCall, LeaseKey, Leased, ResolvedGroup, Settle, TakeOptions, Taken,
 };
 use sluice_gateway::groups::owner::MemberOwners;
 use sluice_gateway::metering::Meter;
@@ -23,7 +23,7 @@ use sluice_proto::internal::control::v1::{
 };
 use sluice_proto::stream::v1::{GroupStatus, ResetOffsetsRequest, ResetOffsetsResponse, SettleOutcome};
 use sluice_runtime::{Metrics, TaskSet};
-use sluice_types::physical::TopicName;
+use sluice_types::physical::PhysicalTopic;
 use sluice_types::{GroupUid, NamespaceUid, TenantUid, TopicUid};
 use sluice_wire::{Client, NewTopic, OutRecord, Reader};
 
@@ -214,7 +214,7 @@ pub(crate) struct Topic {
 
 impl Topic {
     pub(crate) fn physical(&self) -> String {
-        TopicName::new(self.namespace, self.uid).as_str().to_owned()
+        PhysicalTopic::new(self.namespace, self.uid).as_str().to_owned()
     }
 }
 
@@ -279,8 +279,8 @@ impl Node {
     }
 
     pub(crate) async fn take(&self, records: usize, wait: Duration) -> Result<Taken, DispatchError> {
-        let wish = TakeWish { records, bytes: 1 << 20, wait };
-        self.dispatchers.take(&self.call(), wish).await
+        let options = TakeOptions { records, bytes: 1 << 20, wait };
+        self.dispatchers.take(&self.call(), options).await
     }
 
     /// Takes until it has so many.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use sluice_gateway::groups::model::{Dispatch as _, DispatchError, Leased, Settle, TakeWish};
+use sluice_gateway::groups::model::{Dispatch as _, DispatchError, Leased, Settle, TakeOptions};
 use sluice_proto::internal::control::v1::MemberPhase::{Draining, Left, Serving};
 use sluice_proto::stream::v1::SettleOutcome;
 
@@ -57,13 +57,13 @@ impl Dice {
 
 /// What consumers are told.
 #[derive(Default)]
-struct Told {
+struct Reported {
     stop: AtomicBool,
     /// This gateway plays dead: nobody takes from it.
     dead: AtomicUsize,
 }
 
-async fn consume(nodes: Arc<[Node; 2]>, seen: Arc<Mutex<Seen>>, told: Arc<Told>, seed: u64) {
+async fn consume(nodes: Arc<[Node; 2]>, seen: Arc<Mutex<Seen>>, told: Arc<Reported>, seed: u64) {
     let mut dice = Dice(seed);
     while !told.stop.load(Ordering::Relaxed) {
         let at = dice.roll(2) as usize;
@@ -72,8 +72,9 @@ async fn consume(nodes: Arc<[Node; 2]>, seen: Arc<Mutex<Seen>>, told: Arc<Told>,
             continue;
         }
         let node = &nodes[at];
-        let wish = TakeWish { records: 1 + dice.roll(30) as usize, bytes: 1 << 20, wait: Duration::from_millis(100) };
-        let taken = match node.dispatchers.take(&node.call(), wish).await {
+        let options =
+            TakeOptions { records: 1 + dice.roll(30) as usize, bytes: 1 << 20, wait: Duration::from_millis(100) };
+        let taken = match node.dispatchers.take(&node.call(), options).await {
             Ok(taken) => taken.records,
             Err(DispatchError::NotDispatcher | DispatchError::Moving(_)) => {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -125,7 +126,7 @@ async fn whatever_moves_and_fails_each_record_is_stored_once_and_keys_keep_their
     }
     let nodes = Arc::new([tenant.node("a").await, tenant.node("b").await]);
     let [a, b] = &*nodes;
-    let (seen, told) = (Arc::<Mutex<Seen>>::default(), Arc::<Told>::default());
+    let (seen, told) = (Arc::<Mutex<Seen>>::default(), Arc::<Reported>::default());
     let seeds = 1..=CONSUMERS;
     let consumers: Vec<_> =
         seeds.map(|seed| tokio::spawn(consume(nodes.clone(), seen.clone(), told.clone(), seed))).collect();

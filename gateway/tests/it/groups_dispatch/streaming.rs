@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use sluice_gateway::groups::model::{
-    AttachCommand, AttachEvent, AttachWish, Attachment, Dispatch as _, Leased, Settle,
+    AttachCommand, AttachEvent, AttachOptions, Attachment, Dispatch as _, Leased, Settle,
 };
 use sluice_proto::stream::v1::{DeliveryState, SettleOutcome};
 use sluice_wire::OutRecord;
@@ -12,8 +12,9 @@ use super::node::{Node, PATIENCE, Tenant, keys, values};
 
 async fn attach(node: &Node, credit_records: u64, returns_credit: bool) -> Attachment {
     let credit_bytes = 64 << 20;
-    let wish = AttachWish { credit_records, credit_bytes, batch_records: 500, returns_credit, stream: 0, paced: false };
-    node.dispatchers.attach(&node.call(), wish).await.expect("attached")
+    let options =
+        AttachOptions { credit_records, credit_bytes, batch_records: 500, returns_credit, stream: 0, paced: false };
+    node.dispatchers.attach(&node.call(), options).await.expect("attached")
 }
 
 async fn next(attachment: &mut Attachment) -> AttachEvent {
@@ -120,7 +121,7 @@ async fn a_paced_stream_is_sent_one_event_for_each_room_and_leases_nothing_befor
     tenant.group(&["orders"], |group| group.key_ordered = false);
     tenant.produce(&topic, 0, &["a"; 6], 0).await;
     let node = tenant.node("a").await.alone();
-    let wish = AttachWish {
+    let options = AttachOptions {
         credit_records: 4,
         credit_bytes: 1 << 20,
         batch_records: 2,
@@ -128,7 +129,7 @@ async fn a_paced_stream_is_sent_one_event_for_each_room_and_leases_nothing_befor
         stream: 9,
         paced: true,
     };
-    let mut stream = node.dispatchers.attach(&node.call(), wish).await.expect("attached");
+    let mut stream = node.dispatchers.attach(&node.call(), options).await.expect("attached");
     let room = || AttachCommand::Room { bytes: 1 << 20 };
     stream.commands.send(room()).await.expect("taken");
     let first = records(&mut stream).await;
@@ -142,8 +143,8 @@ async fn a_paced_stream_is_sent_one_event_for_each_room_and_leases_nothing_befor
     node.ack(&first).await;
 
     // Attached again: of its credit of four, two are out.
-    let wish = AttachWish { batch_records: 10, ..wish };
-    let mut stream = node.dispatchers.attach(&node.call(), wish).await.expect("attached");
+    let options = AttachOptions { batch_records: 10, ..options };
+    let mut stream = node.dispatchers.attach(&node.call(), options).await.expect("attached");
     stream.commands.send(room()).await.expect("taken");
     assert_eq!(values(&records(&mut stream).await), [4, 5]);
     let (_, status) = node.status().await;

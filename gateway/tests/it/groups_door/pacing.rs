@@ -302,7 +302,7 @@ async fn a_pull_of_the_most_bytes_fits_into_what_clients_take_by_default() {
     let shop = Shop::open().await;
     // In protobuf, a list of small numbers is more than five times what it is as text.
     let numbers = |count: usize| format!("[{}1]", "1,".repeat(count));
-    let name = sluice_types::physical::TopicName::new(shop.tenant.namespace, shop.topic);
+    let name = sluice_types::physical::PhysicalTopic::new(shop.tenant.namespace, shop.topic);
     for count in NUMBERS.into_iter().chain([400_000; 2]) {
         let record = OutRecord {
             value: Some(numbers(count).into()),

@@ -13,7 +13,7 @@ use sluice_proto::billing::v1::{GetUsageRequest, GetUsageResponse, HourUsage, To
 use sluice_proto::internal::control::v1::Life;
 use sluice_proto::wkt::Timestamp;
 use sluice_runtime::statuses::to_tonic;
-use sluice_types::physical::TopicName;
+use sluice_types::physical::PhysicalTopic;
 use sluice_types::{Error, ErrorKind, OpContext, Reason, TopicUid};
 use sluice_wire::{Client, Isolation, OffsetAt};
 
@@ -172,7 +172,7 @@ impl Usage {
         if topic.partitions == 0 {
             return BTreeMap::new();
         }
-        let name = TopicName::new(topic.namespace_uid, topic.uid);
+        let name = PhysicalTopic::new(topic.namespace_uid, topic.uid);
         let partitions: Vec<i32> = (0..topic.partitions).collect();
         let listed = self
             .kafka

@@ -72,17 +72,17 @@ pub struct Coverage {
 /// Stored spans that touch or overlap: never written by this module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("stored span at {start} is not apart from its neighbour")]
-pub struct NotApart {
+pub struct OverlapError {
     start: i64,
 }
 
 impl Coverage {
     /// From stored spans in any order.
-    pub fn from_spans(stored: impl IntoIterator<Item = Interval>) -> Result<Self, NotApart> {
+    pub fn from_spans(stored: impl IntoIterator<Item = Interval>) -> Result<Self, OverlapError> {
         let mut coverage = Self::default();
         for span in stored {
             if coverage.reaching(span).next().is_some() {
-                return Err(NotApart { start: span.start });
+                return Err(OverlapError { start: span.start });
             }
             coverage.spans.insert(span.start, span);
         }

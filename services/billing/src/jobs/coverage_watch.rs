@@ -10,7 +10,7 @@ use futures::StreamExt as _;
 use sluice_db::{Database, DbError};
 use sluice_runtime::{ComponentStatus, Health};
 use sluice_types::TopicUid;
-use sluice_types::physical::TopicName;
+use sluice_types::physical::PhysicalTopic;
 use sluice_wire::{Client, Isolation, OffsetAt};
 use tokio_util::sync::CancellationToken;
 
@@ -125,7 +125,7 @@ impl CoverageWatch {
 }
 
 async fn ends_of(kafka: &Client, topic: LivingTopic) -> BTreeMap<i32, i64> {
-    let name = TopicName::new(topic.namespace, topic.uid);
+    let name = PhysicalTopic::new(topic.namespace, topic.uid);
     let partitions: Vec<i32> = (0..topic.partitions).collect();
     let listed =
         kafka.list_offsets(name.as_str(), &partitions, OffsetAt::Latest, Isolation::ReadUncommitted, ENDS_WITHIN).await;

@@ -5,7 +5,7 @@
 
 use sluice_db::sqlx::{self, Row as _, postgres::PgConnection};
 use sluice_db::{DbError, SystemScope};
-use sluice_wire::TopicId;
+use sluice_wire::KafkaTopicId;
 
 /// One partition of a log.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -20,7 +20,7 @@ pub struct Log {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
     /// Which topic, whatever its name.
-    pub topic_id: TopicId,
+    pub topic_id: KafkaTopicId,
     /// The offset to read next.
     pub next: i64,
 }
@@ -31,7 +31,7 @@ pub struct Position {
 struct StoredTopicId(&'static str);
 
 /// The stored position; stores the beginning of this topic if there is none yet.
-pub async fn log_position_load(system: &SystemScope, log: &Log, topic_id: TopicId) -> Result<Position, DbError> {
+pub async fn log_position_load(system: &SystemScope, log: &Log, topic_id: KafkaTopicId) -> Result<Position, DbError> {
     let mut tx = system.begin().await?;
     sqlx::query(
         "INSERT INTO billing.ingest_offset (topic, partition, topic_id, next) VALUES ($1, $2, $3, 0)

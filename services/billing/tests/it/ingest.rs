@@ -13,13 +13,13 @@ use sluice_billing::store::sources::{Missing, hole_count, hole_declare_lost};
 use sluice_db::{Migrations, sqlx};
 use sluice_runtime::FailPoints;
 use sluice_types::TenantScope;
-use sluice_wire::TopicId;
+use sluice_wire::KafkaTopicId;
 
 use crate::support::{Place, TestDatabase, fresh_database, migrated, url, window};
 
 const HOLES: &str =
     "SELECT source, first_window, end_window, lost_at IS NOT NULL FROM billing.source_hole ORDER BY 1, 2";
-const TOPIC_ID: TopicId = TopicId([7; 16]);
+const TOPIC_ID: KafkaTopicId = KafkaTopicId([7; 16]);
 
 fn log(partition: i32) -> Log {
     Log { topic: "sluice.usage", partition }

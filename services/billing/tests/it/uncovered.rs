@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use sluice_billing::jobs::coverage_watch::CoverageWatch;
 use sluice_proto::internal::control::v1::Life;
 use sluice_types::TopicUid;
-use sluice_types::physical::TopicName;
+use sluice_types::physical::PhysicalTopic;
 
 use crate::support::{Place, append, fresh_database, kafka, make_topic, window};
 use crate::usage::{count, name};
@@ -17,10 +17,10 @@ async fn what_a_killed_gateway_did_not_report_is_told_until_it_is_counted() {
     let (database, kafka, place) = (fresh_database().await, kafka().await, Place::fresh());
     let idle = Place { topic: TopicUid::random(), ..place };
     for (place, id) in [(&place, "orders"), (&idle, "idle")] {
-        make_topic(&kafka, TopicName::new(place.namespace, place.topic).as_str(), 2).await;
+        make_topic(&kafka, PhysicalTopic::new(place.namespace, place.topic).as_str(), 2).await;
         name(&database, place, id, Life::Active, 2, &[]).await;
     }
-    let physical = TopicName::new(place.namespace, place.topic);
+    let physical = PhysicalTopic::new(place.namespace, place.topic);
     append(&kafka, physical.as_str(), 1, &vec![b"12345".to_vec(); 10]).await;
     count(&database, window("gw/1", 1, 5, vec![place.produced(1, &[(0, 6, 30)])])).await;
 

@@ -13,9 +13,9 @@ use sluice_proto::billing::v1::usage_service_server::UsageService as _;
 use sluice_proto::billing::v1::{GetUsageRequest, GetUsageResponse, OffsetRange};
 use sluice_proto::internal::control::v1::Life;
 use sluice_runtime::FailPoints;
-use sluice_types::physical::TopicName;
+use sluice_types::physical::PhysicalTopic;
 use sluice_types::{AccountUid, Credential, Grant, KeyUid, OpContext, Principal, Role, TenantScope, TenantUid};
-use sluice_wire::{Client, ClientConfig, TopicId};
+use sluice_wire::{Client, ClientConfig, KafkaTopicId};
 use tonic::Code;
 
 use crate::support::{Place, SOON, TestDatabase, append, eventually, fresh_database, kafka, make_topic, window};
@@ -50,7 +50,7 @@ fn api(database: &TestDatabase, kafka: Client) -> Usage {
 pub(crate) async fn name(database: &TestDatabase, place: &Place, id: &str, life: Life, partitions: i32, ends: &[i64]) {
     let log = Log { topic: "sluice.control", partition: 0 };
     let system = database.database.system();
-    let next = log_position_load(system, &log, TopicId([1; 16])).await.unwrap().next;
+    let next = log_position_load(system, &log, KafkaTopicId([1; 16])).await.unwrap().next;
     let named = Named::Topic {
         uid: place.topic.as_i64(),
         tenant_uid: place.tenant.as_i64(),
@@ -68,7 +68,7 @@ pub(crate) async fn name(database: &TestDatabase, place: &Place, id: &str, life:
 pub(crate) async fn count(database: &TestDatabase, window: Window) {
     let log = Log { topic: "sluice.usage", partition: 0 };
     let system = database.database.system();
-    let next = log_position_load(system, &log, TopicId([2; 16])).await.unwrap().next;
+    let next = log_position_load(system, &log, KafkaTopicId([2; 16])).await.unwrap().next;
     let records = [Received { offset: next, appended_ms: window.close_time_ms, window: Ok(window) }];
     let done = ingest(system, &log, next, next + 1, &records, &FailPoints::default()).await.unwrap().unwrap();
     assert_eq!(done.added, 1);
@@ -81,7 +81,7 @@ fn ranges(from: &[OffsetRange]) -> Vec<(i64, i64)> {
 #[tokio::test]
 async fn counted_and_uncounted_ranges_are_exactly_the_log() {
     let (database, kafka, place) = (fresh_database().await, kafka().await, Place::fresh());
-    let physical = TopicName::new(place.namespace, place.topic);
+    let physical = PhysicalTopic::new(place.namespace, place.topic);
     make_topic(&kafka, physical.as_str(), 2).await;
     append(&kafka, physical.as_str(), 0, &vec![b"12345".to_vec(); 10]).await;
     name(&database, &place, "orders", Life::Active, 2, &[]).await;
@@ -228,7 +228,7 @@ async fn a_page_of_many_topics_has_of_each_what_is_its_own() {
     let first = Place::fresh();
     let log = Log { topic: "sluice.control", partition: 0 };
     let system = database.database.system();
-    log_position_load(system, &log, TopicId([1; 16])).await.unwrap();
+    log_position_load(system, &log, KafkaTopicId([1; 16])).await.unwrap();
     let places: Vec<Place> = (0..TOPICS).map(|_| Place { topic: sluice_types::TopicUid::random(), ..first }).collect();
     let named = |(number, place): (i64, &Place)| Named::Topic {
         uid: place.topic.as_i64(),

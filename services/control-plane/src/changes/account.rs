@@ -58,7 +58,7 @@ pub(crate) async fn create(
                 update_us: 0,
             };
             let account = account_insert(txn.tx(), &Account { row, grants, unknown: Vec::new() }).await?;
-            let detail = json!({ "grants": told(&account.grants) });
+            let detail = json!({ "grants": grant_texts(&account.grants) });
             finish(txn, &account, detail).await
         })
     })
@@ -102,7 +102,7 @@ pub(crate) async fn update(
             }
             let account = account_update(txn.tx(), &account).await?;
             let detail = match paths.contains(&"grants") {
-                true => json!({ "fields": paths, "grants": told(&account.grants) }),
+                true => json!({ "fields": paths, "grants": grant_texts(&account.grants) }),
                 false => fields_changed(&paths),
             };
             finish(txn, &account, detail).await
@@ -165,7 +165,7 @@ pub(super) fn effective(grants: &[Grant]) -> Vec<Grant> {
     grants.iter().map(whole).collect()
 }
 
-fn told(grants: &[Grant]) -> Vec<String> {
+fn grant_texts(grants: &[Grant]) -> Vec<String> {
     grants.iter().map(|grant| format!("{} on {}", grant.role, grant.resource)).collect()
 }
 

@@ -10,7 +10,7 @@ use sluice_proto::internal::control::v1::{
     TopicState as TopicRecord, group_state,
 };
 use sluice_types::{TenantUid, Uid};
-use sluice_wire::TopicId;
+use sluice_wire::KafkaTopicId;
 
 use crate::domain::group::{self, Beginning};
 use crate::domain::topic::{is_compacted, keeps_append_time, record_age_ms_max};
@@ -225,7 +225,7 @@ pub(crate) fn key(tenant: TenantUid, row: &KeyRow) -> Entry {
 }
 
 /// Says that this log holds everything: so many resources. `answers` names the waits of gateways that it ends.
-pub(crate) fn complete(log: TopicId, resources: usize, answers: Vec<String>) -> ControlRecord {
+pub(crate) fn complete(log: KafkaTopicId, resources: usize, answers: Vec<String>) -> ControlRecord {
     let resources = i64::try_from(resources).unwrap_or(i64::MAX);
     let complete = LogComplete { resources, control_topic_id: log.to_string(), answers };
     ControlRecord { resource: Some(Resource::Complete(complete)), ..ControlRecord::default() }

@@ -1,4 +1,4 @@
-//! Whether `sluice.control` was compared with the database, and the wish that it be compared again.
+//! Whether `sluice.control` was compared with the database, and the request that it be compared again.
 //!
 //! A database that was restored from a backup knows less than the log: what is changed in it would be published under
 //! versions that gateways have seen, and dropped there, while the barrier saw it applied. So nothing is published from the
@@ -9,7 +9,7 @@ use tokio::sync::watch;
 /// The state of the comparison.
 pub(crate) struct Comparison(watch::Sender<Counts>);
 
-/// Wishes are counted, so that one that comes while another is fulfilled is not lost.
+/// Requests are counted, so that one that comes while another is fulfilled is not lost.
 #[derive(Debug, Clone, Copy)]
 struct Counts {
     required: u64,

@@ -30,7 +30,7 @@ use sluice_proto::internal::control::v1::ControlRecord;
 use sluice_runtime::{ComponentStatus, Health};
 use sluice_types::Uid;
 use sluice_types::physical::{CONTROL_COMPLETE_KEY, CONTROL_TOPIC};
-use sluice_wire::{Client, Isolation, LogTail, OffsetAt, OutRecord, TailBatch, TailOptions, TopicId};
+use sluice_wire::{Client, Isolation, KafkaTopicId, LogTail, OffsetAt, OutRecord, TailBatch, TailOptions};
 use tokio_util::sync::CancellationToken;
 
 use self::answers::Answers;
@@ -126,7 +126,7 @@ struct Audit<'a> {
     kafka: &'a Client,
     health: &'a Health,
     kept: &'a mut Kept,
-    log: TopicId,
+    log: KafkaTopicId,
     tail: LogTail,
     state: LogState,
     answers: Answers,
@@ -144,7 +144,7 @@ impl<'a> Audit<'a> {
         plane: &'a SharedPlane,
         kafka: &'a Client,
         health: &'a Health,
-        log: TopicId,
+        log: KafkaTopicId,
         answers: Answers,
         kept: &'a mut Kept,
     ) -> Self {
@@ -185,7 +185,7 @@ impl<'a> Audit<'a> {
                             tracing::error!(%error, cause, "the control log cannot be compared; trying on");
                         }
                     }
-                    self.told("cannot be compared with the database");
+                    self.report_failing("cannot be compared with the database");
                     self.compare_at = Some(Instant::now());
                     tokio::time::sleep(AGAIN).await;
                 }
@@ -203,7 +203,7 @@ impl<'a> Audit<'a> {
         batch.records.iter().for_each(|record| self.state.see(record));
     }
 
-    fn told(&self, failure: &'static str) {
+    fn report_failing(&self, failure: &'static str) {
         self.health.set_component("control_log", ComponentStatus::failing(failure));
     }
 
@@ -348,7 +348,7 @@ struct UnknownLeft {
     left: usize,
 }
 
-fn tail(kafka: &Client, log: TopicId) -> LogTail {
+fn tail(kafka: &Client, log: KafkaTopicId) -> LogTail {
     let options = TailOptions {
         isolation: Isolation::ReadUncommitted,
         topic_id: Some(log),
@@ -375,7 +375,7 @@ where
 }
 
 /// The last record of each of these, by reading the whole log: nobody keeps their contents, and this is rare.
-async fn last_records(kafka: &Client, log: TopicId, resources: &[Uid]) -> Result<Vec<ControlRecord>, AuditError> {
+async fn last_records(kafka: &Client, log: KafkaTopicId, resources: &[Uid]) -> Result<Vec<ControlRecord>, AuditError> {
     let mut last: HashMap<String, Option<ControlRecord>> =
         resources.iter().map(|uid| (uid.to_string(), None)).collect();
     let mut tail = tail(kafka, log);

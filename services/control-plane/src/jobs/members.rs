@@ -15,7 +15,7 @@ use prost::Message as _;
 use sluice_proto::internal::control::v1::{MemberHeartbeat, MemberPhase};
 use sluice_runtime::{ComponentStatus, Health};
 use sluice_types::physical::MEMBERS_TOPIC;
-use sluice_wire::{Client, Isolation, LogTail, OffsetAt, Record, TailOptions, TailState, TopicId};
+use sluice_wire::{Client, Isolation, KafkaTopicId, LogTail, OffsetAt, Record, TailOptions, TailState};
 use tokio_util::sync::CancellationToken;
 
 use crate::plane::{SharedPlane, Wake};
@@ -105,7 +105,7 @@ impl Members {
     }
 
     /// How far the change at this offset has come; `None` while it is not known who there is.
-    pub(crate) fn progress(&self, log: TopicId, offset: i64) -> Option<Progress> {
+    pub(crate) fn progress(&self, log: KafkaTopicId, offset: i64) -> Option<Progress> {
         let state = self.state.lock();
         if !state.is_complete() {
             return None;
@@ -126,7 +126,7 @@ impl Members {
     }
 
     /// Waits until every live gateway has applied the change, or the time is over.
-    pub(crate) async fn applied(&self, log: TopicId, offset: i64, until: Instant) -> Confirmed {
+    pub(crate) async fn applied(&self, log: KafkaTopicId, offset: i64, until: Instant) -> Confirmed {
         let mut changed = self.changed.subscribe();
         loop {
             let progress = self.progress(log, offset);
@@ -152,7 +152,7 @@ impl Members {
     }
 
     /// The waits of gateways for this log to be complete again.
-    pub(crate) fn awaiting_complete(&self, log: TopicId) -> BTreeSet<String> {
+    pub(crate) fn awaiting_complete(&self, log: KafkaTopicId) -> BTreeSet<String> {
         let state = self.state.lock();
         if !state.is_complete() {
             return BTreeSet::new();
@@ -335,7 +335,7 @@ mod tests {
     use super::*;
     use sluice_wire::TimestampType;
 
-    const LOG: TopicId = TopicId([7; 16]);
+    const LOG: KafkaTopicId = KafkaTopicId([7; 16]);
 
     fn beat(id: &str, applied: i64, at_ms: i64, phase: MemberPhase) -> Record {
         beat_of(id, "", applied, at_ms, phase)
@@ -371,7 +371,7 @@ mod tests {
         members.hear(&[beat("a", 10, 1_000_000, serving), beat("b", 4, 1_000_000, serving)], true, true);
         assert_eq!(members.progress(LOG, 10), progress(1, 0));
         assert_eq!(members.progress(LOG, 4), progress(0, 0));
-        assert_eq!(members.progress(TopicId([8; 16]), 4), progress(2, 0));
+        assert_eq!(members.progress(KafkaTopicId([8; 16]), 4), progress(2, 0));
         members.hear(&[beat("a", 10, 1_000_000 + LAPSED_MS + 1, serving)], true, true);
         assert_eq!(members.progress(LOG, 10), progress(0, 1));
         members.hear(&[beat("a", 10, 1_000_000 + REGISTERED_MS + 1, serving)], true, true);

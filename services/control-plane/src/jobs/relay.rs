@@ -10,7 +10,7 @@ use sluice_db::DbError;
 use sluice_runtime::{ComponentStatus, Health};
 use sluice_types::Revision;
 use sluice_types::physical::CONTROL_TOPIC;
-use sluice_wire::{Client, OutRecord, TopicId};
+use sluice_wire::{Client, KafkaTopicId, OutRecord};
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::record::with_outbox_id;
@@ -92,7 +92,7 @@ impl Relay {
     }
 
     /// One batch.
-    async fn round(&mut self, log: TopicId) -> Result<Round, RelayError> {
+    async fn round(&mut self, log: KafkaTopicId) -> Result<Round, RelayError> {
         if !self.hold_lease().await? {
             return Ok(Round::NotOurs);
         }
@@ -150,7 +150,7 @@ impl Relay {
         Ok(rows)
     }
 
-    async fn mark(&self, log: TopicId, rows: &[OutboxRow], base_offset: i64) -> Result<(), DbError> {
+    async fn mark(&self, log: KafkaTopicId, rows: &[OutboxRow], base_offset: i64) -> Result<(), DbError> {
         let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
         let offsets: Vec<i64> = (base_offset..).take(ids.len()).collect();
         let revisions: Vec<String> =

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use parking_lot::RwLock;
 use sluice_types::Revision;
-use sluice_wire::TopicId;
+use sluice_wire::KafkaTopicId;
 use tokio::sync::watch;
 
 /// Changes remembered.
@@ -14,7 +14,7 @@ const RECENT_MAX: usize = 10_000;
 
 /// Where changes were published.
 pub(crate) struct Revisions {
-    log: watch::Sender<Option<TopicId>>,
+    log: watch::Sender<Option<KafkaTopicId>>,
     recent: RwLock<Recent>,
 }
 
@@ -32,12 +32,12 @@ impl Revisions {
     }
 
     /// The life of `sluice.control` that is published to, once known.
-    pub(crate) fn log_id(&self) -> Option<TopicId> {
+    pub(crate) fn log_id(&self) -> Option<KafkaTopicId> {
         *self.log.borrow()
     }
 
     /// Waits until the log is known.
-    pub(crate) async fn log_ready(&self) -> TopicId {
+    pub(crate) async fn log_ready(&self) -> KafkaTopicId {
         let mut known = self.log.subscribe();
         loop {
             if let Some(id) = *known.borrow_and_update() {
@@ -51,7 +51,7 @@ impl Revisions {
     }
 
     /// The log is this one. Another one than before makes remembered offsets void.
-    pub(crate) fn set_log(&self, id: TopicId) {
+    pub(crate) fn set_log(&self, id: KafkaTopicId) {
         let before = self.log.send_replace(Some(id));
         if before != Some(id) {
             *self.recent.write() = Recent::default();
@@ -93,12 +93,12 @@ mod tests {
     #[test]
     fn a_log_whose_offsets_come_again_was_cut_off() {
         let revisions = Revisions::new();
-        revisions.set_log(TopicId([7; 16]));
+        revisions.set_log(KafkaTopicId([7; 16]));
         assert!(revisions.record(&[1, 2], &[10, 11]) && revisions.record(&[3], &[15]), "others write to it, too");
         assert!(!revisions.record(&[4], &[15]));
         assert_eq!((revisions.offset(2), revisions.offset(4)), (None, Some(15)));
         assert!(revisions.record(&[5], &[16]), "it is told once");
-        revisions.set_log(TopicId([8; 16]));
+        revisions.set_log(KafkaTopicId([8; 16]));
         assert!(revisions.record(&[6], &[0]), "another log begins anew");
     }
 }

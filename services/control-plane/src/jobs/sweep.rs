@@ -67,11 +67,11 @@ async fn round(plane: &SharedPlane) -> bool {
     }
     let to_empty = found(plane, "deleted tenants", sweep_to_empty).await;
     for tenant in &to_empty {
-        more |= told(plane, "deleted tenants", empty(plane, *tenant).await);
+        more |= log_failure(plane, "deleted tenants", empty(plane, *tenant).await);
     }
     let with_expired = found(plane, "expired keys", sweep_expired).await;
     for tenant in &with_expired {
-        more |= told(plane, "expired keys", retire_expired(plane, *tenant).await);
+        more |= log_failure(plane, "expired keys", retire_expired(plane, *tenant).await);
     }
     more
 }
@@ -118,7 +118,7 @@ async fn found(plane: &SharedPlane, step: &'static str, find: Find) -> Vec<Tenan
 }
 
 /// Whether a change went well, so that there may be more to do at once.
-fn told(plane: &SharedPlane, step: &'static str, done: Result<(), sluice_types::Error>) -> bool {
+fn log_failure(plane: &SharedPlane, step: &'static str, done: Result<(), sluice_types::Error>) -> bool {
     done.inspect_err(|error| failed(plane, step, error)).is_ok()
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use sluice_installation::kafka::{Action, Difference, topics};
 use sluice_runtime::{ComponentStatus, Health};
 use sluice_types::physical::{CONTROL_TOPIC, MEMBERS_TOPIC};
-use sluice_wire::{Client, ClusterMetadata, Error, TopicId, code};
+use sluice_wire::{Client, ClusterMetadata, Error, KafkaTopicId, code};
 use tokio_util::sync::CancellationToken;
 
 use crate::plane::SharedPlane;
@@ -79,7 +79,7 @@ async fn ensure(plane: &SharedPlane, kafka: &Client) -> Result<ClusterMetadata, 
     Ok(cluster)
 }
 
-fn log_of(cluster: &ClusterMetadata) -> Result<TopicId, Error> {
+fn log_of(cluster: &ClusterMetadata) -> Result<KafkaTopicId, Error> {
     let log = cluster.topics.iter().find(|topic| topic.name == CONTROL_TOPIC && topic.error.is_none());
     log.map(|log| log.topic_id).ok_or_else(|| Error::UnknownTopic { topic: CONTROL_TOPIC.to_owned() })
 }

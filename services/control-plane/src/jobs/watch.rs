@@ -1,4 +1,4 @@
-//! Ears and eyes: the database's notifications become wakes, and the health of the database and the relay is told.
+//! Watches: the database's notifications become wakes, and the health of the database and the relay is told.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const LOOK: Duration = Duration::from_secs(2);
 const RELAY_LAG_MS_MAX: i64 = 5_000;
 
 /// Turns notifications into wakes until the shutdown.
-pub(crate) async fn ears(plane: SharedPlane, shutdown: CancellationToken) {
+pub(crate) async fn watch_notifications(plane: SharedPlane, shutdown: CancellationToken) {
     let plane_heard = plane.clone();
     let heard = move |notification: Notification| {
         let wakes = &plane_heard.wakes;
@@ -50,7 +50,7 @@ pub(crate) async fn ears(plane: SharedPlane, shutdown: CancellationToken) {
 }
 
 /// Tells how database and relay fare until the shutdown.
-pub(crate) async fn eyes(plane: SharedPlane, health: Health, shutdown: CancellationToken) {
+pub(crate) async fn watch_health(plane: SharedPlane, health: Health, shutdown: CancellationToken) {
     loop {
         match backlog(&plane).await {
             Ok((waiting, oldest_ms)) => {

@@ -42,10 +42,10 @@ pub(crate) async fn sweep_tombstones(tx: &mut SystemTx, limit: i64) -> Result<u6
 /// Removes what is gone and whose tombstone was published more than an hour ago, with the tombstone's own row and all rows
 /// below it: one that stayed would be the newest, and be published again. Tenants' rows stay: their ids are not reused.
 pub(crate) async fn sweep_purge(tx: &mut SystemTx, limit: i64) -> Result<u64> {
-    let buried = "SELECT id, aggregate_uid FROM control.outbox WHERE payload IS NULL AND published_offset IS NOT NULL \
+    let settled = "SELECT id, aggregate_uid FROM control.outbox WHERE payload IS NULL AND published_offset IS NOT NULL \
                   AND publish_time < now() - interval '1 hour' ORDER BY publish_time LIMIT $1";
-    let buried: Vec<(i64, i64)> = sqlx::query_as(buried).bind(limit).fetch_all(tx.conn()).await?;
-    let (ids, uids): (Vec<i64>, Vec<i64>) = buried.into_iter().unzip();
+    let settled: Vec<(i64, i64)> = sqlx::query_as(settled).bind(limit).fetch_all(tx.conn()).await?;
+    let (ids, uids): (Vec<i64>, Vec<i64>) = settled.into_iter().unzip();
     // Parts before wholes: a namespace's row goes after those that name it.
     for sql in [
         "DELETE FROM control.api_key WHERE uid = ANY($1) AND state = 'REVOKED'",

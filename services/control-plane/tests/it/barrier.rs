@@ -26,7 +26,7 @@ async fn beat(kafka: &Client, id: &str, log: &Revision, applied: i64, phase: Mem
     let heartbeat = MemberHeartbeat {
         gateway_id: id.into(),
         applied_offset: applied,
-        control_topic_id: sluice_wire::TopicId(log.topic_id).to_string(),
+        control_topic_id: sluice_wire::KafkaTopicId(log.topic_id).to_string(),
         phase: phase as i32,
         ..Default::default()
     };

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use sluice_proto::internal::control::v1 as pb;
-use sluice_types::physical::TopicName;
+use sluice_types::physical::PhysicalTopic;
 use sluice_types::{NamespaceUid, TenantUid, TopicUid};
-use sluice_wire::TopicId;
+use sluice_wire::KafkaTopicId;
 
 /// What is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub struct Intent {
     /// A create was announced before: an empty topic of this name may be ours.
     pub create_attempted: bool,
     /// The physical topic that was made for it.
-    pub kafka_topic_id: Option<TopicId>,
+    pub kafka_topic_id: Option<KafkaTopicId>,
     /// The generation that the world was seen to match.
     pub observed_generation: i64,
     /// The end offsets that were stored before a delete; empty: none.
@@ -50,8 +50,8 @@ pub struct IntentError(pub &'static str);
 
 impl Intent {
     /// Its physical name.
-    pub fn name(&self) -> TopicName {
-        TopicName::new(self.namespace, self.topic)
+    pub fn name(&self) -> PhysicalTopic {
+        PhysicalTopic::new(self.namespace, self.topic)
     }
 }
 

@@ -6,23 +6,23 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use sluice_types::physical::TopicName;
-use sluice_wire::TopicId;
+use sluice_types::physical::PhysicalTopic;
+use sluice_wire::KafkaTopicId;
 
 /// What the last resync saw.
 #[derive(Debug, Default)]
 pub struct Orphans {
-    suspects: BTreeMap<TopicName, TopicId>,
+    suspects: BTreeMap<PhysicalTopic, KafkaTopicId>,
 }
 
 impl Orphans {
     /// Takes what stands in Kafka, read first, and what is intended, read after it. Returns the orphans seen twice.
     pub fn judge(
         &mut self,
-        physical: impl IntoIterator<Item = (TopicName, TopicId)>,
-        intended: &HashSet<TopicName>,
-    ) -> Vec<(TopicName, TopicId)> {
-        let now: BTreeMap<TopicName, TopicId> =
+        physical: impl IntoIterator<Item = (PhysicalTopic, KafkaTopicId)>,
+        intended: &HashSet<PhysicalTopic>,
+    ) -> Vec<(PhysicalTopic, KafkaTopicId)> {
+        let now: BTreeMap<PhysicalTopic, KafkaTopicId> =
             physical.into_iter().filter(|(name, _)| !intended.contains(name)).collect();
         let before = std::mem::replace(&mut self.suspects, now);
         let twice = self.suspects.iter().filter(|(name, id)| before.get(*name) == Some(*id));
@@ -38,14 +38,14 @@ mod tests {
 
     #[test]
     fn an_orphan_is_believed_when_seen_twice_in_a_row() {
-        let name = TopicName::new(NamespaceUid::from_i64(1), TopicUid::from_i64(2));
-        let seen = || vec![(name.clone(), TopicId([1; 16]))];
+        let name = PhysicalTopic::new(NamespaceUid::from_i64(1), TopicUid::from_i64(2));
+        let seen = || vec![(name.clone(), KafkaTopicId([1; 16]))];
         let none = HashSet::new();
         let mut orphans = Orphans::default();
         assert!(orphans.judge(seen(), &none).is_empty());
         assert!(orphans.judge(seen(), &HashSet::from([name.clone()])).is_empty());
         assert!(orphans.judge(seen(), &none).is_empty());
         assert_eq!(orphans.judge(seen(), &none), seen());
-        assert!(orphans.judge(vec![(name.clone(), TopicId([9; 16]))], &none).is_empty());
+        assert!(orphans.judge(vec![(name.clone(), KafkaTopicId([9; 16]))], &none).is_empty());
     }
 }

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use sluice_wire::{ConfigChange, TopicId};
+use sluice_wire::{ConfigChange, KafkaTopicId};
 
 use super::intent::{Intent, Want};
 
@@ -25,7 +25,7 @@ pub enum World {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Physical {
     /// Kafka's id of it.
-    pub topic_id: TopicId,
+    pub topic_id: KafkaTopicId,
     /// Partitions, as the broker that knows most says.
     pub partitions: i32,
     /// Every live broker knows every partition with a leader.
@@ -63,13 +63,13 @@ pub enum Step {
     /// Report that somebody else's topic is there.
     ReportForeign,
     /// Store its end offsets, then delete it.
-    Delete(TopicId),
+    Delete(KafkaTopicId),
     /// Report that it is gone.
     ReportGone,
 }
 
 /// Whose the topic that stands there is.
-pub fn ownership(intent: &Intent, found: TopicId) -> Ownership {
+pub fn ownership(intent: &Intent, found: KafkaTopicId) -> Ownership {
     match intent.kafka_topic_id {
         Some(recorded) if recorded == found => Ownership::Ours,
         Some(_) => Ownership::Foreign,
@@ -108,8 +108,8 @@ mod tests {
 
     use super::*;
 
-    const ID: TopicId = TopicId([1; 16]);
-    const OTHER: TopicId = TopicId([2; 16]);
+    const ID: KafkaTopicId = KafkaTopicId([1; 16]);
+    const OTHER: KafkaTopicId = KafkaTopicId([2; 16]);
 
     fn intent(want: Want) -> Intent {
         Intent {

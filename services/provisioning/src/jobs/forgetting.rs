@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use sluice_types::physical::GroupName;
+use sluice_types::physical::PhysicalGroup;
 use sluice_types::{GroupUid, NamespaceUid};
 use sluice_wire::Error;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +22,7 @@ const AT_ONCE: usize = 8;
 
 /// Why a group is still there.
 #[derive(Debug, thiserror::Error)]
-enum Trouble {
+enum StepError {
     /// Kafka refuses, or cannot be asked.
     #[error("delete the group")]
     Kafka(#[from] Error),
@@ -70,7 +70,7 @@ async fn is_forgotten(reconciler: &Reconciler, epoch: i64, namespace: NamespaceU
     }
     match forget(reconciler, epoch, namespace, group).await {
         Ok(()) => true,
-        Err(Trouble::Call(CallError::LeaseLost)) => {
+        Err(StepError::Call(CallError::LeaseLost)) => {
             reconciler.lease.lose();
             false
         }
@@ -82,8 +82,13 @@ async fn is_forgotten(reconciler: &Reconciler, epoch: i64, namespace: NamespaceU
     }
 }
 
-async fn forget(reconciler: &Reconciler, epoch: i64, namespace: NamespaceUid, group: GroupUid) -> Result<(), Trouble> {
-    for name in [GroupName::new(namespace, group), GroupName::redrive(namespace, group)] {
+async fn forget(
+    reconciler: &Reconciler,
+    epoch: i64,
+    namespace: NamespaceUid,
+    group: GroupUid,
+) -> Result<(), StepError> {
+    for name in [PhysicalGroup::new(namespace, group), PhysicalGroup::redrive(namespace, group)] {
         reconciler.cluster.delete_group(&name).await?;
     }
     reconciler.intents.report_group_gone(epoch, group).await?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use sluice_proto::internal::control::v1::report_topic_request::Observed;
 use sluice_runtime::FailPoints;
-use sluice_wire::{TopicId, code};
+use sluice_wire::{KafkaTopicId, code};
 
 use super::lease::Lease;
 use crate::cluster::{Cluster, ClusterError};
@@ -28,7 +28,7 @@ const SETTLE_LOOKS_MAX: usize = 20;
 
 /// Why a run did not bring a topic to where it should be.
 #[derive(Debug, thiserror::Error)]
-pub enum Trouble {
+pub enum StepError {
     /// Kafka cannot be asked, or is not there yet.
     #[error("kafka")]
     Kafka(#[from] ClusterError),
@@ -89,26 +89,26 @@ impl Reconciler {
     pub async fn run(&self, intent: Intent) -> Outcome {
         let topic = intent.topic;
         let worked = tokio::time::timeout(RUN_WITHIN, self.work(intent.clone())).await;
-        let trouble = match worked.unwrap_or(Err(Trouble::NotYet)) {
+        let error = match worked.unwrap_or(Err(StepError::NotYet)) {
             Ok(()) => return Outcome::Settled,
-            Err(trouble) => trouble,
+            Err(error) => error,
         };
-        let report = match &trouble {
-            Trouble::LeaseLost | Trouble::Call(CallError::LeaseLost) => {
+        let report = match &error {
+            StepError::LeaseLost | StepError::Call(CallError::LeaseLost) => {
                 self.lease.lose();
                 return Outcome::Failed;
             }
-            Trouble::Call(CallError::Outdated(status)) => {
+            StepError::Call(CallError::Outdated(status)) => {
                 tracing::info!(%topic, message = status.message(), "the intent has changed meanwhile");
                 return Outcome::Settled;
             }
-            Trouble::Call(error) => {
+            StepError::Call(error) => {
                 tracing::info!(%topic, %error, "the control plane cannot be told");
                 return Outcome::Failed;
             }
             other => describe(other),
         };
-        tracing::warn!(%topic, reason = report.reason, cause = cause(&trouble), "topic is not as wanted");
+        tracing::warn!(%topic, reason = report.reason, cause = cause(&error), "topic is not as wanted");
         let settled = report.observed == Observed::Failed;
         match self.report(&intent, &report).await {
             Ok(()) if settled => Outcome::Settled,
@@ -116,7 +116,7 @@ impl Reconciler {
         }
     }
 
-    async fn work(&self, mut intent: Intent) -> Result<(), Trouble> {
+    async fn work(&self, mut intent: Intent) -> Result<(), StepError> {
         let mut done = Done::default();
         let mut pause = LOOK_AGAIN_MIN;
         loop {
@@ -125,7 +125,7 @@ impl Reconciler {
             match step {
                 Step::RecordAttempt => {
                     let epoch = self.epoch()?;
-                    self.intents.record_attempt(epoch, intent.topic).await.map_err(Trouble::Call)?;
+                    self.intents.record_attempt(epoch, intent.topic).await.map_err(StepError::Call)?;
                     intent.create_attempted = true;
                 }
                 Step::Create => {
@@ -158,7 +158,7 @@ impl Reconciler {
     }
 
     /// Looks at the world and asks the plan.
-    async fn next_step(&self, intent: &Intent, done: &Done) -> Result<(Step, Option<Physical>), Trouble> {
+    async fn next_step(&self, intent: &Intent, done: &Done) -> Result<(Step, Option<Physical>), StepError> {
         let name = intent.name();
         let physical = match self.cluster.observe(&name).await {
             Ok(World::Present(physical)) => physical,
@@ -192,7 +192,7 @@ impl Reconciler {
         Ok((step, Some(physical)))
     }
 
-    async fn create(&self, intent: &Intent) -> Result<(), Trouble> {
+    async fn create(&self, intent: &Intent) -> Result<(), StepError> {
         let configs = configs::effective(&intent.configs)?;
         self.epoch()?;
         self.fail_points.hit("create.before");
@@ -206,7 +206,7 @@ impl Reconciler {
         Ok(())
     }
 
-    async fn extend(&self, intent: &Intent, total: i32) -> Result<(), Trouble> {
+    async fn extend(&self, intent: &Intent, total: i32) -> Result<(), StepError> {
         self.epoch()?;
         match self.cluster.extend(&intent.name(), total).await {
             // It has as many already; brokers will show it.
@@ -223,9 +223,9 @@ impl Reconciler {
     async fn close_and_delete(
         &self,
         intent: &mut Intent,
-        id: TopicId,
+        id: KafkaTopicId,
         physical: &Option<Physical>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), StepError> {
         let name = intent.name();
         let partitions = physical.as_ref().map_or(0, |physical| physical.partitions);
         let mut looks = 0;
@@ -238,7 +238,7 @@ impl Reconciler {
             }
             looks += 1;
             if looks > SETTLE_LOOKS_MAX {
-                return Err(Trouble::StillWritten);
+                return Err(StepError::StillWritten);
             }
             if again == ends {
                 let report = Report { final_end_offsets: same_length(ends, intent), ..Report::new(Observed::Closing) };
@@ -255,8 +255,8 @@ impl Reconciler {
         Ok(())
     }
 
-    async fn report_ready(&self, intent: &Intent, physical: &Option<Physical>) -> Result<(), Trouble> {
-        let Some(physical) = physical else { return Err(Trouble::NotYet) };
+    async fn report_ready(&self, intent: &Intent, physical: &Option<Physical>) -> Result<(), StepError> {
+        let Some(physical) = physical else { return Err(StepError::NotYet) };
         let report = Report {
             partitions: physical.partitions,
             kafka_topic_id: physical.topic_id.to_string(),
@@ -265,17 +265,17 @@ impl Reconciler {
         self.report(intent, &report).await
     }
 
-    async fn report(&self, intent: &Intent, report: &Report) -> Result<(), Trouble> {
+    async fn report(&self, intent: &Intent, report: &Report) -> Result<(), StepError> {
         let epoch = self.epoch()?;
         self.fail_points.hit("report.before");
-        self.intents.report(epoch, intent, report).await.map_err(Trouble::Call)?;
+        self.intents.report(epoch, intent, report).await.map_err(StepError::Call)?;
         self.metrics.reports.get_or_create(&Kind { kind: report.observed.as_str_name() }).inc();
         Ok(())
     }
 
     /// Before every change: the lease is surely ours at this moment.
-    fn epoch(&self) -> Result<i64, Trouble> {
-        self.lease.epoch().ok_or(Trouble::LeaseLost)
+    fn epoch(&self) -> Result<i64, StepError> {
+        self.lease.epoch().ok_or(StepError::LeaseLost)
     }
 }
 
@@ -293,25 +293,27 @@ fn same_length(mut ends: Vec<i64>, intent: &Intent) -> Vec<i64> {
 }
 
 /// An answer to a change: refused for good, or worth another try.
-fn sorted(error: sluice_wire::Error) -> Trouble {
+fn sorted(error: sluice_wire::Error) -> StepError {
     match error.kafka_code() {
         Some(code::INVALID_CONFIG | code::POLICY_VIOLATION | code::INVALID_PARTITIONS | code::INVALID_REQUEST) => {
-            Trouble::Refused(error)
+            StepError::Refused(error)
         }
-        _ => Trouble::Kafka(error.into()),
+        _ => StepError::Kafka(error.into()),
     }
 }
 
-/// What to report of a trouble: for people, without physical names, hosts or Kafka's own texts.
-fn describe(trouble: &Trouble) -> Report {
+/// What to report of an error: for people, without physical names, hosts or Kafka's own texts.
+fn describe(error: &StepError) -> Report {
     let retrying = |reason, message| Report::because(Observed::Retrying, reason, message);
     let failed = |reason, message| Report::because(Observed::Failed, reason, message);
-    match trouble {
-        Trouble::Refused(_) => failed("ClusterRefuses", "The streaming cluster refuses a topic with these settings."),
-        Trouble::Config(_) => failed("ConfigRefused", "A setting of this topic is not allowed."),
-        Trouble::NotYet => retrying("NotServedYet", "The streaming cluster does not yet serve every partition."),
-        Trouble::StillWritten => retrying("StillWritten", "Records still arrive; the topic is deleted when they end."),
-        Trouble::Kafka(ClusterError::Kafka(error)) => match error.kafka_code() {
+    match error {
+        StepError::Refused(_) => failed("ClusterRefuses", "The streaming cluster refuses a topic with these settings."),
+        StepError::Config(_) => failed("ConfigRefused", "A setting of this topic is not allowed."),
+        StepError::NotYet => retrying("NotServedYet", "The streaming cluster does not yet serve every partition."),
+        StepError::StillWritten => {
+            retrying("StillWritten", "Records still arrive; the topic is deleted when they end.")
+        }
+        StepError::Kafka(ClusterError::Kafka(error)) => match error.kafka_code() {
             Some(code::INVALID_REPLICATION_FACTOR) => {
                 retrying("NotEnoughBrokers", "The streaming cluster has too few brokers for the replicas wanted.")
             }
@@ -320,7 +322,7 @@ fn describe(trouble: &Trouble) -> Report {
             }
             _ => retrying("ClusterUnavailable", "The streaming cluster does not answer."),
         },
-        Trouble::Kafka(ClusterError::Disagreement) | Trouble::LeaseLost | Trouble::Call(_) => {
+        StepError::Kafka(ClusterError::Disagreement) | StepError::LeaseLost | StepError::Call(_) => {
             retrying("ClusterUnavailable", "The streaming cluster does not answer.")
         }
     }
@@ -337,9 +339,9 @@ fn foreign() -> Report {
 }
 
 /// For our log.
-fn cause(trouble: &Trouble) -> String {
-    let mut text = trouble.to_string();
-    let mut next = std::error::Error::source(trouble);
+fn cause(error: &StepError) -> String {
+    let mut text = error.to_string();
+    let mut next = std::error::Error::source(error);
     while let Some(source) = next {
         text = format!("{text}: {source}");
         next = source.source();
@@ -374,14 +376,14 @@ mod tests {
     #[test]
     fn what_is_reported_names_nothing_inside() {
         let error = sluice_wire::Error::UnknownTopic { topic: "secret.name".into() };
-        for trouble in [
-            Trouble::Kafka(error.clone().into()),
-            Trouble::Refused(error),
-            Trouble::NotYet,
-            Trouble::StillWritten,
-            Trouble::Config(ConfigError::NotAllowed("secret.name".into())),
+        for error in [
+            StepError::Kafka(error.clone().into()),
+            StepError::Refused(error),
+            StepError::NotYet,
+            StepError::StillWritten,
+            StepError::Config(ConfigError::NotAllowed("secret.name".into())),
         ] {
-            let report = describe(&trouble);
+            let report = describe(&error);
             assert!(!report.message.contains("secret") && !report.reason.is_empty());
         }
     }

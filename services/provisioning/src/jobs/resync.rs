@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use sluice_types::physical::TopicName;
+use sluice_types::physical::PhysicalTopic;
 
 use super::reconcile::Reconciler;
 use crate::cluster::ClusterError;
@@ -44,7 +44,7 @@ pub struct Found {
     /// Physical topics that no intent names, seen twice.
     pub orphans: usize,
     /// All topics that intents name.
-    pub intended: HashSet<TopicName>,
+    pub intended: HashSet<PhysicalTopic>,
 }
 
 /// Compares all with all.
@@ -52,12 +52,12 @@ pub async fn resync(reconciler: &Reconciler, orphans: &mut Orphans) -> Result<Fo
     // The world first: what it shows was intended before, so a later list of intents has it.
     let world = reconciler.cluster.list().await?;
     let intents = reconciler.intents.list().await?;
-    let intended: HashSet<TopicName> = intents.iter().map(Intent::name).collect();
+    let intended: HashSet<PhysicalTopic> = intents.iter().map(Intent::name).collect();
     let strays = orphans.judge(world.iter().map(|(name, physical)| (name.clone(), physical.topic_id)), &intended);
     for (name, id) in &strays {
         tracing::error!(?name, %id, "physical topic that no intent names; it is left alone: look whose it is");
     }
-    let world: HashMap<TopicName, Physical> = world.into_iter().collect();
+    let world: HashMap<PhysicalTopic, Physical> = world.into_iter().collect();
     let mut found = Found { orphans: strays.len(), intended, ..Found::default() };
     let checked: Vec<(Intent, bool)> = futures::stream::iter(intents)
         .map(|intent| async {

@@ -1,6 +1,6 @@
 //! Groups that were deleted go from Kafka.
 
-use sluice_types::physical::GroupName;
+use sluice_types::physical::PhysicalGroup;
 use sluice_types::{GroupUid, NamespaceUid};
 use sluice_wire::{CommitOffset, Committer, Groups, MemberEvent, MemberOptions};
 
@@ -18,23 +18,23 @@ async fn a_deleted_group_goes_from_kafka_when_its_last_member_has_left_and_takes
         CommitOffset { topic: topic.clone(), partition: 0, offset: 1, leader_epoch: None, metadata: String::new() };
     let position = [position];
     let names = [
-        GroupName::new(namespace, idle),
-        GroupName::redrive(namespace, idle),
-        GroupName::new(namespace, other),
-        GroupName::redrive(namespace, other),
+        PhysicalGroup::new(namespace, idle),
+        PhysicalGroup::redrive(namespace, idle),
+        PhysicalGroup::new(namespace, other),
+        PhysicalGroup::redrive(namespace, other),
     ];
     for name in &names {
         let stored = world.kafka.commit_offsets(name.as_str(), Committer::Outside, &position, CALL).await.unwrap();
         assert!(stored.values().all(Result::is_ok), "{stored:?}");
     }
     let groups = Groups::new(world.kafka.clone());
-    let dispatched = GroupName::new(namespace, served);
+    let dispatched = PhysicalGroup::new(namespace, served);
     let mut member = groups.join(dispatched.as_str(), &[&topic], MemberOptions::default()).unwrap();
     while member.assignment().is_empty() {
         let event = tokio::time::timeout(SOON, member.next()).await.expect("is assigned");
         assert!(!matches!(event, None | Some(MemberEvent::Lost { .. })), "{event:?}");
     }
-    let there = async |name: &GroupName| {
+    let there = async |name: &PhysicalGroup| {
         let listed = world.kafka.list_groups(&[], CALL).await.unwrap();
         listed.iter().any(|listed| listed.group == name.as_str())
     };

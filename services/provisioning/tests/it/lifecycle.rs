@@ -148,6 +148,7 @@ async fn drift_is_found_by_the_resync_and_repaired() {
 
     // Deleted behind our back: reported, and never made again under the same uid.
     world.kafka.delete_topic(name.as_str(), CALL).await.unwrap();
+    eventually("the deletion is seen", SOON, async || world.physical(&uid).await.is_none()).await;
     let found = resync(&reconciler, &mut orphans).await.unwrap();
     assert_eq!(reconciler.run(mine(found.work).unwrap()).await, Outcome::Settled);
     let known = world.plane.known(&uid);

@@ -14,7 +14,7 @@ use sluice_runtime::config::InternalTlsConfig;
 use sluice_runtime::internal::RequireRole;
 use sluice_runtime::server::{Edge, bind, serve};
 use sluice_runtime::tls::InternalTls;
-use sluice_types::physical::TopicName;
+use sluice_types::physical::PhysicalTopic;
 use sluice_types::{GroupUid, NamespaceUid, TenantUid, TopicUid};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -37,8 +37,8 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    pub(crate) fn name(&self) -> TopicName {
-        TopicName::new(self.intent.namespace_uid.parse().unwrap(), self.intent.topic_uid.parse().unwrap())
+    pub(crate) fn name(&self) -> PhysicalTopic {
+        PhysicalTopic::new(self.intent.namespace_uid.parse().unwrap(), self.intent.topic_uid.parse().unwrap())
     }
 }
 

@@ -12,8 +12,8 @@ use sluice_provisioning::{App, ROLE};
 use sluice_runtime::config::{InternalTlsConfig, KafkaConfig, ListenAddr, SecretFile};
 use sluice_runtime::fail_point::Testing;
 use sluice_runtime::telemetry::TelemetryConfig;
-use sluice_types::physical::TopicName;
-use sluice_wire::{Client, Isolation, NewTopic, OffsetAt, OutRecord, Topic, TopicId, code};
+use sluice_types::physical::PhysicalTopic;
+use sluice_wire::{Client, Isolation, KafkaTopicId, NewTopic, OffsetAt, OutRecord, Topic, code};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -103,7 +103,7 @@ impl World {
     }
 
     /// Makes a topic behind provisioning's back.
-    pub(crate) async fn make(&self, uid: &str, partitions: i32) -> TopicId {
+    pub(crate) async fn make(&self, uid: &str, partitions: i32) -> KafkaTopicId {
         let name = self.plane.known(uid).name();
         let topic = NewTopic { name: name.as_str().into(), partitions, replication: 1, configs: Default::default() };
         let made = self.kafka.create_topic(&topic, CALL).await.unwrap();
@@ -129,7 +129,7 @@ impl World {
         }
     }
 
-    pub(crate) async fn end(&self, name: &TopicName, partition: i32) -> i64 {
+    pub(crate) async fn end(&self, name: &PhysicalTopic, partition: i32) -> i64 {
         let at = OffsetAt::Latest;
         let listed = self.kafka.list_offset(name.as_str(), partition, at, Isolation::ReadUncommitted, CALL).await;
         listed.unwrap().offset.unwrap()

@@ -7,7 +7,7 @@ use tonic::Status;
 
 use super::orders::Order;
 use super::pull::PullLine;
-use super::room::Wish;
+use super::room::Demand;
 use super::stream::StreamLine;
 use crate::args::consume::Transport;
 use crate::connect::Session;
@@ -36,7 +36,7 @@ pub(super) struct Opening<'a> {
     /// How long one call may take.
     pub(super) timeout: Duration,
     /// What is asked for at once.
-    pub(super) wish: Option<Wish>,
+    pub(super) demand: Option<Demand>,
 }
 
 /// A connection.
@@ -63,10 +63,10 @@ impl<'a> Line<'a> {
     }
 
     /// Asks for more records.
-    pub(super) fn ask(&mut self, wish: Wish) {
+    pub(super) fn ask(&mut self, demand: Demand) {
         match self {
-            Self::Stream(line) => line.ask(wish),
-            Self::Pull(line) => line.ask(wish),
+            Self::Stream(line) => line.ask(demand),
+            Self::Pull(line) => line.ask(demand),
         }
     }
 

@@ -18,7 +18,7 @@ use tonic::transport::Channel;
 
 use super::line::{Event, Opening};
 use super::orders::{Order, Verb};
-use super::room::Wish;
+use super::room::Demand;
 
 /// How long one call waits for a first record.
 const WAIT: Duration = Duration::from_secs(10);
@@ -44,7 +44,7 @@ impl<'a> PullLine<'a> {
         Self {
             opening,
             client,
-            wished: opening.wish.map_or(0, |wish| wish.records),
+            wished: opening.demand.map_or(0, |demand| demand.records),
             stopped: false,
             pulling: None,
             settling: FuturesUnordered::new(),
@@ -83,8 +83,8 @@ impl<'a> PullLine<'a> {
         }
     }
 
-    pub(super) fn ask(&mut self, wish: Wish) {
-        self.wished += wish.records;
+    pub(super) fn ask(&mut self, demand: Demand) {
+        self.wished += demand.records;
     }
 
     pub(super) fn stop(&mut self) {

@@ -35,7 +35,7 @@ const BYTES_STEP: u64 = 1 << 20;
 
 /// What to ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Wish {
+pub(super) struct Demand {
     pub(super) records: u32,
     pub(super) bytes: u64,
 }
@@ -63,7 +63,7 @@ impl Room {
     }
 
     /// Asks for more on top of what was asked for. Small amounts wait until they are worth a message.
-    pub(super) fn ask(&mut self) -> Option<Wish> {
+    pub(super) fn ask(&mut self) -> Option<Demand> {
         let free = self.allowed.saturating_sub(self.asked + self.held);
         let free = free.min(self.ahead.saturating_sub(self.asked + self.waiting));
         let more = free.min(self.left.saturating_sub(self.asked));
@@ -73,7 +73,7 @@ impl Room {
             return None;
         }
         self.asked += records;
-        Some(Wish { records: records as u32, bytes: std::mem::take(&mut self.bytes).max(1) })
+        Some(Demand { records: records as u32, bytes: std::mem::take(&mut self.bytes).max(1) })
     }
 
     /// What was asked for on another connection does not come any more.
@@ -129,20 +129,20 @@ mod tests {
     use super::*;
 
     fn asked(room: &mut Room) -> u32 {
-        room.ask().map_or(0, |wish| wish.records)
+        room.ask().map_or(0, |demand| demand.records)
     }
 
     #[test]
     fn no_more_is_asked_for_than_may_be_out() {
         let mut room = Room::new(Some(100), None);
-        assert_eq!(room.ask(), Some(Wish { records: 100, bytes: BYTES }));
+        assert_eq!(room.ask(), Some(Demand { records: 100, bytes: BYTES }));
         assert_eq!(room.came(60, 60), 60);
         room.wrote(60, 60);
         assert_eq!(room.ask(), None, "60 held, 40 on their way");
         room.freed(10);
         assert_eq!(room.ask(), None, "too few to be worth a message");
         room.freed(30);
-        assert_eq!(room.ask(), Some(Wish { records: 40, bytes: 60 }));
+        assert_eq!(room.ask(), Some(Demand { records: 40, bytes: 60 }));
         room.connected();
         assert_eq!(asked(&mut room), 80, "20 held");
     }
@@ -215,8 +215,8 @@ mod tests {
         assert_eq!(room.came(16, BYTES), 16);
         assert_eq!(room.ask(), None, "they are not written yet");
         room.connected();
-        assert_eq!(room.ask(), Some(Wish { records: 984, bytes: 1 }), "nor on another connection");
+        assert_eq!(room.ask(), Some(Demand { records: 984, bytes: 1 }), "nor on another connection");
         room.wrote(16, BYTES);
-        assert_eq!(room.ask(), Some(Wish { records: 0, bytes: BYTES }), "984 are still to come");
+        assert_eq!(room.ask(), Some(Demand { records: 0, bytes: BYTES }), "984 are still to come");
     }
 }

@@ -14,7 +14,7 @@ use tonic::{Status, Streaming};
 
 use super::line::{Event, Opening};
 use super::orders::{Order, Verb};
-use super::room::Wish;
+use super::room::Demand;
 
 /// Messages on their way to the server.
 const SENT: usize = 8;
@@ -33,7 +33,7 @@ impl StreamLine {
         let (sender, receiver) = mpsc::channel(SENT);
         let start = ConsumeStart {
             group: opening.group.to_owned(),
-            credit: opening.wish.map(credit),
+            credit: opening.demand.map(credit),
             encoding: PayloadEncoding::Bytes.into(),
             max_batch_records: 0,
             topics: opening.topics.to_vec(),
@@ -84,8 +84,8 @@ impl StreamLine {
         }
     }
 
-    pub(super) fn ask(&mut self, wish: Wish) {
-        self.outbox.push_back(ConsumeRequest { message: Some(Message::Credit(credit(wish))), sequence: 0 });
+    pub(super) fn ask(&mut self, demand: Demand) {
+        self.outbox.push_back(ConsumeRequest { message: Some(Message::Credit(credit(demand))), sequence: 0 });
     }
 
     pub(super) fn settle(&mut self, sequence: i64, order: &Order) {
@@ -103,6 +103,6 @@ impl StreamLine {
     }
 }
 
-fn credit(wish: Wish) -> ConsumeCredit {
-    ConsumeCredit { records: wish.records as i32, bytes: wish.bytes as i64 }
+fn credit(demand: Demand) -> ConsumeCredit {
+    ConsumeCredit { records: demand.records as i32, bytes: demand.bytes as i64 }
 }

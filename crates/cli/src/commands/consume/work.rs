@@ -12,7 +12,7 @@ use tonic::Status;
 
 use super::line::{Event, Line};
 use super::orders::{self, Order, Verb};
-use super::room::{Room, Wish};
+use super::room::{Demand, Room};
 use super::stop::Stop;
 use super::waiting::{Lease, Waiting};
 use super::writer::{Broken, Writer};
@@ -131,7 +131,7 @@ impl<'a> Work<'a> {
     }
 
     /// A connection is to be opened: what to ask for on it.
-    pub(super) fn connecting(&mut self) -> Option<Wish> {
+    pub(super) fn connecting(&mut self) -> Option<Demand> {
         self.room.connected();
         self.room.ask()
     }
@@ -222,8 +222,8 @@ impl<'a> Work<'a> {
     }
 
     fn ask(&mut self, line: &mut Line<'_>) {
-        if let Some(wish) = self.room.ask() {
-            line.ask(wish);
+        if let Some(demand) = self.room.ask() {
+            line.ask(demand);
         }
     }
 

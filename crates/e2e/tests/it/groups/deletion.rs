@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use sluice_devstack::ADMIN;
 use sluice_e2e::consumer::{Ledger, group_of};
 use sluice_e2e::{Installation, Options, wait};
-use sluice_types::physical::GroupName;
+use sluice_types::physical::PhysicalGroup;
 use sluice_wire::Client;
 
 use super::{NAMESPACE, World, all_acked_by_pulling, gateway_name};
@@ -26,7 +26,7 @@ async fn a_group_that_was_deleted_goes_from_kafka_and_does_not_return() -> Resul
     all_acked_by_pulling(&world.apis, &world.group.name, &ledger, &places, Duration::from_secs(20)).await?;
     let kafka = it.kafka()?.client(ADMIN)?;
     let namespace = world.namespace.uid.parse()?;
-    let name = GroupName::new(namespace, world.group.uid.parse()?);
+    let name = PhysicalGroup::new(namespace, world.group.uid.parse()?);
     ensure!(holds(&kafka, &name).await?, "its positions are there");
 
     // Its dispatcher stands still while it is deleted, and hears of it late.
@@ -50,17 +50,17 @@ async fn a_group_that_was_deleted_goes_from_kafka_and_does_not_return() -> Resul
         wait::until("records to be taken", Duration::from_secs(20), async || Ok(Some(world.publish(10, 10).await?)))
             .await?;
     all_acked_by_pulling(&world.apis, &again.name, &ledger, &next, Duration::from_secs(30)).await?;
-    ensure!(holds(&kafka, &GroupName::new(namespace, again.uid.parse()?)).await?, "the new one is there");
+    ensure!(holds(&kafka, &PhysicalGroup::new(namespace, again.uid.parse()?)).await?, "the new one is there");
     ensure!(!holds(&kafka, &name).await?, "the deleted group is there again");
     it.stop().await
 }
 
-async fn holds(kafka: &Client, name: &GroupName) -> Result<bool> {
+async fn holds(kafka: &Client, name: &PhysicalGroup) -> Result<bool> {
     let listed = kafka.list_groups(&[], CALL).await?;
     Ok(listed.iter().any(|listed| listed.group == name.as_str()))
 }
 
-async fn gone(kafka: &Client, name: &GroupName) -> Result<()> {
+async fn gone(kafka: &Client, name: &PhysicalGroup) -> Result<()> {
     wait::until("the deleted group to go from Kafka", GONE_WITHIN, async || {
         Ok((!holds(kafka, name).await?).then_some(()))
     })

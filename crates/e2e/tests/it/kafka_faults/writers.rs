@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sluice_e2e::{Api, Http};
 use sluice_proto::stream::v1::{Outcome, RecordResult};
 
-use crate::kill_gateway::{self, Told};
+use crate::kill_gateway::{self, Reported};
 
 const BATCH: usize = 10;
 
@@ -30,7 +30,7 @@ pub(super) enum Phase {
 pub(super) struct Shared {
     pub(super) phase: AtomicU8,
     pub(super) stop: AtomicBool,
-    pub(super) told: Mutex<HashMap<String, Told>>,
+    pub(super) told: Mutex<HashMap<String, Reported>>,
     /// Results by phase in which their call began and ended.
     pub(super) seen: Mutex<HashMap<(Phase, &'static str), u64>>,
     pub(super) faults: Mutex<Vec<String>>,
@@ -64,7 +64,7 @@ impl Shared {
         took: Duration,
         deadline: Duration,
         values: Vec<String>,
-        answer: Result<Vec<Told>, String>,
+        answer: Result<Vec<Reported>, String>,
     ) {
         if took >= deadline {
             self.fault(format!("{who}: {took:?} for a deadline of {deadline:?} ({began:?})"));
@@ -73,7 +73,7 @@ impl Shared {
             Ok(results) => results,
             Err(text) => {
                 self.fault(format!("{who}: no result per record but {text} ({began:?} to {:?})", self.phase()));
-                vec![Told::Unknown; values.len()]
+                vec![Reported::Unknown; values.len()]
             }
         };
         if results.len() != values.len() {
@@ -83,9 +83,9 @@ impl Shared {
             let mut seen = self.seen.lock();
             for result in &results {
                 let word = match result {
-                    Told::Persisted { .. } => "persisted",
-                    Told::NotPersisted => "not persisted",
-                    Told::Unknown => "possibly persisted",
+                    Reported::Persisted { .. } => "persisted",
+                    Reported::NotPersisted => "not persisted",
+                    Reported::Unknown => "possibly persisted",
                 };
                 *seen.entry((began, word)).or_default() += 1;
             }
@@ -98,11 +98,11 @@ impl Shared {
     }
 }
 
-pub(super) fn told(result: &RecordResult) -> Told {
+pub(super) fn told(result: &RecordResult) -> Reported {
     match result.outcome() {
-        Outcome::Persisted => Told::Persisted { partition: result.partition, offset: result.offset },
-        Outcome::NotPersisted => Told::NotPersisted,
-        _ => Told::Unknown,
+        Outcome::Persisted => Reported::Persisted { partition: result.partition, offset: result.offset },
+        Outcome::NotPersisted => Reported::NotPersisted,
+        _ => Reported::Unknown,
     }
 }
 
@@ -161,16 +161,16 @@ pub(super) async fn write_over_http(
     }
 }
 
-fn http_results(json: &Value) -> Vec<Told> {
+fn http_results(json: &Value) -> Vec<Reported> {
     let results = json["results"].as_array().cloned().unwrap_or_default();
     let number = |value: &Value| value.as_str().map_or(value.as_i64(), |text| text.parse().ok());
     let one = |result: &Value| match result["outcome"].as_str() {
-        Some("OUTCOME_PERSISTED") => Told::Persisted {
+        Some("OUTCOME_PERSISTED") => Reported::Persisted {
             partition: number(&result["partition"]).and_then(|partition| i32::try_from(partition).ok()).unwrap_or(-1),
             offset: number(&result["offset"]),
         },
-        Some("OUTCOME_NOT_PERSISTED") => Told::NotPersisted,
-        _ => Told::Unknown,
+        Some("OUTCOME_NOT_PERSISTED") => Reported::NotPersisted,
+        _ => Reported::Unknown,
     };
     results.iter().map(one).collect()
 }

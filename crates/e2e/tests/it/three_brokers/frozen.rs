@@ -11,7 +11,7 @@ use sluice_proto::stream::v1::Outcome;
 use sluice_wire::OutRecord;
 
 use super::{CALL, NAMESPACE, World};
-use crate::kill_gateway::{self, Told};
+use crate::kill_gateway::{self, Reported};
 
 const PARTITIONS: i32 = 6;
 /// Which brokers stand still, and for how long each time.
@@ -86,7 +86,7 @@ async fn kafka_serves(world: &World<'_>, physical: &str) -> Result<()> {
 }
 
 /// Writes to all partitions, whatever becomes of it, until told to stop.
-async fn write(api: Api, topic: String, stop: Arc<AtomicBool>) -> HashMap<String, Told> {
+async fn write(api: Api, topic: String, stop: Arc<AtomicBool>) -> HashMap<String, Reported> {
     let mut told = HashMap::new();
     while !stop.load(Ordering::Acquire) {
         told.extend(write_once(&api, &topic, &mut (0..PARTITIONS).collect()).await);
@@ -97,7 +97,7 @@ async fn write(api: Api, topic: String, stop: Arc<AtomicBool>) -> HashMap<String
 }
 
 /// Writes a record to each of these partitions; those that took it leave.
-async fn write_once(api: &Api, topic: &str, left: &mut BTreeSet<i32>) -> HashMap<String, Told> {
+async fn write_once(api: &Api, topic: &str, left: &mut BTreeSet<i32>) -> HashMap<String, Reported> {
     let mut api = api.clone();
     api.timeout = Duration::from_secs(2);
     let values: Vec<String> = left.iter().map(|partition| format!("{partition}/{}", rand::random::<u64>())).collect();
@@ -107,12 +107,12 @@ async fn write_once(api: &Api, topic: &str, left: &mut BTreeSet<i32>) -> HashMap
         one
     });
     let Ok(results) = api.produce(topic, records.collect()).await else {
-        return values.into_iter().map(|value| (value, Told::Unknown)).collect();
+        return values.into_iter().map(|value| (value, Reported::Unknown)).collect();
     };
     let told = results.iter().map(|result| match result.outcome() {
-        Outcome::Persisted => Told::Persisted { partition: result.partition, offset: result.offset },
-        Outcome::NotPersisted => Told::NotPersisted,
-        _ => Told::Unknown,
+        Outcome::Persisted => Reported::Persisted { partition: result.partition, offset: result.offset },
+        Outcome::NotPersisted => Reported::NotPersisted,
+        _ => Reported::Unknown,
     });
     let told = values.into_iter().zip(told).collect();
     for result in results.iter().filter(|result| result.outcome() == Outcome::Persisted) {

@@ -9,7 +9,7 @@ use sluice_e2e::consumer::{ack_ids, group_of, place, text};
 use sluice_e2e::tenant::record;
 use sluice_e2e::{Api, wait};
 use sluice_proto::stream::v1::{GroupStatus, Outcome};
-use sluice_types::physical::GroupName;
+use sluice_types::physical::PhysicalGroup;
 use sluice_wire::{CommitOffset, Committer, ConfigChange, Partition};
 use tonic::Code;
 use tonic_types::StatusExt as _;
@@ -47,7 +47,7 @@ pub(super) async fn a_log_that_an_unclean_leader_cut_off_is_told(world: &World<'
         leader_epoch: Some(alone.leader_epoch),
         metadata: String::new(),
     };
-    let name = GroupName::new(world.namespace.uid.parse()?, idle.uid.parse()?);
+    let name = PhysicalGroup::new(world.namespace.uid.parse()?, idle.uid.parse()?);
     let stored = world.admin.commit_offsets(name.as_str(), Committer::Outside, &[position], CALL).await?;
     ensure!(stored.values().all(Result::is_ok), "{stored:?}");
     unclean_election(world.kafka, leader, follower).await?;

@@ -1,6 +1,6 @@
 //! The rules: whom they let in where, and what is ours of those that exist.
 
-use sluice_types::physical::{CONTROL_TOPIC, MEMBERS_TOPIC, TopicName, USAGE_TOPIC};
+use sluice_types::physical::{CONTROL_TOPIC, MEMBERS_TOPIC, PhysicalTopic, USAGE_TOPIC};
 use sluice_types::uid::{NamespaceUid, TopicUid};
 use sluice_wire::AclOperation;
 
@@ -24,7 +24,7 @@ fn allow(user: &str, name: &str) -> AclBinding {
 #[test]
 fn every_tenants_topic_is_covered() {
     for _ in 0..10_000 {
-        let name = TopicName::new(NamespaceUid::random(), TopicUid::random());
+        let name = PhysicalTopic::new(NamespaceUid::random(), TopicUid::random());
         assert!(covered(name.as_str()), "{name:?}");
     }
     for name in ["sluice2abcdef.aaaaaaaaaaaaa", "sluiceabcdefg.aaaaaaaaaaaaa", "slui2aaaaaaaa.aaaaaaaaaaaaa"] {

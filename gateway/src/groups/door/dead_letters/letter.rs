@@ -182,7 +182,7 @@ mod tests {
     fn a_record_is_published_again_to_the_partition_it_came_from() {
         let letter = Letter::read(record("mine"), 1, "mine").expect("its own");
         let topic = ResolvedTopic {
-            physical: sluice_types::physical::TopicName::new(
+            physical: sluice_types::physical::PhysicalTopic::new(
                 sluice_types::NamespaceUid::random(),
                 sluice_types::TopicUid::random(),
             ),

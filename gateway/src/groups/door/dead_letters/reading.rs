@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sluice_types::Reason;
 use sluice_types::error::Error;
-use sluice_types::physical::GroupName;
+use sluice_types::physical::PhysicalGroup;
 use sluice_wire::{Committer, FetchRequest, Fetched, Isolation, OffsetAt, Record, decode};
 
 use crate::data::{failure, time_left};
@@ -224,7 +224,7 @@ pub(super) async fn committed(
     partitions: &[i32],
     until: Instant,
 ) -> Result<BTreeMap<i32, Redriven>, Error> {
-    let kept_under = GroupName::redrive(group.namespace_uid, group.group_uid);
+    let kept_under = PhysicalGroup::redrive(group.namespace_uid, group.group_uid);
     let wanted = [(topic.physical.as_str(), partitions)];
     let found =
         tools.wire.committed_offsets(kept_under.as_str(), Committer::Outside, Some(&wanted), time_left(until)).await;

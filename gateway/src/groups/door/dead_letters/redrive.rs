@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use sluice_kafka::{Batch, OnResolved, RecordOutcome, SinkRecord};
 use sluice_proto::stream::v1::{RedriveDeadLettersRequest, RedriveDeadLettersResponse};
 use sluice_types::error::Error;
-use sluice_types::physical::GroupName;
+use sluice_types::physical::PhysicalGroup;
 use sluice_types::{ErrorKind, Reason, ResourceName};
 use sluice_wire::{CommitOffset, Committer};
 
@@ -300,7 +300,7 @@ impl Redrive<'_> {
             let topic = self.topic.physical.as_str().to_owned();
             commits.push(CommitOffset { topic, partition, offset, leader_epoch: None, metadata });
         }
-        let kept_under = GroupName::redrive(self.group.namespace_uid, self.group.group_uid);
+        let kept_under = PhysicalGroup::redrive(self.group.namespace_uid, self.group.group_uid);
         let results =
             tools.wire.commit_offsets(kept_under.as_str(), Committer::Outside, &commits, time_left(self.until)).await;
         let results = results.map_err(failure::cluster_unavailable)?;

@@ -38,7 +38,7 @@ impl Session {
             (_, Err(_)) => Some(MEMORY_PAUSE),
             (Ok(()), Ok(_)) => None,
         };
-        self.told.throttled(pause.is_some());
+        self.notices.throttled(pause.is_some());
         match pause {
             Some(pause) => self.held_until = Some(Instant::now() + pause),
             None => {
@@ -74,7 +74,7 @@ impl Session {
                         let back = AttachCommand::Settle { sequence: 0, settle: Settle::HandBack, leases };
                         self.commands.push_back(back);
                         self.held_until = Some(Instant::now() + MEMORY_PAUSE);
-                        self.told.throttled(true);
+                        self.notices.throttled(true);
                     }
                 }
                 return stands;

@@ -9,7 +9,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// What is so and what was told.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct DeliveryNotices {
     attached: bool,
     throttled: bool,
     dispatcher: DeliveryState,
@@ -17,7 +17,7 @@ pub(super) struct Told {
     quiet_until: Instant,
 }
 
-impl Told {
+impl DeliveryNotices {
     /// A client takes it that records flow, and that a stream takes a moment to begin.
     pub(super) fn new(now: Instant) -> Self {
         let state = DeliveryState::Flowing;
@@ -70,7 +70,7 @@ mod tests {
     fn changes_are_told_once_and_at_most_once_a_second() {
         let start = Instant::now();
         let after = |millis| start + Duration::from_millis(millis);
-        let mut told = Told::new(start);
+        let mut told = DeliveryNotices::new(start);
         told.attached(true);
         assert_eq!(told.due_at(), None, "a stream that begins quickly says nothing");
         told.dispatcher(DeliveryState::NoRecords);

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use sluice_wire::TopicId;
+use sluice_wire::KafkaTopicId;
 
 use crate::jobs::members::Members;
 
@@ -28,7 +28,7 @@ pub(super) struct Answers {
 
 impl Answers {
     /// A reading of this log begins.
-    pub(super) fn begin(members: &Members, log: TopicId) -> Self {
+    pub(super) fn begin(members: &Members, log: KafkaTopicId) -> Self {
         let waits = members.awaiting_complete(log).into_iter().take(ANSWERS_MAX).collect();
         Self { waits, began: Instant::now(), read_again_at: None }
     }
@@ -44,7 +44,7 @@ impl Answers {
     }
 
     /// Whether somebody waits whom another reading could answer now.
-    pub(super) fn leave_out_one(&self, members: &Members, log: TopicId) -> bool {
+    pub(super) fn leave_out_one(&self, members: &Members, log: KafkaTopicId) -> bool {
         self.read_again_at.is_some_and(|at| Instant::now() >= at)
             && !members.awaiting_complete(log).is_subset(&self.waits)
     }

@@ -9,7 +9,7 @@ use prost::Message as _;
 use sluice_proto::internal::control::v1::ControlRecord;
 use sluice_types::Uid;
 use sluice_types::physical::CONTROL_COMPLETE_KEY;
-use sluice_wire::{Record, TopicId};
+use sluice_wire::{KafkaTopicId, Record};
 
 use crate::domain::record::{digest, is_gone, says_complete, without_outbox_id};
 use crate::store::comparison::NewestRow;
@@ -55,7 +55,7 @@ pub(super) enum Verdict {
 
 impl LogState {
     /// Nothing of this log is read yet.
-    pub(super) fn of(log: TopicId) -> Self {
+    pub(super) fn of(log: KafkaTopicId) -> Self {
         Self { log: log.to_string(), ..Self::default() }
     }
 
@@ -257,15 +257,15 @@ mod tests {
     #[test]
     fn what_was_cut_off_at_the_beginning_is_no_longer_held() {
         let (lost, kept) = (Uid::random(), Uid::random());
-        let mut log = LogState::of(TopicId([7; 16]));
+        let mut log = LogState::of(KafkaTopicId([7; 16]));
         log.see(&record(lost, 0, Some(payload(1, "a"))));
-        let complete = |log: TopicId| {
+        let complete = |log: KafkaTopicId| {
             let value = complete(log, 1, Vec::new()).encode_to_vec();
             Record { key: Some(CONTROL_COMPLETE_KEY.into()), ..record(lost, 1, Some(value)) }
         };
-        log.see(&complete(TopicId([8; 16])));
+        log.see(&complete(KafkaTopicId([8; 16])));
         assert!(!log.is_complete(), "it is said of another log");
-        log.see(&complete(TopicId([7; 16])));
+        log.see(&complete(KafkaTopicId([7; 16])));
         log.see(&record(kept, 2, Some(payload(1, "b"))));
         assert!(log.is_complete() && !log.lost_before(0));
         assert!(log.lost_before(2));

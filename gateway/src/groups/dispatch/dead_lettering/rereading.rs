@@ -20,7 +20,7 @@ const BATCH_BYTES: u64 = 4 << 20;
 const READ_BYTES: u32 = 256 << 10;
 
 /// A dead record.
-pub(super) struct Corpse {
+pub(super) struct DeadRecord {
     pub(super) key: PartKey,
     pub(super) term: u64,
     pub(super) dead: Dead,
@@ -30,8 +30,8 @@ pub(super) struct Corpse {
 }
 
 /// A dead record, read again.
-pub(in crate::groups::dispatch) struct Exhumed {
-    pub(super) corpse: Corpse,
+pub(in crate::groups::dispatch) struct RereadRecord {
+    pub(super) dead_record: DeadRecord,
     pub(super) found: Result<Found, String>,
 }
 
@@ -48,48 +48,48 @@ pub(super) enum Found {
 }
 
 /// Reads dead records again; as many as one batch may hold. A partition that cannot be read holds up no other.
-pub(super) async fn exhume(shared: Arc<Shared>, corpses: Vec<Corpse>) -> Vec<Exhumed> {
-    let mut of_parts: BTreeMap<PartKey, Vec<Corpse>> = BTreeMap::new();
-    for corpse in corpses {
-        of_parts.entry(corpse.key).or_default().push(corpse);
+pub(super) async fn reread_all(shared: Arc<Shared>, dead_records: Vec<DeadRecord>) -> Vec<RereadRecord> {
+    let mut of_parts: BTreeMap<PartKey, Vec<DeadRecord>> = BTreeMap::new();
+    for dead_record in dead_records {
+        of_parts.entry(dead_record.key).or_default().push(dead_record);
     }
     let share = BATCH_BYTES / of_parts.len().max(1) as u64;
-    let read = of_parts.into_values().map(|corpses| exhume_part(&shared, corpses, share));
+    let read = of_parts.into_values().map(|dead_records| reread_part(&shared, dead_records, share));
     join_all(read).await.into_iter().flatten().collect()
 }
 
-async fn exhume_part(shared: &Arc<Shared>, corpses: Vec<Corpse>, bytes_max: u64) -> Vec<Exhumed> {
-    let mut exhumed = Vec::with_capacity(corpses.len());
+async fn reread_part(shared: &Arc<Shared>, dead_records: Vec<DeadRecord>, bytes_max: u64) -> Vec<RereadRecord> {
+    let mut reread = Vec::with_capacity(dead_records.len());
     let (mut last, mut bytes) = (None, 0);
-    for corpse in corpses {
-        let found = find(shared, &corpse, &mut last).await;
+    for dead_record in dead_records {
+        let found = find(shared, &dead_record, &mut last).await;
         if let Ok(Found::Record(record)) = &found {
             let headers = record.headers.iter().map(|(name, value)| (&name[..], value.as_deref()));
             bytes += logical_bytes(record.key.as_deref(), record.value.as_deref(), headers);
         }
         let found = found.map_err(|error| {
-            let (topic, partition) = (&corpse.place.topic, corpse.place.partition);
-            tracing::debug!(%topic, partition, offset = corpse.dead.offset, %error, "a dead record cannot be read");
-            cannot_be_read(&corpse)
+            let (topic, partition) = (&dead_record.place.topic, dead_record.place.partition);
+            tracing::debug!(%topic, partition, offset = dead_record.dead.offset, %error, "a dead record cannot be read");
+            cannot_be_read(&dead_record)
         });
         let is_over = bytes >= bytes_max || !matches!(found, Ok(Found::Record(_) | Found::Nothing));
-        exhumed.push(Exhumed { corpse, found });
+        reread.push(RereadRecord { dead_record, found });
         if is_over {
             break;
         }
     }
-    exhumed
+    reread
 }
 
 /// Without the error, which names Kafka's topics.
-pub(super) fn cannot_be_read(corpse: &Corpse) -> String {
-    format!("records of {}/{} cannot be read at the moment", corpse.topic, corpse.place.partition)
+pub(super) fn cannot_be_read(dead_record: &DeadRecord) -> String {
+    format!("records of {}/{} cannot be read at the moment", dead_record.topic, dead_record.place.partition)
 }
 
 /// The record, read again; neighbours mostly come with one read. [`Found::Nothing`]: it is certain that the log does not hold it any
 /// more.
-async fn find(shared: &Arc<Shared>, corpse: &Corpse, last: &mut Option<Read>) -> Result<Found, Error> {
-    let (offset, place) = (corpse.dead.offset, &corpse.place);
+async fn find(shared: &Arc<Shared>, dead_record: &DeadRecord, last: &mut Option<Read>) -> Result<Found, Error> {
+    let (offset, place) = (dead_record.dead.offset, &dead_record.place);
     if let Some(record) = last.as_ref().and_then(|read| in_read(read, offset)) {
         return Ok(Found::Record(Box::new(record)));
     }
@@ -132,7 +132,7 @@ fn in_read(read: &Read, offset: i64) -> Option<Record> {
 
 #[cfg(test)]
 mod tests {
-    use crate::groups::dispatch::burying::letter::tests::record;
+    use crate::groups::dispatch::dead_lettering::letter::tests::record;
 
     use super::*;
 

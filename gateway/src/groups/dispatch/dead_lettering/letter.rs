@@ -8,7 +8,7 @@ use sluice_types::partitioner::partition_of;
 use sluice_types::record::{client_headers, logical_bytes, producers_time_ms};
 use sluice_wire::Record;
 
-use crate::groups::dispatch::burying::exhuming::Corpse;
+use crate::groups::dispatch::dead_lettering::rereading::DeadRecord;
 use crate::groups::window::DeathReason;
 use crate::ports::ResolvedTopic;
 
@@ -32,7 +32,7 @@ pub(super) fn path_of(record: &Record) -> Vec<String> {
 pub(super) fn letter(
     record: Record,
     path: &[String],
-    corpse: &Corpse,
+    dead_record: &DeadRecord,
     group: &str,
     topic: &ResolvedTopic,
     now_ms: i64,
@@ -42,7 +42,7 @@ pub(super) fn letter(
     let mut headers = client_headers(headers);
     let of_headers = headers.iter().map(|(name, value)| (&name[..], value.as_deref()));
     let size = logical_bytes(key.as_deref(), value.as_deref(), of_headers);
-    let reason = match &corpse.dead.reason {
+    let reason = match &dead_record.dead.reason {
         DeathReason::Refused(reason) => reason.to_string(),
         DeathReason::DeadlineExceeded => "ack deadline exceeded".to_owned(),
     };
@@ -51,17 +51,17 @@ pub(super) fn letter(
     let ours: [(&'static str, String); 10] = [
         (GROUP, group.to_owned()),
         (PATH, path),
-        ("sluice-dlq-topic", corpse.topic.clone()),
-        ("sluice-dlq-partition", corpse.place.partition.to_string()),
-        ("sluice-dlq-offset", corpse.dead.offset.to_string()),
-        ("sluice-dlq-attempts", corpse.dead.attempts.to_string()),
+        ("sluice-dlq-topic", dead_record.topic.clone()),
+        ("sluice-dlq-partition", dead_record.place.partition.to_string()),
+        ("sluice-dlq-offset", dead_record.dead.offset.to_string()),
+        ("sluice-dlq-attempts", dead_record.dead.attempts.to_string()),
         ("sluice-dlq-reason", reason),
-        ("sluice-dlq-first-delivery", time(corpse.dead.first_delivery)),
+        ("sluice-dlq-first-delivery", time(dead_record.dead.first_delivery)),
         ("sluice-dlq-time", time(now_ms)),
         ("sluice-dlq-record-time", time(timestamp_ms)),
     ];
     headers.extend(ours.map(|(name, value)| (Bytes::from_static(name.as_bytes()), Some(Bytes::from(value)))));
-    let keyless = corpse.dead.offset.unsigned_abs() % u64::from(topic.partitions.max(1).unsigned_abs());
+    let keyless = dead_record.dead.offset.unsigned_abs() % u64::from(topic.partitions.max(1).unsigned_abs());
     let partition = match &key {
         Some(key) => partition_of(key, topic.partitions),
         None => i32::try_from(keyless).unwrap_or(0),
@@ -74,7 +74,7 @@ pub(super) fn letter(
 pub(super) mod tests {
     use super::*;
 
-    pub(in crate::groups::dispatch::burying) fn record(
+    pub(in crate::groups::dispatch::dead_lettering) fn record(
         offset: i64,
         headers: &[(&'static str, &'static str)],
     ) -> Record {

@@ -8,8 +8,8 @@
 //! A record that this group gave up before, and that comes to it again as the letter of another group, is given up without a further
 //! letter: two groups that put their dead letters into each other's topics would write for ever.
 
-mod exhuming;
 mod letter;
+mod rereading;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,10 +26,10 @@ use crate::groups::dispatch::shared::Shared;
 use crate::metering::Meter;
 use crate::ports::ResolvedTopic;
 
-use self::exhuming::{Corpse, Found, cannot_be_read, exhume};
 use self::letter::{letter, path_of};
+use self::rereading::{DeadRecord, Found, cannot_be_read, reread_all};
 
-pub(super) use self::exhuming::Exhumed;
+pub(super) use self::rereading::RereadRecord;
 
 /// Dead letters written at once.
 const BATCH: usize = 100;
@@ -41,7 +41,7 @@ const PATH_MAX: usize = 16;
 
 /// Dead records on their way.
 #[derive(Default)]
-pub(super) struct Burial {
+pub(super) struct DeadLettering {
     phase: Phase,
     retry_after: Option<Instant>,
     failures: u32,
@@ -64,14 +64,14 @@ enum Phase {
 }
 
 /// What became of a letter.
-pub(super) struct Buried {
+pub(super) struct LetterOutcome {
     key: PartKey,
     term: u64,
     offset: i64,
     outcome: Result<(), String>,
 }
 
-impl Burial {
+impl DeadLettering {
     pub(super) fn is_busy(&self) -> bool {
         self.phase != Phase::Resting
     }
@@ -88,36 +88,36 @@ impl Burial {
 
 impl Group {
     pub(super) fn plan_burial(&mut self, now: Instant) {
-        if self.burial.is_busy() {
+        if self.dead_lettering.is_busy() {
             return;
         }
-        let corpses = self.corpses();
-        if corpses.is_empty() {
+        let dead_records = self.dead_records();
+        if dead_records.is_empty() {
             // Whoever was dead is not any more.
-            self.burial.failures = 0;
-            self.burial.trouble = None;
-            self.burial.retry_after = None;
+            self.dead_lettering.failures = 0;
+            self.dead_lettering.trouble = None;
+            self.dead_lettering.retry_after = None;
             return;
         }
-        if let Some(after) = self.burial.retry_after.filter(|after| now < *after) {
+        if let Some(after) = self.dead_lettering.retry_after.filter(|after| now < *after) {
             return self.wake_at(after);
         }
-        if let Err(why) = self.grave() {
+        if let Err(why) = self.letters_topic() {
             return self.burial_failed(why, now);
         }
-        self.burial.phase = Phase::Reading;
-        self.burial.turn = self.turn_after(&corpses);
+        self.dead_lettering.phase = Phase::Reading;
+        self.dead_lettering.turn = self.turn_after(&dead_records);
         let shared = Arc::clone(&self.shared);
-        self.work.push(async move { Done::Exhumed(exhume(shared, corpses).await) }.boxed());
+        self.work.push(async move { Done::RereadRecord(reread_all(shared, dead_records).await) }.boxed());
     }
 
     /// Some of the dead, of all partitions alike; who has none in one batch has some in one of the next.
-    fn corpses(&self) -> Vec<Corpse> {
+    fn dead_records(&self) -> Vec<DeadRecord> {
         let with_dead = self.parts.iter().filter(|part| part.window.dead().next().is_some()).count();
         let share = BATCH.div_ceil(with_dead.max(1));
-        let (later, first) = self.parts.split_at(self.burial.turn % self.parts.len().max(1));
+        let (later, first) = self.parts.split_at(self.dead_lettering.turn % self.parts.len().max(1));
         let of_parts = first.iter().chain(later).flat_map(|part| {
-            part.window.dead().take(share).map(|dead| Corpse {
+            part.window.dead().take(share).map(|dead| DeadRecord {
                 key: part.key(),
                 term: part.term,
                 place: part.place_at(dead.offset),
@@ -129,13 +129,13 @@ impl Group {
     }
 
     /// Behind the last partition that a batch has records of.
-    fn turn_after(&self, corpses: &[Corpse]) -> usize {
-        let last = corpses.last().and_then(|corpse| self.index.get(&corpse.key));
+    fn turn_after(&self, dead_records: &[DeadRecord]) -> usize {
+        let last = dead_records.last().and_then(|dead_record| self.index.get(&dead_record.key));
         last.map_or(0, |at| at + 1)
     }
 
     /// Where the letters go, or why they cannot.
-    fn grave(&self) -> Result<Arc<ResolvedTopic>, String> {
+    fn letters_topic(&self) -> Result<Arc<ResolvedTopic>, String> {
         let Some(id) = &self.config.dead_letter_topic else {
             return Err("the group has no dead-letter topic any more".to_owned());
         };
@@ -151,17 +151,17 @@ impl Group {
     }
 
     /// Writes the letters of those that are dead still.
-    pub(super) fn exhumed(&mut self, exhumed: Vec<Exhumed>, now: Instant) {
-        self.burial.phase = Phase::Resting;
+    pub(super) fn reread(&mut self, reread: Vec<RereadRecord>, now: Instant) {
+        self.dead_lettering.phase = Phase::Resting;
         let (mut letters, mut failure) = (Vec::new(), None);
-        let grave = self.grave();
+        let topic = self.letters_topic();
         let (now_ms, uid) = (self.shared.clock.ms(now), Arc::clone(&self.uid));
-        for Exhumed { corpse, found } in exhumed {
+        for RereadRecord { dead_record, found } in reread {
             let metrics = self.shared.metrics.clone();
             let tenant = self.config.tenant_uid;
-            let offset = corpse.dead.offset;
-            let Some(part) = self.part(corpse.key, corpse.term) else { continue };
-            match (found, &grave) {
+            let offset = dead_record.dead.offset;
+            let Some(part) = self.part(dead_record.key, dead_record.term) else { continue };
+            match (found, &topic) {
                 (Ok(Found::Nothing), _) => {
                     // A reset to the same place, or a change of the policy, may have made it another's.
                     if !part.window.begin_burial(offset) {
@@ -172,13 +172,13 @@ impl Group {
                     part.changed = true;
                     part.hot = true;
                 }
-                (Ok(Found::CutOff(end)), _) => self.cut_off(corpse.key, corpse.term, end, now),
+                (Ok(Found::CutOff(end)), _) => self.cut_off(dead_record.key, dead_record.term, end, now),
                 (Ok(Found::Beyond), _) => {
                     // Who hears the same for a while begins anew, whether somebody consumes or not.
                     if !part.rereading {
-                        self.find_bounds(corpse.key, corpse.term, Reading::Again);
+                        self.find_bounds(dead_record.key, dead_record.term, Reading::Again);
                     }
-                    failure = Some(cannot_be_read(&corpse));
+                    failure = Some(cannot_be_read(&dead_record));
                 }
                 (Err(why), _) => {
                     metrics.dead_letter_failures.inc();
@@ -197,29 +197,29 @@ impl Group {
                         part.window.bury(offset);
                         part.changed = true;
                         part.hot = true;
-                        self.burial.circled += 1;
+                        self.dead_lettering.circled += 1;
                         continue;
                     }
-                    let (record, size) = letter(*record, &path, &corpse, &uid, topic, now_ms);
-                    letters.push((corpse.key, corpse.term, offset, record, size));
+                    let (record, size) = letter(*record, &path, &dead_record, &uid, topic, now_ms);
+                    letters.push((dead_record.key, dead_record.term, offset, record, size));
                 }
             }
         }
         self.commits.soon(now);
-        if let (Ok(topic), false) = (grave, letters.is_empty()) {
-            self.burial.phase = Phase::Writing;
+        if let (Ok(topic), false) = (topic, letters.is_empty()) {
+            self.dead_lettering.phase = Phase::Writing;
             let shared = Arc::clone(&self.shared);
-            self.work.push(async move { Done::Buried(write(shared, topic, letters).await) }.boxed());
+            self.work.push(async move { Done::LetterOutcome(write(shared, topic, letters).await) }.boxed());
         }
         if let Some(why) = failure {
             self.burial_failed(why, now);
         }
     }
 
-    pub(super) fn buried(&mut self, buried: Vec<Buried>, now: Instant) {
-        self.burial.phase = Phase::Resting;
+    pub(super) fn dead_lettered(&mut self, outcomes: Vec<LetterOutcome>, now: Instant) {
+        self.dead_lettering.phase = Phase::Resting;
         let mut failure = None;
-        for Buried { key, term, offset, outcome } in buried {
+        for LetterOutcome { key, term, offset, outcome } in outcomes {
             let metrics = self.shared.metrics.clone();
             if outcome.is_ok() {
                 metrics.dead_letters.inc();
@@ -242,28 +242,28 @@ impl Group {
         match failure {
             Some(why) => self.burial_failed(why, now),
             None => {
-                self.burial.failures = 0;
-                self.burial.trouble = None;
-                self.burial.retry_after = None;
+                self.dead_lettering.failures = 0;
+                self.dead_lettering.trouble = None;
+                self.dead_lettering.retry_after = None;
             }
         }
     }
 
     fn burial_failed(&mut self, why: String, now: Instant) {
-        if self.burial.trouble.as_ref() != Some(&why) {
+        if self.dead_lettering.trouble.as_ref() != Some(&why) {
             tracing::warn!(group = %self.name, why, "dead letters cannot be stored");
         }
-        let pause = RETRY_MIN.saturating_mul(2_u32.saturating_pow(self.burial.failures.min(10))).min(RETRY_MAX);
-        self.burial.failures = self.burial.failures.saturating_add(1);
-        self.burial.trouble = Some(why);
-        self.burial.retry_after = Some(now + pause);
+        let pause = RETRY_MIN.saturating_mul(2_u32.saturating_pow(self.dead_lettering.failures.min(10))).min(RETRY_MAX);
+        self.dead_lettering.failures = self.dead_lettering.failures.saturating_add(1);
+        self.dead_lettering.trouble = Some(why);
+        self.dead_lettering.retry_after = Some(now + pause);
         self.wake_at(now + pause);
     }
 }
 
 type Letter = (PartKey, u64, i64, SinkRecord, u64);
 
-async fn write(shared: Arc<Shared>, topic: Arc<ResolvedTopic>, letters: Vec<Letter>) -> Vec<Buried> {
+async fn write(shared: Arc<Shared>, topic: Arc<ResolvedTopic>, letters: Vec<Letter>) -> Vec<LetterOutcome> {
     let (mut records, mut sizes, mut sent) = (Vec::new(), Vec::new(), Vec::new());
     for (key, term, offset, record, size) in letters {
         records.push(record);
@@ -273,16 +273,16 @@ async fn write(shared: Arc<Shared>, topic: Arc<ResolvedTopic>, letters: Vec<Lett
     let on_resolved = Some(count(shared.meter.clone(), Arc::clone(&topic), sizes));
     let until = std::time::Instant::now() + PRODUCE_WITHIN;
     let outcomes = shared.sink.submit(topic.physical.as_str(), Batch { records, on_resolved }, until).await;
-    let buried = sent.into_iter().zip(outcomes).map(|((key, term, offset), outcome)| {
+    let letters = sent.into_iter().zip(outcomes).map(|((key, term, offset), outcome)| {
         let outcome = match outcome {
             RecordOutcome::Persisted { .. } => Ok(()),
             RecordOutcome::NotPersisted(why) | RecordOutcome::PossiblyPersisted(why) => {
                 Err(format!("the dead-letter topic does not take records: {why}"))
             }
         };
-        Buried { key, term, offset, outcome }
+        LetterOutcome { key, term, offset, outcome }
     });
-    buried.collect()
+    letters.collect()
 }
 
 /// Bills what got into the log, also late.
@@ -341,10 +341,10 @@ mod tests {
 
     /// The partitions of the batch that is planned now, one for each record; nothing comes of it.
     fn planned(group: &mut Group) -> Vec<i32> {
-        let partitions = group.corpses().iter().map(|corpse| corpse.key.1).collect();
+        let partitions = group.dead_records().iter().map(|dead_record| dead_record.key.1).collect();
         group.plan_burial(Instant::now());
-        assert!(group.burial.is_busy());
-        group.burial.phase = Phase::Resting;
+        assert!(group.dead_lettering.is_busy());
+        group.dead_lettering.phase = Phase::Resting;
         partitions
     }
 

@@ -16,12 +16,12 @@ pub(super) const CONSUME: &str = "records.consume";
 
 /// Who is at the other end of a stream, as of the last look.
 #[derive(Clone)]
-pub(super) struct Standing {
+pub(super) struct StreamAccess {
     call: Arc<DataCall>,
     group: Arc<ResolvedGroup>,
 }
 
-impl Standing {
+impl StreamAccess {
     pub(super) fn new(call: Arc<DataCall>, group: Arc<ResolvedGroup>) -> Self {
         Self { call, group }
     }
