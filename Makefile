@@ -7,6 +7,8 @@ BUF := $(TOOLS)/venv/bin/buf
 EXAMPLE := $(TOOLS)/property-events
 CARGO_DENY := $(TOOLS)/bin/cargo-deny
 NEXTEST := $(TOOLS)/bin/cargo-nextest
+# Tests of single crates wait for Kafka half of the time.
+UNIT_THREADS := $(shell echo $$(($$(nproc) * 3 / 2)))
 # One profile, one feature set and one pass for lints and code (.cargo/config.toml), so that nothing is compiled twice.
 BIN := $(or $(CARGO_TARGET_DIR),target)
 ALL := --workspace --all-targets --locked
@@ -71,7 +73,7 @@ build: ## Compile and lint everything
 	cargo build $(ALL)
 
 units: ## Tests of single crates, on one shared Kafka and PostgreSQL
-	$(BIN)/debug/devstack run -- $(NEXTEST) nextest run --profile units $(ALL) -E 'not package(sluice-e2e)'
+	$(BIN)/debug/devstack run -- $(NEXTEST) nextest run --profile units $(ALL) --test-threads $(UNIT_THREADS) -E 'not package(sluice-e2e)'
 
 faults: ## End-to-end and fault tests, short forms; those without a promise about time two at a time
 	$(BIN)/debug/devstack run -- $(NEXTEST) nextest run --profile faults $(ALL) -E 'package(sluice-e2e)'

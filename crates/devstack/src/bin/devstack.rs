@@ -63,6 +63,8 @@ async fn run() -> anyhow::Result<ExitCode> {
                 status = command.wait() => status,
                 () = stopped => command.stop(COMMAND_GRACE).await,
             };
+            // Its data is thrown away: a good end would close thousands of logs for nothing.
+            stack.kafka()?.kill_all().await;
             // Ended by a signal: no code of its own.
             ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(130))
         }
