@@ -67,7 +67,7 @@ async fn an_expired_lease_is_stale_and_attempts_outlive_the_dispatcher() {
     let tenant = Tenant::new().await;
     let topic = tenant.topic("orders", 1).await;
     tenant.group(&["orders"], |group| {
-        group.ack_deadline_ms = 500;
+        group.ack_deadline_ms = 2_000;
         group.minimum_backoff_ms = 0;
         group.maximum_backoff_ms = 0;
     });
@@ -79,7 +79,7 @@ async fn an_expired_lease_is_stale_and_attempts_outlive_the_dispatcher() {
     assert_eq!(node.settle(Settle::Acknowledge, &keys(&first)).await, [SettleOutcome::StaleLease]);
     let more = Settle::Extend { time: Some(Duration::from_secs(30)) };
     assert_eq!(node.settle(more, &keys(&second)).await, [SettleOutcome::Ok]);
-    let none = node.take(1, Duration::from_secs(1)).await.expect("an answer");
+    let none = node.take(1, Duration::from_secs(3)).await.expect("an answer");
     assert!(none.records.is_empty(), "the lease was extended");
     node.stop().await;
     let node = tenant.node("a").await.alone();

@@ -89,7 +89,7 @@ async fn credit_comes_back_by_itself_and_a_stop_ends_the_stream() {
 async fn what_did_not_leave_counts_as_no_attempt_and_a_lease_runs_from_when_it_did() {
     let tenant = Tenant::new().await;
     let topic = tenant.topic("orders", 1).await;
-    tenant.group(&["orders"], |group| group.ack_deadline_ms = 1_000);
+    tenant.group(&["orders"], |group| group.ack_deadline_ms = 3_000);
     tenant.produce(&topic, 0, &["a", "a"], 0).await;
     let node = tenant.node("a").await.alone();
     let first = node.collect(1).await;
@@ -99,7 +99,7 @@ async fn what_did_not_leave_counts_as_no_attempt_and_a_lease_runs_from_when_it_d
     assert_eq!((values(&again), again[0].key.attempt), (vec![0], 1));
 
     // Two and a half leases.
-    for _ in 0..5 {
+    for _ in 0..15 {
         tokio::time::sleep(Duration::from_millis(500)).await;
         assert_eq!(node.settle(Settle::Restart, &keys(&again)).await, [SettleOutcome::Ok]);
     }

@@ -82,10 +82,11 @@ fn number(record: &ReceivedRecord) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_over_its_read_limit_gets_every_record_with_its_lease_before_it() {
-    const RECORDS: usize = 60;
+    // Under the limit they take 12 s: more than two leases.
+    const RECORDS: usize = 120;
     const BYTES: usize = 10_000;
     let shop = Shop::open().await;
-    shop.change_group(|group| group.ack_deadline_ms = 2_000).await;
+    shop.change_group(|group| group.ack_deadline_ms = 5_000).await;
     let mut tenant = shop.tenant.base().remove(0);
     tenant.version = 2;
     if let Some(Resource::Tenant(tenant)) = &mut tenant.resource {
@@ -119,7 +120,7 @@ async fn a_tenant_over_its_read_limit_gets_every_record_with_its_lease_before_it
     }
     let (first, last) = (seen.values().min(), seen.values().max());
     let took = last.expect("some") - first.expect("some");
-    assert!(took > 1_500, "{} bytes came in {took} ms", RECORDS * BYTES);
+    assert!(took > 5_500, "{} bytes came in {took} ms", RECORDS * BYTES);
     clients.abort_all();
     shop.close().await;
 }
@@ -164,13 +165,13 @@ async fn a_client_that_reads_nothing_holds_what_its_window_took_and_wastes_no_at
     const BYTES: usize = 10_000;
     const WINDOW: u32 = 65_535;
     let shop = Shop::open().await;
-    shop.change_group(|group| group.ack_deadline_ms = 3_000).await;
+    shop.change_group(|group| group.ack_deadline_ms = 5_000).await;
     shop.produce_many(RECORDS, BYTES).await;
     let stopped = stopped_client(&shop, WINDOW).await;
     let mut reader = Stream::open(&shop, 1, 1_000).await;
     let mut attempts: BTreeMap<usize, i32> = BTreeMap::new();
     let mut stopped = Some(stopped);
-    let until = Instant::now() + Duration::from_secs(7);
+    let until = Instant::now() + Duration::from_secs(11);
     while attempts.len() < RECORDS {
         // Longer than two leases.
         if Instant::now() > until {
@@ -341,7 +342,7 @@ async fn a_pull_of_the_most_bytes_fits_into_what_clients_take_by_default() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lease_of_a_pulled_record_does_not_end_while_its_answer_is_on_the_way() {
     let shop = Shop::open().await;
-    shop.change_group(|group| group.ack_deadline_ms = 2_000).await;
+    shop.change_group(|group| group.ack_deadline_ms = 4_000).await;
     shop.produce_many(1, 300_000).await;
     // Its window takes a part of the answer, and no more until it reads.
     let client = reqwest::Client::builder().http2_prior_knowledge().http2_initial_stream_window_size(65_535);
@@ -351,7 +352,7 @@ async fn the_lease_of_a_pulled_record_does_not_end_while_its_answer_is_on_the_wa
     assert_eq!(answer.status(), 200);
 
     // Longer than two leases.
-    let (_, other) = shop.post(1, "pull", &json!({"wait": "5s"})).await;
+    let (_, other) = shop.post(1, "pull", &json!({"wait": "9s"})).await;
     assert!(other["records"].as_array().is_none_or(Vec::is_empty), "it is another's still");
     let answer: serde_json::Value = answer.json().await.expect("JSON");
     assert_eq!(answer["records"][0]["attempt"], 1);
