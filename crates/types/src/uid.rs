@@ -146,6 +146,17 @@ typed_uid! {
     OperationUid;
     /// Uid of one life of a consumer group.
     GroupUid;
+    /// Uid of a Kafka cluster.
+    ClusterUid;
+    /// Uid of one log of a topic: the second part of a physical topic's name. A move to another cluster begins another log.
+    LogUid;
+}
+
+impl LogUid {
+    /// The log that a topic begins with: the only one of a topic that never moved.
+    pub const fn first_of(topic: TopicUid) -> Self {
+        Self(topic.0)
+    }
 }
 
 #[cfg(test)]
