@@ -13,6 +13,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use sluice_kafka::ProduceSink;
+use sluice_log::Placement;
 use sluice_runtime::config::KafkaConfig;
 use sluice_runtime::server::{ConnHandle, LongCall};
 use sluice_runtime::{Health, Metrics, TaskSet};
@@ -114,6 +115,8 @@ pub struct ResolvedTopic {
     pub namespace_uid: NamespaceUid,
     /// This life of the topic.
     pub topic_uid: TopicUid,
+    /// Where its records lie.
+    pub placement: Placement,
     /// Partitions in service, at least 1.
     pub partitions: i32,
     /// Whether it is compacted: it takes no record without key.

@@ -10,6 +10,7 @@ pub mod entry;
 pub mod freshness;
 pub mod index;
 pub mod names;
+mod placement;
 pub mod snapshot;
 pub mod tail;
 

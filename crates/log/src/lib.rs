@@ -17,6 +17,7 @@ mod placement;
 mod placement_tests;
 #[cfg(test)]
 mod properties;
+mod record;
 mod span;
 mod spans;
 
@@ -24,5 +25,6 @@ pub use extent::{Bounds, Extent, Onward};
 pub use offset::{LogicalOffset, OffsetError, PhysicalOffset};
 pub use place::{ClusterLog, Place};
 pub use placement::{Epoch, Placement, PlacementError, SPANS_MAX};
+pub use record::RecordError;
 pub use span::Span;
 pub use spans::{Acknowledged, Part, Spans, Stretch};

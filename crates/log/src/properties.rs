@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use proptest::prelude::*;
-use sluice_types::{ClusterUid, LogUid, Uid};
+use sluice_types::{ClusterUid, LogUid, TopicUid, Uid};
 
 use crate::*;
 
@@ -281,6 +281,13 @@ proptest! {
             prop_assert_eq!(Some(there), part.stretch().map(|stretch| stretch.start));
             prop_assert_eq!(span.logical(there), Some(offset));
         }
+    }
+
+    #[test]
+    fn a_placement_is_read_from_the_control_log_as_it_was_written(plan in plan()) {
+        let world = World::new(&plan);
+        let record = world.placement.record();
+        prop_assert_eq!(Placement::of_record(Some(&record), TopicUid::from_uid(Uid::from_u64(1))), Ok(world.placement));
     }
 
     #[test]

@@ -152,6 +152,11 @@ typed_uid! {
     LogUid;
 }
 
+impl ClusterUid {
+    /// The installation's own cluster, which every installation has. Topics whose record names no cluster are on it.
+    pub const FIRST: Self = Self(Uid::from_u64(0));
+}
+
 impl LogUid {
     /// The log that a topic begins with: the only one of a topic that never moved.
     pub const fn first_of(topic: TopicUid) -> Self {

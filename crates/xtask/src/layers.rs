@@ -12,7 +12,7 @@ const LAYERS: [(&str, u8); 20] = [
     ("sluice-features", 0),
     ("sluice-types", 0),
     ("sluice-proto", 1),
-    ("sluice-log", 1),
+    ("sluice-log", 2),
     ("sluice-wire", 2),
     ("sluice-kafka", 2),
     ("sluice-db", 2),

@@ -325,8 +325,9 @@ fn wait_of(wait: Option<wkt::Duration>) -> Result<Duration, Error> {
 
 #[cfg(test)]
 mod tests {
+    use sluice_log::Placement;
     use sluice_types::physical::PhysicalTopic;
-    use sluice_types::{NamespaceUid, TenantUid, TopicUid};
+    use sluice_types::{ClusterUid, LogUid, NamespaceUid, TenantUid, TopicUid};
 
     use super::*;
 
@@ -337,6 +338,7 @@ mod tests {
             tenant_uid: TenantUid::random(),
             namespace_uid,
             topic_uid,
+            placement: Placement::unmoved(ClusterUid::FIRST, LogUid::first_of(topic_uid)),
             partitions: 2,
             compacted: false,
             record_age_ms_max: None,
