@@ -24,11 +24,12 @@ use sluice_types::limits::{
 use sluice_types::{ErrorKind, Reason};
 use sluice_wire::{DecodeLimits, Isolation, OffsetAt, ReadRecords};
 
+use crate::access::DataCall;
 use crate::data::encode::{ANSWER_MESSAGE_BYTES_MAX, Bounds, Shown, answer_json, encode};
 use crate::data::{Data, answer_by, failure, time_left};
-use crate::ports::{DataCall, ResolvedTopic};
 use crate::quota::InFlightGuard;
 use crate::transport::TrackedAnswer;
+use crate::view::ResolvedTopic;
 
 /// Bytes asked for by a read that waits.
 const WAITING_BYTES: u32 = 64 << 10;

@@ -28,7 +28,7 @@ use sluice_types::{
 };
 
 use crate::groups::model::{ResolvedGroup, Start};
-use crate::ports::ResolvedTopic;
+use crate::view::ResolvedTopic;
 use crate::view::entry::{AccountEntry, KeyEntry, TenantEntry, TenantState, limits_over};
 use crate::view::placement;
 

@@ -4,7 +4,7 @@ use sluice_log::Placement;
 use sluice_proto::internal::control::v1::TopicState;
 use sluice_types::{ClusterUid, TopicUid};
 
-use crate::ports::ResolvedTopic;
+use crate::view::ResolvedTopic;
 
 /// The placement in a topic's record, if it may follow the one `before` it. It must be on the installation's first cluster and
 /// never have moved: this gateway has one Kafka client.

@@ -12,7 +12,7 @@ use sluice_wire::Record;
 
 use crate::data::encode::{Bounds, encode};
 use crate::data::records::time_header;
-use crate::ports::ResolvedTopic;
+use crate::view::ResolvedTopic;
 
 use super::page::Place;
 
