@@ -34,9 +34,10 @@ use sluice_types::error::Error;
 use sluice_types::physical::PhysicalTopic;
 use sluice_wire::{Client, Reader};
 
+use crate::access::DataCall;
 use crate::data::fetch::{Answer, Form};
 use crate::metering::Meter;
-use crate::ports::{Body, BoxFuture, DataCall, DataParts, DataPath, DataTools, HttpCall, SomeFailed, TopicReadiness};
+use crate::ports::{Body, BoxFuture, DataParts, DataPath, DataTools, HttpCall, SomeFailed, TopicReadiness};
 
 /// Bound of one look whether a topic can be served.
 const READY_WITHIN: Duration = Duration::from_millis(1_500);

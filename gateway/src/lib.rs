@@ -1,12 +1,13 @@
 //! The gateway: the only public door of the data plane.
 //!
 //! One invariant carries the rest: the tenant of a call comes from its verified credential and from nothing else, and a
-//! physical topic can only be reached through [`ports::DataCall::topic`], which looks a name up within that tenant.
+//! physical topic can only be reached through [`access::DataCall::topic`], which looks a name up within that tenant.
 //!
 //! Map: [`config`] → [`app`] (build, run, ordered shutdown) → [`layers`] (the request path, outermost first) → [`routes`]
 //! (gRPC and HTTP onto the same services) → `data` (produce, fetch, offsets), [`groups`] (consume) or [`forward`] (admin and usage calls to their
 //! services). [`view`] holds what the control plane published; [`members`] tells the others what this gateway has applied.
 
+pub mod access;
 pub mod app;
 pub mod auth;
 pub mod config;

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use sluice_runtime::{Metrics, TaskSet};
 
-use crate::ports::ResolvedTopic;
+use crate::view::ResolvedTopic;
 
 use self::fold::{Fold, Interval, PartitionKey};
 use self::publish::Publisher;

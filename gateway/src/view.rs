@@ -10,8 +10,10 @@ pub mod entry;
 pub mod freshness;
 pub mod index;
 pub mod names;
+mod placement;
 pub mod snapshot;
 pub mod tail;
+mod topic;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,10 +22,9 @@ use arc_swap::ArcSwap;
 
 use sluice_types::{AccountUid, KeyUid, NamespaceId, TenantScope, TenantUid, TopicId};
 
-use crate::ports::ResolvedTopic;
-
 pub use self::entry::{AccountEntry, KeyEntry, TenantEntry};
 pub use self::index::{Change, Index};
+pub use self::topic::ResolvedTopic;
 
 /// What a topic's name means to a tenant now.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -22,4 +22,4 @@ pub use error::{Error, ErrorKind, Reason};
 pub use name::{AccountId, GroupId, NamespaceId, ResourceName, TenantId, TopicId};
 pub use revision::Revision;
 pub use role::{Grant, Role};
-pub use uid::{AccountUid, GroupUid, KeyUid, NamespaceUid, OperationUid, TenantUid, TopicUid, Uid};
+pub use uid::{AccountUid, ClusterUid, GroupUid, KeyUid, LogUid, NamespaceUid, OperationUid, TenantUid, TopicUid, Uid};

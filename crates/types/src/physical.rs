@@ -1,12 +1,12 @@
 //! Physical Kafka names: the only place that builds them.
 //!
-//! A topic is `{namespace uid}.{topic uid}`. Both parts are opaque, 13 base32 characters, because Kafka refuses `x.a_b`
+//! A topic is `{namespace uid}.{log uid}`; the uid of a topic's first log is the topic's. Both parts are opaque, 13 base32 characters, because Kafka refuses `x.a_b`
 //! beside `x.a.b` (metric names collide), and because a topic deleted and made again must be another topic: old writers
 //! then fail instead of writing into the new one. The names never leave the system.
 
 use std::fmt;
 
-use crate::uid::{GroupUid, NamespaceUid, TopicUid, UID_TEXT_LEN};
+use crate::uid::{GroupUid, LogUid, NamespaceUid, TopicUid, UID_TEXT_LEN};
 
 /// The log of the control plane's state.
 pub const CONTROL_TOPIC: &str = "sluice.control";
@@ -24,9 +24,14 @@ pub const INTERNAL_PREFIX: &str = "sluice.";
 pub struct PhysicalTopic(Box<str>);
 
 impl PhysicalTopic {
-    /// The name of this topic in this namespace.
+    /// The name of the log that this topic begins with.
     pub fn new(namespace: NamespaceUid, topic: TopicUid) -> Self {
-        Self(format!("{namespace}.{topic}").into())
+        Self::of_log(namespace, LogUid::first_of(topic))
+    }
+
+    /// The name of this log of a topic in this namespace.
+    pub fn of_log(namespace: NamespaceUid, log: LogUid) -> Self {
+        Self(format!("{namespace}.{log}").into())
     }
 
     /// Reads a name that Kafka lists; `None` if it is not one of ours.

@@ -146,6 +146,22 @@ typed_uid! {
     OperationUid;
     /// Uid of one life of a consumer group.
     GroupUid;
+    /// Uid of a Kafka cluster.
+    ClusterUid;
+    /// Uid of one log of a topic: the second part of a physical topic's name. A move to another cluster begins another log.
+    LogUid;
+}
+
+impl ClusterUid {
+    /// The installation's own cluster, which every installation has. Topics whose record names no cluster are on it.
+    pub const FIRST: Self = Self(Uid::from_u64(0));
+}
+
+impl LogUid {
+    /// The log that a topic begins with: the only one of a topic that never moved.
+    pub const fn first_of(topic: TopicUid) -> Self {
+        Self(topic.0)
+    }
 }
 
 #[cfg(test)]

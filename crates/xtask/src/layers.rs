@@ -8,10 +8,11 @@ use anyhow::{Context, Result};
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// Layer by crate. Lower numbers know less of the world.
-const LAYERS: [(&str, u8); 19] = [
+const LAYERS: [(&str, u8); 20] = [
     ("sluice-features", 0),
     ("sluice-types", 0),
     ("sluice-proto", 1),
+    ("sluice-log", 2),
     ("sluice-wire", 2),
     ("sluice-kafka", 2),
     ("sluice-db", 2),

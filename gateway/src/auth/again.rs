@@ -11,9 +11,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sluice_types::error::Error;
 use sluice_types::{Credential, ErrorKind, OpContext, Principal, Reason};
 
+use crate::access::DataCall;
 use crate::auth::api_keys::invalid;
 use crate::layers::tenant::suspended;
-use crate::ports::DataCall;
 
 /// Without a change there is a look so often: the view may be another one by then.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);

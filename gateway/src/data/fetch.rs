@@ -24,11 +24,12 @@ use sluice_types::limits::{
 use sluice_types::{ErrorKind, Reason};
 use sluice_wire::{DecodeLimits, Isolation, OffsetAt, ReadRecords};
 
+use crate::access::DataCall;
 use crate::data::encode::{ANSWER_MESSAGE_BYTES_MAX, Bounds, Shown, answer_json, encode};
 use crate::data::{Data, answer_by, failure, time_left};
-use crate::ports::{DataCall, ResolvedTopic};
 use crate::quota::InFlightGuard;
 use crate::transport::TrackedAnswer;
+use crate::view::ResolvedTopic;
 
 /// Bytes asked for by a read that waits.
 const WAITING_BYTES: u32 = 64 << 10;
@@ -325,8 +326,9 @@ fn wait_of(wait: Option<wkt::Duration>) -> Result<Duration, Error> {
 
 #[cfg(test)]
 mod tests {
+    use sluice_log::Placement;
     use sluice_types::physical::PhysicalTopic;
-    use sluice_types::{NamespaceUid, TenantUid, TopicUid};
+    use sluice_types::{ClusterUid, LogUid, NamespaceUid, TenantUid, TopicUid};
 
     use super::*;
 
@@ -337,6 +339,7 @@ mod tests {
             tenant_uid: TenantUid::random(),
             namespace_uid,
             topic_uid,
+            placement: Placement::unmoved(ClusterUid::FIRST, LogUid::first_of(topic_uid)),
             partitions: 2,
             compacted: false,
             record_age_ms_max: None,

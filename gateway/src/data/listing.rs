@@ -11,9 +11,10 @@ use sluice_proto::stream::v1::{
 use sluice_types::error::Error;
 use sluice_wire::{Isolation, ListedOffset, OffsetAt};
 
+use crate::access::DataCall;
 use crate::data::fetch::check_partition;
 use crate::data::{Data, answer_by, failure, time_left};
-use crate::ports::{DataCall, ResolvedTopic};
+use crate::view::ResolvedTopic;
 
 type Listed = BTreeMap<i32, sluice_wire::Result<ListedOffset>>;
 

@@ -10,10 +10,11 @@ use sluice_proto::wkt::Timestamp;
 use sluice_types::error::Error;
 use sluice_types::record::producers_time_ms;
 
+use crate::access::DataCall;
 use crate::data::records::{Rules, check, now_ms};
 use crate::data::{Data, answer_by, failure};
 use crate::metering::Meter;
-use crate::ports::{DataCall, ResolvedTopic};
+use crate::view::ResolvedTopic;
 
 impl Data {
     pub(super) async fn produce_records(

@@ -40,6 +40,7 @@ use sluice_proto::stream::v1::{
 use sluice_runtime::{TaskSet, statuses};
 use sluice_types::error::Error;
 
+use crate::access::DataCall;
 use crate::data::failure;
 use crate::groups::ack_id::AckIds;
 use crate::groups::door::admission::Admission;
@@ -47,7 +48,7 @@ use crate::groups::door::dispatching::Dispatching;
 use crate::groups::door::pull::{Form, Pulled};
 use crate::groups::model::Settle;
 use crate::layers::audit::AuditSink;
-use crate::ports::{DataCall, DataTools, SomeFailed};
+use crate::ports::{DataTools, SomeFailed};
 use crate::transport::Progress;
 
 pub use self::admission::StreamLimits;

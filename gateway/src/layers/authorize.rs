@@ -14,7 +14,7 @@ use sluice_runtime::server::ConnHandle;
 use sluice_types::error::Error;
 use sluice_types::{OpContext, role};
 
-use crate::ports::{DataCall, permission_missing};
+use crate::access::{DataCall, permission_missing};
 use crate::quota::TenantLimiter;
 use crate::view::View;
 

@@ -15,10 +15,11 @@ use sluice_proto::stream::v1::stream_service_server::StreamService;
 use sluice_proto::{RouteMatch, decode_request};
 use sluice_types::error::Error;
 
+use crate::access::DataCall;
 use crate::data::accepts_protobuf;
 use crate::layers::authorize::{CONSUMER_SERVICE, DATA_SERVICE};
 use crate::layers::quota::Held;
-use crate::ports::{DataCall, DataPath, HttpCall, SomeFailed};
+use crate::ports::{DataPath, HttpCall, SomeFailed};
 use crate::routes::{Handlers, query::spell_encoding};
 
 impl<D: StreamService + DataPath> Handlers<D> {

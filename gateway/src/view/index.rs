@@ -28,8 +28,9 @@ use sluice_types::{
 };
 
 use crate::groups::model::{ResolvedGroup, Start};
-use crate::ports::ResolvedTopic;
+use crate::view::ResolvedTopic;
 use crate::view::entry::{AccountEntry, KeyEntry, TenantEntry, TenantState, limits_over};
+use crate::view::placement;
 
 /// What a record did beyond the tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -318,11 +319,20 @@ impl Index {
         match topic.life() {
             Life::Active if topic.partitions < 1 => Err("an active topic has no partitions"),
             Life::Active => {
+                let placement = match placement::of_topic(topic, uid, before.as_deref()) {
+                    Ok(placement) => placement,
+                    Err(what) => {
+                        // Where it was before, it may be no more: an append there would be lost.
+                        tenant.names_mut().put_topic(namespace, id, uid, record.outbox_id, None);
+                        return Err(what);
+                    }
+                };
                 let resolved = Arc::new(ResolvedTopic {
-                    physical: PhysicalTopic::new(namespace, uid),
+                    physical: PhysicalTopic::of_log(namespace, placement.appends().1),
                     tenant_uid,
                     namespace_uid: namespace,
                     topic_uid: uid,
+                    placement,
                     partitions: topic.partitions,
                     compacted: topic.compacted,
                     record_age_ms_max: Some(topic.record_age_ms_max).filter(|age| *age > 0),

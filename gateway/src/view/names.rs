@@ -10,7 +10,7 @@ use std::sync::Arc;
 use sluice_types::{GroupId, GroupUid, NamespaceId, NamespaceUid, TopicId, TopicUid};
 
 use crate::groups::model::ResolvedGroup;
-use crate::ports::ResolvedTopic;
+use crate::view::ResolvedTopic;
 use crate::view::TopicLookup;
 
 /// Namespaces, topics and groups of one tenant.

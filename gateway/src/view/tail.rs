@@ -30,7 +30,8 @@ use sluice_types::limits::TenantLimits;
 use sluice_types::physical::{CONTROL_COMPLETE_KEY, CONTROL_TOPIC};
 use sluice_wire::{Client, Error, KafkaTopicId, LogTail, OffsetAt, Record, TailBatch, TailOptions, TailState};
 
-use crate::ports::{ResolvedTopic, TopicReadiness};
+use crate::ports::TopicReadiness;
+use crate::view::ResolvedTopic;
 use crate::view::View;
 use crate::view::applied::Applied;
 use crate::view::freshness::{CUT_OFF_AFTER, Freshness};

@@ -8,7 +8,8 @@ use http_body_util::Full;
 use parking_lot::Mutex;
 use tonic::{Request, Response, Status};
 
-use sluice_gateway::ports::{Body, BoxFuture, DataCall, DataPath, DataTools, HttpCall, TopicReadiness};
+use sluice_gateway::access::DataCall;
+use sluice_gateway::ports::{Body, BoxFuture, DataPath, DataTools, HttpCall, TopicReadiness};
 use sluice_proto::stream::v1::stream_service_server::StreamService;
 use sluice_proto::stream::v1::{
     FetchRequest, FetchResponse, GetTopicMetadataRequest, ListOffsetsRequest, ListOffsetsResponse, PartitionOffset,
@@ -29,7 +30,7 @@ pub(crate) struct Data {
     pub(crate) flushed: AtomicBool,
 }
 
-fn topic(extensions: &http::Extensions, name: &str) -> Result<Arc<sluice_gateway::ports::ResolvedTopic>, Status> {
+fn topic(extensions: &http::Extensions, name: &str) -> Result<Arc<sluice_gateway::view::ResolvedTopic>, Status> {
     let call = DataCall::of(extensions).map_err(|error| to_tonic(&error, ""))?;
     call.topic("topic", name).map_err(|error| to_tonic(&error, &call.context.request_id))
 }

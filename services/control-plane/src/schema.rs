@@ -52,6 +52,7 @@ pub static MIGRATIONS: Migrations = Migrations {
             name: "partitions_and_groups",
             sql: include_str!("../../../migrations/control/0011_partitions_and_groups.sql"),
         },
+        Migration { version: 13, name: "clusters", sql: include_str!("../../../migrations/control/0013_clusters.sql") },
     ],
 };
 

@@ -9,6 +9,7 @@ use sluice_runtime::config::KafkaConfig;
 use sluice_runtime::internal::internal_channel;
 use sluice_runtime::tls::InternalTls;
 use sluice_runtime::{AdminServer, ComponentStatus, FailPoints, Health, TaskSet};
+use sluice_types::ClusterUid;
 use sluice_wire::{Client, ClientConfig, ScramSha512, Security};
 use tokio_util::sync::CancellationToken;
 
@@ -57,7 +58,7 @@ impl App {
         let metrics = registry.register(ROLE, Metrics::register);
         let health = Health::new();
         let reconciler = Reconciler {
-            cluster: Cluster::new(kafka_client(&config.kafka)?, config.replication),
+            cluster: Cluster::new(ClusterUid::FIRST, kafka_client(&config.kafka)?, config.replication),
             intents: Intents::new(channel),
             lease: Lease::default(),
             fail_points: FailPoints::new(&FAIL_POINTS, config.testing.crash_at),

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::future::try_join_all;
+use sluice_types::ClusterUid;
 use sluice_types::physical::{PhysicalGroup, PhysicalTopic};
 use sluice_wire::{
     Client, ClusterMetadata, ConfigChange, ConfigEntry, Error, Isolation, KafkaTopicId, NewTopic, OffsetAt, Topic, code,
@@ -23,6 +24,7 @@ const CHANGE: Duration = Duration::from_secs(10);
 /// The cluster. Clones share connections.
 #[derive(Clone)]
 pub struct Cluster {
+    uid: ClusterUid,
     client: Client,
     replication: i16,
 }
@@ -40,8 +42,13 @@ pub enum ClusterError {
 
 impl Cluster {
     /// Through this client; `None`: the cluster's own default of replicas.
-    pub fn new(client: Client, replication: Option<i16>) -> Self {
-        Self { client, replication: replication.unwrap_or(-1) }
+    pub fn new(uid: ClusterUid, client: Client, replication: Option<i16>) -> Self {
+        Self { uid, client, replication: replication.unwrap_or(-1) }
+    }
+
+    /// Which one it is.
+    pub fn uid(&self) -> ClusterUid {
+        self.uid
     }
 
     /// What all brokers say of a topic.

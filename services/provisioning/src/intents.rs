@@ -158,6 +158,7 @@ impl Intents {
             final_end_offsets: report.final_end_offsets.clone(),
             reason: report.reason.to_owned(),
             message: report.message.to_owned(),
+            cluster_uid: intent.cluster.to_string(),
         };
         self.client.clone().report_topic(within(CALL, request)).await.map(drop).map_err(refused)
     }

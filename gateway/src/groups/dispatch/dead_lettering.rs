@@ -24,7 +24,7 @@ use crate::groups::dispatch::losing::Reading;
 use crate::groups::dispatch::part::PartKey;
 use crate::groups::dispatch::shared::Shared;
 use crate::metering::Meter;
-use crate::ports::ResolvedTopic;
+use crate::view::ResolvedTopic;
 
 use self::letter::{letter, path_of};
 use self::rereading::{DeadRecord, Found, cannot_be_read, reread_all};

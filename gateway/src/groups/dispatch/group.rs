@@ -35,7 +35,7 @@ use crate::groups::dispatch::shared::Shared;
 use crate::groups::dispatch::taking::{Look, Target};
 use crate::groups::model::{DispatchError, Owner, Owners as _, ResolvedGroup};
 use crate::groups::window::Policy;
-use crate::ports::ResolvedTopic;
+use crate::view::ResolvedTopic;
 use crate::view::TenantEntry;
 
 /// Commands and results taken in one go before the state is looked at.

@@ -14,7 +14,7 @@ use crate::groups::dispatch::group::{Done, End, Group, Stage, policy_of};
 use crate::groups::dispatch::opening::ToOpen;
 use crate::groups::dispatch::part::Part;
 use crate::groups::dispatch::taking::{self, Look};
-use crate::ports::ResolvedTopic;
+use crate::view::ResolvedTopic;
 
 /// Between tries of what failed.
 const RETRY: Duration = Duration::from_millis(200);

@@ -17,7 +17,7 @@ use crate::groups::dispatch::prefetching::CATCH_UP_BYTES;
 use crate::groups::dispatch::reading::{Place, Read};
 use crate::groups::model::{LeaseKey, Leased};
 use crate::groups::window::{Bounds, Policy, Window};
-use crate::ports::ResolvedTopic;
+use crate::view::ResolvedTopic;
 
 /// Ready records that are not cached are looked at no further than this many at a time.
 const MISSES_MAX: usize = 512;

@@ -13,7 +13,7 @@ use sluice_wire::{CommitOffset, Committer, Error, Isolation, OffsetAt, Partition
 
 use crate::groups::dispatch::shared::Shared;
 use crate::groups::model::{ResolvedGroup, Start};
-use crate::ports::ResolvedTopic;
+use crate::view::ResolvedTopic;
 
 const CALL: Duration = Duration::from_secs(5);
 

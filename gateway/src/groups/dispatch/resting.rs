@@ -22,7 +22,7 @@ use crate::groups::dispatch::shared::Shared;
 use crate::groups::dispatch::status::skipped_range;
 use crate::groups::model::{Inspected, ResolvedGroup};
 use crate::groups::window::{Bounds, Window};
-use crate::ports::ResolvedTopic;
+use crate::view::ResolvedTopic;
 use crate::view::TenantEntry;
 
 /// The group's topics that exist, and the names of those that do not.

@@ -23,7 +23,7 @@ use crate::groups::dispatch::resetting::RECENT;
 use crate::groups::dispatch::resting;
 use crate::groups::model::Inspected;
 use crate::groups::window::Skipped;
-use crate::ports::ResolvedTopic;
+use crate::view::ResolvedTopic;
 
 /// A group that Kafka confirmed within this is told to be served, unless its last heartbeat failed.
 const CONFIRMED_LATELY: Duration = Duration::from_secs(8);

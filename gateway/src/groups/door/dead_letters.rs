@@ -18,13 +18,14 @@ use sluice_types::error::Error;
 use sluice_types::limits::{PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX};
 use sluice_types::{ErrorKind, Reason};
 
+use crate::access::DataCall;
 use crate::data::{answer_by, failure};
 use crate::groups::door::stream_access::CONSUME;
 use crate::groups::door::{Shared, fields};
 use crate::groups::model::ResolvedGroup;
-use crate::ports::{DataCall, ResolvedTopic};
 use crate::quota::InFlightGuard;
 use crate::transport::TrackedAnswer;
+use crate::view::ResolvedTopic;
 
 use self::filling::Filling;
 use self::page::{Pages, Place};

@@ -9,10 +9,11 @@ use sluice_proto::stream::v1::{PayloadEncoding, ReceivedRecord};
 use sluice_proto::wkt::Timestamp;
 use sluice_types::TopicUid;
 
+use crate::access::DataCall;
 use crate::data::encode::{ANSWER_MESSAGE_BYTES_MAX, Bounds, IntoJson, Shown, around, encode};
 use crate::groups::door::Shared;
 use crate::groups::model::{LeaseKey, Leased, ResolvedGroup};
-use crate::ports::{DataCall, ResolvedTopic};
+use crate::view::ResolvedTopic;
 
 /// The dispatcher has bounded what it sent.
 const ALL: Bounds = Bounds { bytes_max: u64::MAX, records_max: usize::MAX, message_bytes_max: usize::MAX };

@@ -12,6 +12,7 @@ use sluice_types::limits::{
     FETCH_BYTES_DEFAULT, FETCH_BYTES_MAX, FETCH_WAIT_MS_MAX, PULL_RECORDS_DEFAULT, PULL_RECORDS_MAX,
 };
 
+use crate::access::DataCall;
 use crate::data::encode::{IntoJson, answer_json};
 use crate::data::{answer_by, time_left};
 use crate::groups::door::delivery::{Delivered, Received, held_bytes, messages};
@@ -20,7 +21,6 @@ use crate::groups::door::session::{GIVE_UP_MIN, PROMPT};
 use crate::groups::door::stream_access::CONSUME;
 use crate::groups::door::{Shared, fields};
 use crate::groups::model::{GroupCall, LeaseKey, ResolvedGroup, Settle, TakeOptions, Taken};
-use crate::ports::DataCall;
 use crate::transport::TrackedAnswer;
 
 /// One question to a dispatcher waits so long; between two of them a drain and the tenant's limits are looked at.

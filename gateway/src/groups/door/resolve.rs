@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use sluice_types::error::Error;
 use sluice_types::{ErrorKind, GroupId, NamespaceId, OpContext, Reason};
 
+use crate::access::DataCall;
 use crate::groups::door::stream_access::CONSUME;
 use crate::groups::door::{Shared, fields};
 use crate::groups::model::{GroupCall, ResolvedGroup};
-use crate::ports::{BoxFuture, DataCall};
+use crate::ports::BoxFuture;
 
 /// How long a group that was just made may take to come into this gateway's view.
 const VISIBLE_WITHIN: Duration = Duration::from_secs(5);

@@ -10,13 +10,13 @@ use sluice_types::error::Error;
 use sluice_types::limits::{ACK_DEADLINE_MS, BACKOFF_MS_MAX};
 use sluice_types::{ErrorKind, GroupUid, Reason};
 
+use crate::access::DataCall;
 use crate::data::{answer_by, failure, time_left};
 use crate::groups::ack_id::AckIds;
 use crate::groups::door::dispatching::{DispatchRequest, NoAnswer};
 use crate::groups::door::stream_access::CONSUME;
 use crate::groups::door::{Shared, fields};
 use crate::groups::model::{LeaseKey, Settle};
-use crate::ports::DataCall;
 use sluice_edge::deadline::kept;
 
 /// What a dispatcher keeps of a call's time to say what became of its settlements.

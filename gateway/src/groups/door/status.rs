@@ -10,12 +10,12 @@ use sluice_proto::stream::v1::{
 use sluice_types::error::Error;
 use sluice_types::{ErrorKind, Reason, ResourceName};
 
+use crate::access::DataCall;
 use crate::data::{answer_by, failure};
 use crate::groups::door::Shared;
 use crate::groups::door::dispatching::{DispatchRequest, NoAnswer};
 use crate::groups::door::stream_access::CONSUME;
 use crate::groups::model::{Owner, ResolvedGroup};
-use crate::ports::DataCall;
 use crate::view::TopicLookup;
 
 /// What looking at a group needs on each of its topics.

@@ -8,8 +8,8 @@ use tokio::sync::watch;
 use sluice_types::error::Error;
 use sluice_types::{Credential, OpContext};
 
+use crate::access::DataCall;
 use crate::groups::model::ResolvedGroup;
-use crate::ports::DataCall;
 
 /// What a consumer needs on each topic.
 pub(super) const CONSUME: &str = "records.consume";

@@ -18,6 +18,7 @@ use sluice_types::error::Error;
 use sluice_types::limits::PULL_RECORDS_MAX;
 use sluice_types::{ErrorKind, Reason};
 
+use crate::access::DataCall;
 use crate::data::answer_by;
 use crate::groups::door::admission::Place;
 use crate::groups::door::credit::{BYTES_MAX, Credit, RECORDS_MAX};
@@ -29,7 +30,6 @@ use crate::groups::door::stream_access::StreamAccess;
 use crate::groups::door::{Shared, fields};
 use crate::groups::model::Settle;
 use crate::layers::audit::Denial;
-use crate::ports::DataCall;
 use crate::transport::Progress;
 
 /// How long the first message of a stream may take.

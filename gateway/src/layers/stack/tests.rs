@@ -22,10 +22,11 @@ use sluice_types::error::Error;
 use sluice_types::{AccountUid, KeyUid, Revision, TenantUid};
 
 use super::*;
+use crate::access::DataCall;
 use crate::auth::{KeySource, LookupFailure};
 use crate::layers::ORDER;
 use crate::metrics::{Denials, LookupMetrics};
-use crate::ports::{Body, BoxFuture, DataCall};
+use crate::ports::{Body, BoxFuture};
 
 const HASH_KEY: HashKey = HashKey([9; 32]);
 const LOG: [u8; 16] = [5; 16];

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::view::{TopicLookup, View};
-use sluice_types::TenantScope;
+use sluice_log::Placement;
+use sluice_types::{ClusterUid, LogUid, TenantScope};
 
 struct World {
     view: View,
@@ -99,6 +100,63 @@ fn a_topic_goes_from_absent_over_pending_to_active_and_gone() {
     assert!(matches!(world.apply(world.topic(uid, 4, Life::Active, 6)), Change::Serve(t) if t.partitions == 6));
     assert!(matches!(world.apply(world.topic(uid, 5, Life::Gone, 6)), Change::Forget(_)));
     assert_eq!(world.lookup(), TopicLookup::Absent);
+}
+
+/// The same record with a placement.
+fn placed(mut record: ControlRecord, placement: control::TopicPlacement) -> ControlRecord {
+    if let Some(Resource::Topic(topic)) = &mut record.resource {
+        topic.placement = Some(placement);
+    }
+    record
+}
+
+#[test]
+fn a_topic_is_served_where_its_record_says_that_it_is() {
+    let world = World::new();
+    let (uid, log) = (TopicUid::random(), LogUid::random());
+    world.apply(world.namespace(1, Life::Active));
+    let placement = Placement::unmoved(ClusterUid::FIRST, log).record();
+    world.apply(placed(world.topic(uid, 1, Life::Active, 3), placement));
+    let TopicLookup::Active(topic) = world.lookup() else { panic!("in service") };
+    assert_eq!(topic.physical, PhysicalTopic::of_log(world.namespace, log));
+    assert_eq!(topic.placement.appends(), (ClusterUid::FIRST, log));
+}
+
+#[test]
+fn a_topic_that_went_where_this_gateway_cannot_follow_is_not_served_where_it_was() {
+    let (uid, first) = (TopicUid::random(), ClusterUid::FIRST);
+    let log = LogUid::first_of(uid);
+    let moved = control::TopicPlacement {
+        epoch: 1,
+        moved: vec![control::PartitionSpans {
+            spans: vec![control::TopicSpan {
+                start: 0,
+                end: None,
+                place: Some(control::topic_span::Place::Log(control::LogSpan {
+                    cluster_uid: first.to_string(),
+                    log_uid: log.to_string(),
+                    delta: 0,
+                })),
+            }],
+        }],
+        ..Placement::unmoved(first, log).record()
+    };
+    let elsewhere = |epoch| control::TopicPlacement { epoch, ..Placement::unmoved(ClusterUid::random(), log).record() };
+    let cases = [
+        ("another cluster", elsewhere(1)),
+        ("a move", moved),
+        ("a placement that cannot follow", elsewhere(0)),
+        ("one that cannot be read", control::TopicPlacement::default()),
+    ];
+    for (what, placement) in cases {
+        let world = World::new();
+        world.apply(world.namespace(1, Life::Active));
+        world.apply(world.topic(uid, 1, Life::Active, 1));
+        assert_eq!(world.active_uid(), Some(uid));
+        let record = placed(world.topic(uid, 2, Life::Active, 1), placement);
+        world.view.index().apply_value(&uid.to_string(), record.encode_to_vec().into()).expect_err(what);
+        assert_eq!(world.lookup(), TopicLookup::Pending, "{what}");
+    }
 }
 
 #[test]

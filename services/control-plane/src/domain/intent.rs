@@ -8,7 +8,7 @@ use sluice_proto::internal::control::v1::topic_intent::Want;
 use sluice_proto::internal::control::v1::{ReportTopicRequest, TopicIntent};
 use sluice_types::{Error, ErrorKind, Reason, TenantUid};
 
-use crate::domain::topic::configs;
+use crate::domain::topic::{configs, placement};
 use crate::store::topic::{StoredCondition, TopicRow, TopicState};
 
 const BACKOFF_MIN: Duration = Duration::from_millis(250);
@@ -44,6 +44,7 @@ pub(crate) enum End {
 /// What should be true of a topic in Kafka.
 pub(crate) fn intent(row: &TopicRow, max_message_bytes: u64) -> TopicIntent {
     let absent = matches!(row.state, TopicState::Deleting | TopicState::Deleted);
+    let (cluster, log) = placement(row).appends();
     TopicIntent {
         tenant_uid: TenantUid::from_i64(row.tenant_uid).to_string(),
         namespace_uid: row.namespace_uid().to_string(),
@@ -56,6 +57,8 @@ pub(crate) fn intent(row: &TopicRow, max_message_bytes: u64) -> TopicIntent {
         kafka_topic_id: row.kafka_topic_id.clone().unwrap_or_default(),
         observed_generation: row.observed_generation,
         final_end_offsets: row.final_end_offsets.clone(),
+        cluster_uid: cluster.to_string(),
+        log_uid: log.to_string(),
     }
 }
 
@@ -69,6 +72,9 @@ pub(crate) fn check_attempt(row: &TopicRow) -> Result<(), Error> {
 
 /// Applies a report.
 pub(crate) fn apply(old: &TopicRow, report: &ReportTopicRequest, now_us: i64) -> Result<Step, Error> {
+    if !report.cluster_uid.is_empty() && report.cluster_uid != old.cluster_uid().to_string() {
+        return Err(wrong_state("the topic is to be on another cluster"));
+    }
     let mut row = old.clone();
     let observed = Observed::try_from(report.observed).unwrap_or(Observed::Unspecified);
     let step = |end: Option<End>, publish: bool, delay: Duration, row: TopicRow| Step {
@@ -191,6 +197,7 @@ fn wrong_state(what: &str) -> Error {
 mod tests {
     use super::*;
     use sluice_proto::admin::v1::Topic;
+    use sluice_types::{ClusterUid, LogUid};
 
     fn report(observed: Observed, generation: i64) -> ReportTopicRequest {
         ReportTopicRequest {
@@ -251,6 +258,21 @@ mod tests {
                 assert!(!step.changed && step.end.is_none(), "{state:?} {observed:?}");
                 assert!(apply(&newer, &report(observed, 2), 5).expect("in time").changed, "{state:?} {observed:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_topic_is_wanted_on_its_cluster_and_a_report_about_another_one_is_refused() {
+        let (cluster, other) = (ClusterUid::random(), ClusterUid::random());
+        let placed = TopicRow { cluster_uid: cluster.as_i64(), ..row(TopicState::Creating) };
+        let wanted = intent(&placed, 1 << 20);
+        let log = LogUid::first_of(placed.uid()).to_string();
+        assert_eq!((wanted.cluster_uid, wanted.log_uid), (cluster.to_string(), log));
+        let seen_on = |cluster_uid: String| ReportTopicRequest { cluster_uid, ..report(Observed::Ready, 1) };
+        let refused = apply(&placed, &seen_on(other.to_string()), 5).expect_err("seen elsewhere");
+        assert_eq!(refused.kind, ErrorKind::FailedPrecondition);
+        for good in [cluster.to_string(), String::new()] {
+            assert!(apply(&placed, &seen_on(good), 5).expect("ready").changed);
         }
     }
 

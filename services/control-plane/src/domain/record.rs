@@ -13,7 +13,7 @@ use sluice_types::{TenantUid, Uid};
 use sluice_wire::KafkaTopicId;
 
 use crate::domain::group::{self, Beginning};
-use crate::domain::topic::{is_compacted, keeps_append_time, record_age_ms_max};
+use crate::domain::topic::{is_compacted, keeps_append_time, placement, record_age_ms_max};
 use crate::store::account::{Account, AccountState};
 use crate::store::group::{GroupRow, GroupState};
 use crate::store::key::{KeyRow, KeyState};
@@ -150,6 +150,7 @@ pub(crate) fn topic(tenant: TenantUid, row: &TopicRow) -> Entry {
         compacted: is_compacted(row),
         record_age_ms_max: record_age_ms_max(row).unwrap_or(0),
         log_append_time: keeps_append_time(row),
+        placement: Some(placement(row).record()),
     };
     // A topic that is being deleted must not get its tombstone before it is deleted.
     let gone = row.state == TopicState::Deleted;
@@ -238,7 +239,12 @@ pub(crate) fn says_complete(record: &ControlRecord, log: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use sluice_log::Placement;
+    use sluice_proto::admin::v1::Topic;
+    use sluice_types::{ClusterUid, LogUid};
+
     use super::*;
+    use crate::domain::topic::tests::row;
 
     fn record(version: i64) -> ControlRecord {
         ControlRecord { version, tenant_uid: Uid::random().to_string(), commit_time_ms: 7, ..Default::default() }
@@ -260,6 +266,16 @@ mod tests {
         let payload = record(3).encode_to_vec();
         let older = ControlRecord { outbox_id: 42, ..ControlRecord::decode(payload.as_slice()).expect("a record") };
         assert_eq!(without_outbox_id(&older.encode_to_vec(), &older), payload);
+    }
+
+    #[test]
+    fn the_record_of_a_topic_says_where_its_records_lie() {
+        let cluster = ClusterUid::random();
+        let row = TopicRow { cluster_uid: cluster.as_i64(), ..row(&Topic::default()) };
+        let record = ControlRecord::decode(topic(TenantUid::random(), &row).payload.as_slice()).expect("a record");
+        let Some(Resource::Topic(state)) = record.resource else { panic!("a topic") };
+        let read = Placement::of_record(state.placement.as_ref(), row.uid()).expect("a placement");
+        assert_eq!(read, Placement::unmoved(cluster, LogUid::first_of(row.uid())));
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use sluice_log::Placement;
 use sluice_proto::admin::v1::Topic;
 use sluice_proto::admin::v1::topic::{CleanupPolicy, TimestampPolicy};
-use sluice_types::{Error, ErrorKind, NamespaceUid, Reason, TopicId, TopicUid};
+use sluice_types::{ClusterUid, Error, ErrorKind, LogUid, NamespaceUid, Reason, TopicId, TopicUid};
 
 use crate::domain::fields;
 use crate::store::Json;
@@ -55,6 +56,7 @@ pub(crate) fn create(
         tenant_uid: 0,
         namespace_uid: namespace.0.as_i64(),
         namespace_id: namespace.1.to_owned(),
+        cluster_uid: ClusterUid::FIRST.as_i64(),
         id: id.to_string(),
         display_name: topic.display_name.clone(),
         labels: Json(topic.labels.clone()),
@@ -79,6 +81,11 @@ pub(crate) fn create(
         create_us: 0,
         update_us: 0,
     })
+}
+
+/// Where its records lie: no topic moves yet.
+pub(crate) fn placement(row: &TopicRow) -> Placement {
+    Placement::unmoved(row.cluster_uid(), LogUid::first_of(row.uid()))
 }
 
 /// Which fields a body without a mask means.

@@ -1,7 +1,7 @@
 //! Topics: intent (what the tenant wants) and observation (what provisioning saw) side by side.
 
 use sluice_db::TenantTx;
-use sluice_types::{NamespaceUid, TopicId, TopicUid};
+use sluice_types::{ClusterUid, NamespaceUid, TopicId, TopicUid};
 use sqlx::types::Json;
 
 use super::{Labels, Result};
@@ -13,6 +13,7 @@ pub(crate) struct TopicRow {
     pub(crate) tenant_uid: i64,
     pub(crate) namespace_uid: i64,
     pub(crate) namespace_id: String,
+    pub(crate) cluster_uid: i64,
     pub(crate) id: String,
     pub(crate) display_name: String,
     pub(crate) labels: Labels,
@@ -80,6 +81,11 @@ impl TopicRow {
         NamespaceUid::from_i64(self.namespace_uid)
     }
 
+    /// Where its records lie.
+    pub(crate) fn cluster_uid(&self) -> ClusterUid {
+        ClusterUid::from_i64(self.cluster_uid)
+    }
+
     pub(crate) fn name(&self) -> String {
         format!("namespaces/{}/topics/{}", self.namespace_id, self.id)
     }
@@ -87,7 +93,7 @@ impl TopicRow {
 
 macro_rules! columns {
     () => {
-        "uid, tenant_uid, namespace_uid, namespace_id, id, display_name, labels, deletion_protection, partition_count, \
+        "uid, tenant_uid, namespace_uid, namespace_id, cluster_uid, id, display_name, labels, deletion_protection, partition_count, \
          retention_ms, cleanup_policy, timestamp_policy, effective_partitions, effective_retention_ms, generation, state, \
          observed_generation, observed_partitions, observed_retention_ms, kafka_topic_id, create_attempted, \
          final_end_offsets, conditions, attempts, version, control.micros(create_time) AS create_us, control.micros(update_time) AS update_us"
@@ -170,8 +176,8 @@ pub(crate) async fn topic_insert(tx: &mut TenantTx, row: &TopicRow) -> Result<To
     let sql = concat!(
         "INSERT INTO control.topic (uid, tenant_uid, namespace_uid, namespace_id, id, display_name, labels, \
          deletion_protection, partition_count, retention_ms, cleanup_policy, timestamp_policy, effective_partitions, \
-         effective_retention_ms, generation, state, conditions) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) RETURNING ",
+         effective_retention_ms, generation, state, conditions, cluster_uid) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) RETURNING ",
         columns!()
     );
     let query = sqlx::query_as(sql)
@@ -191,7 +197,8 @@ pub(crate) async fn topic_insert(tx: &mut TenantTx, row: &TopicRow) -> Result<To
         .bind(row.effective_retention_ms)
         .bind(row.generation)
         .bind(row.state)
-        .bind(&row.conditions);
+        .bind(&row.conditions)
+        .bind(row.cluster_uid);
     Ok(query.fetch_one(tx.conn()).await?)
 }
 

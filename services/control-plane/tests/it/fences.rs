@@ -151,7 +151,7 @@ async fn the_owner_sees_and_changes_all_rows_so_migrations_and_dumps_are_whole()
     let mut owner = connect(&database, "owner").await;
     // As pg_dump does: rather an error than a part of the rows.
     owner.execute("SET row_security = off").await.unwrap();
-    for table in READABLE.iter().chain(&["outbox", "lease", "control_log"]) {
+    for table in READABLE.iter().chain(&["outbox", "lease", "control_log", "cluster"]) {
         let count = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM control.{table}"));
         let seen: i64 = sqlx::query_scalar(count).fetch_one(&mut owner).await.unwrap();
         let all = as_super(&database, &format!("SELECT count(*) FROM control.{table}")).await;
@@ -159,4 +159,18 @@ async fn the_owner_sees_and_changes_all_rows_so_migrations_and_dumps_are_whole()
     }
     let changed = owner.execute("UPDATE control.topic SET display_name = 'migrated'").await.unwrap();
     assert_eq!(changed.rows_affected(), 2);
+}
+
+#[tokio::test]
+async fn a_topic_is_on_a_known_cluster_and_on_the_first_one_if_none_is_said() {
+    let database = fresh_database(shared().await.unwrap()).await;
+    // It names no cluster, as rows that were there before clusters were.
+    as_super(&database, TWO_TENANTS).await;
+    let placed =
+        "SELECT string_agg(DISTINCT c.id, ',') FROM control.topic t JOIN control.cluster c ON c.uid = t.cluster_uid";
+    assert_eq!(as_super(&database, placed).await.trim(), "first");
+    let mut system = connect(&database, "system").await;
+    let refused = system.execute("UPDATE control.topic SET cluster_uid = 7 WHERE uid = 21").await.expect_err("unknown");
+    let code = refused.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned();
+    assert_eq!(code, "23503", "{refused}");
 }

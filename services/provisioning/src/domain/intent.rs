@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sluice_proto::internal::control::v1 as pb;
 use sluice_types::physical::PhysicalTopic;
-use sluice_types::{NamespaceUid, TenantUid, TopicUid};
+use sluice_types::{ClusterUid, LogUid, NamespaceUid, TenantUid, TopicUid};
 use sluice_wire::KafkaTopicId;
 
 /// What is wanted.
@@ -25,6 +25,10 @@ pub struct Intent {
     pub namespace: NamespaceUid,
     /// The topic.
     pub topic: TopicUid,
+    /// The cluster on which it should be.
+    pub cluster: ClusterUid,
+    /// The log of the topic there.
+    pub log: LogUid,
     /// The generation of this intent.
     pub generation: i64,
     /// There or gone.
@@ -51,7 +55,7 @@ pub struct IntentError(pub &'static str);
 impl Intent {
     /// Its physical name.
     pub fn name(&self) -> PhysicalTopic {
-        PhysicalTopic::new(self.namespace, self.topic)
+        PhysicalTopic::of_log(self.namespace, self.log)
     }
 }
 
@@ -71,10 +75,22 @@ impl TryFrom<pb::TopicIntent> for Intent {
             "" => None,
             text => Some(text.parse().map_err(|_| IntentError("kafka_topic_id"))?),
         };
+        let topic: TopicUid = from.topic_uid.parse().map_err(|_| IntentError("topic_uid"))?;
+        // An older control plane does not say them, and knows one cluster and one log.
+        let cluster = match from.cluster_uid.as_str() {
+            "" => ClusterUid::FIRST,
+            text => text.parse().map_err(|_| IntentError("cluster_uid"))?,
+        };
+        let log = match from.log_uid.as_str() {
+            "" => LogUid::first_of(topic),
+            text => text.parse().map_err(|_| IntentError("log_uid"))?,
+        };
         Ok(Self {
             tenant: from.tenant_uid.parse().map_err(|_| IntentError("tenant_uid"))?,
             namespace: from.namespace_uid.parse().map_err(|_| IntentError("namespace_uid"))?,
-            topic: from.topic_uid.parse().map_err(|_| IntentError("topic_uid"))?,
+            topic,
+            cluster,
+            log,
             generation: from.generation,
             want,
             partitions: from.partitions,

@@ -104,7 +104,7 @@ pub fn step_ours(intent: &Intent, physical: &Physical, config_changes: BTreeMap<
 
 #[cfg(test)]
 mod tests {
-    use sluice_types::{NamespaceUid, TenantUid, TopicUid};
+    use sluice_types::{ClusterUid, LogUid, NamespaceUid, TenantUid, TopicUid};
 
     use super::*;
 
@@ -116,6 +116,8 @@ mod tests {
             tenant: TenantUid::from_i64(1),
             namespace: NamespaceUid::from_i64(1),
             topic: TopicUid::from_i64(2),
+            cluster: ClusterUid::FIRST,
+            log: LogUid::first_of(TopicUid::from_i64(2)),
             generation: 1,
             want,
             partitions: 3,

@@ -114,7 +114,7 @@ fn pause_after(failures: u32) -> Duration {
 mod tests {
     use std::collections::BTreeMap;
 
-    use sluice_types::NamespaceUid;
+    use sluice_types::{ClusterUid, LogUid, NamespaceUid};
 
     use super::*;
 
@@ -123,6 +123,8 @@ mod tests {
             tenant: TenantUid::from_i64(1),
             namespace: NamespaceUid::from_i64(1),
             topic: TopicUid::from_i64(topic),
+            cluster: ClusterUid::FIRST,
+            log: LogUid::first_of(TopicUid::from_i64(topic)),
             generation,
             want: Want::Present,
             partitions: 1,

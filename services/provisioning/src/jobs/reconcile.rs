@@ -38,6 +38,9 @@ pub enum StepError {
     /// The intent wants what no topic may have.
     #[error("configs")]
     Config(#[from] ConfigError),
+    /// The topic is to be on a cluster that this process does not know.
+    #[error("another cluster")]
+    OtherCluster,
     /// Time was over before brokers agreed.
     #[error("not yet")]
     NotYet,
@@ -117,6 +120,9 @@ impl Reconciler {
     }
 
     async fn work(&self, mut intent: Intent) -> Result<(), StepError> {
+        if intent.cluster != self.cluster.uid() {
+            return Err(StepError::OtherCluster);
+        }
         let mut done = Done::default();
         let mut pause = LOOK_AGAIN_MIN;
         loop {
@@ -309,6 +315,9 @@ fn describe(error: &StepError) -> Report {
     match error {
         StepError::Refused(_) => failed("ClusterRefuses", "The streaming cluster refuses a topic with these settings."),
         StepError::Config(_) => failed("ConfigRefused", "A setting of this topic is not allowed."),
+        StepError::OtherCluster => {
+            retrying("ClusterUnknown", "Provisioning does not know the streaming cluster on which this topic is to be.")
+        }
         StepError::NotYet => retrying("NotServedYet", "The streaming cluster does not yet serve every partition."),
         StepError::StillWritten => {
             retrying("StillWritten", "Records still arrive; the topic is deleted when they end.")
@@ -379,6 +388,7 @@ mod tests {
         for error in [
             StepError::Kafka(error.clone().into()),
             StepError::Refused(error),
+            StepError::OtherCluster,
             StepError::NotYet,
             StepError::StillWritten,
             StepError::Config(ConfigError::NotAllowed("secret.name".into())),

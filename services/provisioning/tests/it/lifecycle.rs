@@ -114,7 +114,7 @@ async fn drift_is_found_by_the_resync_and_repaired() {
     let tls = InternalTls::load(&config.internal_tls).unwrap();
     let kafka = crate::support::stack().await.kafka().unwrap().client(sluice_devstack::PROVISIONING).unwrap();
     let reconciler = Reconciler {
-        cluster: Cluster::new(kafka, Some(1)),
+        cluster: Cluster::new(sluice_types::ClusterUid::FIRST, kafka, Some(1)),
         intents: Intents::new(internal_channel(&config.control_plane, &tls, "control-plane").unwrap()),
         lease: Lease::default(),
         fail_points: FailPoints::default(),

@@ -2,6 +2,8 @@
 
 use sluice_proto::internal::control::v1::report_topic_request::Observed;
 
+use sluice_types::{ClusterUid, LogUid};
+
 use crate::support::World;
 
 #[tokio::test]
@@ -53,5 +55,27 @@ async fn a_topic_made_again_behind_our_back_is_foreign() {
     world.until("foreign", &uid, |known| known.observed == Observed::Foreign).await;
     let physical = world.physical(&uid).await.unwrap();
     assert_eq!((physical.topic_id, physical.partitions.len()), (id, 1));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_topic_is_made_in_the_log_that_is_wanted_and_never_for_another_cluster() {
+    let world = World::new().await;
+    let (here, elsewhere) = (world.plane.want(1, &[]), world.plane.want(1, &[]));
+    let (log, other) = (LogUid::random(), ClusterUid::random());
+    world.plane.change(&here, |intent| {
+        intent.cluster_uid = ClusterUid::FIRST.to_string();
+        intent.log_uid = log.to_string();
+    });
+    world.plane.change(&elsewhere, |intent| intent.cluster_uid = other.to_string());
+    let running = world.start().await;
+    world.until("made", &here, |known| known.observed == Observed::Ready).await;
+    let made = world.plane.known(&here);
+    assert!(made.name().as_str().ends_with(&log.to_string()));
+    assert!(world.physical(&here).await.is_some());
+    assert_eq!(made.cluster_uid, ClusterUid::FIRST.to_string());
+    world.until("not made", &elsewhere, |known| known.observed == Observed::Retrying).await;
+    assert_eq!(world.plane.known(&elsewhere).reason, "ClusterUnknown");
+    assert!(world.physical(&elsewhere).await.is_none());
     running.stop().await;
 }

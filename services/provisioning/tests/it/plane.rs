@@ -29,6 +29,8 @@ pub(crate) struct Known {
     /// The last report.
     pub(crate) observed: Observed,
     pub(crate) reason: String,
+    /// On which cluster it was seen.
+    pub(crate) cluster_uid: String,
     pub(crate) partitions: i32,
     /// Out of the way: no work until the generation changes.
     pub(crate) settled: bool,
@@ -38,7 +40,8 @@ pub(crate) struct Known {
 
 impl Known {
     pub(crate) fn name(&self) -> PhysicalTopic {
-        PhysicalTopic::new(self.intent.namespace_uid.parse().unwrap(), self.intent.topic_uid.parse().unwrap())
+        let log = [&self.intent.log_uid, &self.intent.topic_uid].into_iter().find(|uid| !uid.is_empty()).unwrap();
+        PhysicalTopic::of_log(self.intent.namespace_uid.parse().unwrap(), log.parse().unwrap())
     }
 }
 
@@ -118,6 +121,7 @@ impl Plane {
         let known = Known {
             observed: Observed::Unspecified,
             reason: String::new(),
+            cluster_uid: String::new(),
             partitions: 0,
             settled: false,
             reports: 0,
@@ -197,6 +201,7 @@ impl Plane {
         }
         known.observed = observed;
         known.reason = request.reason;
+        known.cluster_uid = request.cluster_uid;
         known.reports += 1;
         Ok(())
     }

@@ -10,7 +10,7 @@ use sluice_wire::Record;
 
 use crate::groups::dispatch::dead_lettering::rereading::DeadRecord;
 use crate::groups::window::DeathReason;
-use crate::ports::ResolvedTopic;
+use crate::view::ResolvedTopic;
 
 /// The groups that gave a record up, oldest first: their uids with commas between.
 const PATH: &str = "sluice-dlq-path";

@@ -12,7 +12,7 @@ use sluice_wire::Record;
 
 use crate::data::encode::{Bounds, encode};
 use crate::data::records::time_header;
-use crate::ports::ResolvedTopic;
+use crate::view::ResolvedTopic;
 
 use super::page::Place;
 
@@ -189,6 +189,7 @@ mod tests {
             tenant_uid: sluice_types::TenantUid::random(),
             namespace_uid: sluice_types::NamespaceUid::random(),
             topic_uid: sluice_types::TopicUid::random(),
+            placement: sluice_log::Placement::unmoved(sluice_types::ClusterUid::FIRST, sluice_types::LogUid::random()),
             partitions: 12,
             compacted: false,
             record_age_ms_max: None,

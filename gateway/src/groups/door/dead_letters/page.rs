@@ -8,9 +8,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sluice_proto::stream::v1::PayloadEncoding;
 use sluice_types::error::Error;
 
+use crate::access::DataCall;
 use crate::groups::keyring::Keys;
 use crate::groups::model::ResolvedGroup;
-use crate::ports::{DataCall, ResolvedTopic};
+use crate::view::ResolvedTopic;
 
 use super::{FIRST, word_of};
 

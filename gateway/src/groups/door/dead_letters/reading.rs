@@ -11,7 +11,8 @@ use sluice_wire::{Committer, FetchRequest, Fetched, Isolation, OffsetAt, Record,
 
 use crate::data::{failure, time_left};
 use crate::groups::model::ResolvedGroup;
-use crate::ports::{DataTools, ResolvedTopic};
+use crate::ports::DataTools;
+use crate::view::ResolvedTopic;
 
 use super::letter::Letter;
 use super::page::Place;

@@ -14,11 +14,12 @@ use sluice_types::physical::PhysicalGroup;
 use sluice_types::{ErrorKind, Reason, ResourceName};
 use sluice_wire::{CommitOffset, Committer};
 
+use crate::access::DataCall;
 use crate::data::{answer_by, failure, time_left};
 use crate::groups::door::Shared;
 use crate::groups::model::ResolvedGroup;
 use crate::metering::Meter;
-use crate::ports::{DataCall, ResolvedTopic};
+use crate::view::ResolvedTopic;
 
 use super::letter::{Letter, parse_id};
 use super::reading::{Letters, Ready, committed, ends, read};

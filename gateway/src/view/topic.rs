@@ -1,0 +1,30 @@
+//! A topic as the gateway serves it.
+
+use sluice_log::Placement;
+use sluice_types::physical::PhysicalTopic;
+use sluice_types::{NamespaceUid, TenantUid, TopicUid};
+
+/// A tenant's topic that is in service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResolvedTopic {
+    /// Its name in Kafka.
+    pub physical: PhysicalTopic,
+    /// The tenant.
+    pub tenant_uid: TenantUid,
+    /// The namespace.
+    pub namespace_uid: NamespaceUid,
+    /// This life of the topic.
+    pub topic_uid: TopicUid,
+    /// Where its records lie.
+    pub placement: Placement,
+    /// Partitions in service, at least 1.
+    pub partitions: i32,
+    /// Whether it is compacted: it takes no record without key.
+    pub compacted: bool,
+    /// How old a record may be that it takes, ms; `None`: as old as it likes.
+    pub record_age_ms_max: Option<i64>,
+    /// Whether it keeps the time of appending: a producer's time goes into a header.
+    pub log_append_time: bool,
+    /// The tenants' name: `namespaces/{namespace}/topics/{topic}`.
+    pub name: String,
+}
