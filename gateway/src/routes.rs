@@ -17,7 +17,7 @@ use tonic_health::server::HealthReporter;
 use tower::Service;
 
 use sluice_edge::call::Target;
-use sluice_edge::routes::Routes;
+use sluice_edge::routes::{Routes, RoutesError};
 use sluice_edge::standard::Standard;
 use sluice_edge::{Answer, Request, Response, call_of};
 use sluice_proto::Audience;
@@ -31,7 +31,6 @@ use sluice_proto::stream::v1::stream_service_server::StreamService;
 use sluice_types::error::Error;
 use sluice_types::limits::ADMIN_BODY_BYTES_MAX;
 
-use crate::error::BuildError;
 use crate::forward::with_request_id;
 use crate::groups::door::{Door, MESSAGE_BYTES_MAX};
 use crate::ports::DataPath;
@@ -63,7 +62,7 @@ impl<D: StreamService + DataPath> Router<D> {
         usage: Forward<impl ForwardContext>,
         info: ServerInfos,
         body_bytes_max: u64,
-    ) -> Result<(Self, HealthReporter), BuildError> {
+    ) -> Result<(Self, HealthReporter), RoutesError> {
         let limit = usize::try_from(body_bytes_max).unwrap_or(usize::MAX);
         let small = limit.min(ADMIN_BODY_BYTES_MAX);
         let control = Arc::new(control);
