@@ -216,7 +216,7 @@ where
         decides_by_grants: true,
         unavailable: Reason::BillingUnavailable,
     });
-    let info = ServerInfos::new(published.applied.clone());
+    let info = ServerInfos::new(published.applied.clone(), frame.commit);
     let (data_path, door, limit) = (Arc::clone(&data), groups.door.clone(), config.limits.body.bytes());
     let routes = Router::new(data_path, door, control, usage, info, limit);
     let (router, grpc_health) = routes.map_err(|error| Error::setup("set up the routes", error))?;

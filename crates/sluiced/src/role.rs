@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use sluice_process::{Error, Logs};
 use sluice_runtime::shutdown::shutdown_signal;
+use sluice_version::COMMIT;
 use tokio_util::sync::CancellationToken;
 
 /// The table of roles: for each line, its name here and its type.
@@ -57,9 +58,6 @@ roles! {
     /// `sluiced billing`.
     Billing: sluice_billing::Billing,
 }
-
-/// What this program was built from.
-const COMMIT: &str = "unknown";
 
 /// Runs a role as this process.
 pub fn main(role: Role, config: &Path) -> ExitCode {

@@ -8,9 +8,10 @@ use anyhow::{Context, Result};
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// Layer by crate. Lower numbers know less of the world.
-const LAYERS: [(&str, u8); 20] = [
+const LAYERS: [(&str, u8); 21] = [
     ("sluice-features", 0),
     ("sluice-types", 0),
+    ("sluice-version", 0),
     ("sluice-proto", 1),
     ("sluice-wire", 2),
     ("sluice-kafka", 2),
