@@ -15,6 +15,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tower::{Layer, ServiceBuilder};
 
+use sluice_edge::Answering;
 use sluice_edge::browsers::Origins;
 use sluice_edge::failures::Failures;
 use sluice_edge::service::EdgeService;
@@ -298,7 +299,7 @@ impl<D: StreamService + DataPath> Parts<D> {
             in_flight_bytes_max: self.config.limits.in_flight.bytes(),
         };
         let origins = Origins::new(&self.config.browser_origins);
-        let stack = stack(parts, self.router).into_service();
+        let stack = stack(parts, Answering::new(self.router)).into_service();
         let service = EdgeService { stack, audience: Audience::Tenant, origins };
         let edge = EdgeLimits {
             max_connections: self.config.limits.connections,
