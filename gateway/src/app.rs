@@ -1,8 +1,8 @@
-//! The process: what is built before the first byte is served, what runs, and in which order it stops.
+//! The role: what is built before the first byte is served, what runs, and in which order it stops.
 //!
 //! Shutdown, 30 s at most: not ready any more and DRAINING to the others → streams are told to go elsewhere → stop accepting,
-//! GOAWAY, finish calls → hand the dispatched groups over → flush the producers and the usage windows → heartbeat LEFT → stop the tasks (the view writes its snapshot) → close the internal and
-//! last of all the admin listener. Every step has a time, and a step that runs over does not stop the next one.
+//! GOAWAY, finish calls → hand the dispatched groups over → flush the producers and the usage windows → stop the tasks (the view
+//! writes its snapshot) → heartbeat LEFT → close the internal listener.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,9 +15,11 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tower::{Layer, ServiceBuilder};
 
+use sluice_edge::Answering;
 use sluice_edge::browsers::Origins;
 use sluice_edge::failures::Failures;
 use sluice_edge::service::EdgeService;
+use sluice_process::{Error, Frame, Life, Listener, Manner, Process, Role, RoleConfig, Stops};
 use sluice_proto::admin::v1::group_service_client::GroupServiceClient;
 use sluice_proto::forward::Forward;
 use sluice_proto::internal::control::v1::MemberPhase;
@@ -25,19 +27,16 @@ use sluice_proto::internal::control::v1::key_lookup_service_client::KeyLookupSer
 use sluice_proto::internal::gateway::v1::peer_service_server::PeerServiceServer;
 use sluice_proto::stream::v1::stream_service_server::StreamService;
 use sluice_proto::{Audience, services};
-use sluice_runtime::config::KafkaConfig;
 use sluice_runtime::internal::{CallerSigner, RequireRole, SignedChannel, internal_channel};
-use sluice_runtime::server::{ConnInfo, Edge as EdgeLimits, RequestBody, bind, serve, serve_counted};
+use sluice_runtime::server::{ConnMetrics, Edge as EdgeLimits, RequestBody};
 use sluice_runtime::tls::{InternalTls, RELOAD_INTERVAL, ReloadingTls};
-use sluice_runtime::{AdminServer, Health, Metrics, TaskSet};
+use sluice_runtime::{Health, Metrics, TaskSet};
 use sluice_types::Reason;
 use sluice_types::api_key::HashKey;
-use sluice_wire::{Client, ClientConfig, ScramSha512, Security};
 
 use crate::auth::KeyLookup;
 use crate::config::Config;
 use crate::data::Data;
-use crate::error::{BuildError, RunError};
 use crate::forward::{ControlPlaneGroups, ControlPlaneKeys, ToService};
 use crate::groups::ack_id::AckIds;
 use crate::groups::dispatch::{DispatchParts, Dispatchers};
@@ -60,6 +59,8 @@ use crate::view::applied::Applied;
 use crate::view::freshness::Freshness;
 use crate::view::tail::Feed;
 
+/// Time to tell gRPC health.
+const SAY: Duration = Duration::from_secs(1);
 /// Time for calls in flight to end.
 const DRAIN: Duration = Duration::from_secs(12);
 /// Time to hand the dispatched groups over.
@@ -70,6 +71,8 @@ const INTERNAL_STREAMS: u32 = 20_000;
 const FLUSH: Duration = Duration::from_secs(7);
 /// Time for the tasks to stop.
 const TASKS_STOP: Duration = Duration::from_secs(3);
+/// Time to say that this gateway has left.
+const LEAVE: Duration = Duration::from_secs(5);
 /// Time for calls of other gateways to end.
 const INTERNAL_DRAIN: Duration = Duration::from_secs(1);
 /// How often gauges are set.
@@ -86,21 +89,60 @@ pub struct Addrs {
     pub admin: SocketAddr,
 }
 
+/// The gateway as a process.
+pub type App = Process<Gateway>;
+
 /// A gateway, built and not yet running.
-pub struct App<D: StreamService + DataPath> {
+pub struct Gateway {
+    public_addr: SocketAddr,
+    internal_addr: SocketAddr,
+    start: Box<dyn FnOnce(&Life) -> Stops + Send>,
+}
+
+impl Role for Gateway {
+    const NAME: &'static str = crate::ROLE;
+    const ABOUT: &'static str = "The data plane's public door";
+    type Config = Config;
+    type Addrs = Addrs;
+
+    async fn build(config: Config, frame: &mut Frame) -> Result<Self, Error> {
+        build_in(frame, config, Data::build).await
+    }
+
+    fn addrs(&self, admin: SocketAddr) -> Addrs {
+        Addrs { public: self.public_addr, internal: self.internal_addr, admin }
+    }
+
+    fn start(self, life: &Life) -> Stops {
+        (self.start)(life)
+    }
+}
+
+/// A gateway with another data path, for tests of the edge.
+///
+/// # Errors
+/// As [`Process::build`].
+pub async fn build_with<D, F>(config: Config, data: impl FnOnce(DataParts) -> F) -> Result<App, Error>
+where
+    D: StreamService + DataPath,
+    F: Future<Output = Result<Arc<D>, Box<dyn std::error::Error + Send + Sync>>>,
+{
+    let mut frame = Frame::new(crate::ROLE, "unknown", &config.common())?;
+    let gateway = build_in(&mut frame, config, data).await?;
+    Process::of(gateway, frame).await
+}
+
+/// What serves: all parts, and the sockets that nobody is answered on yet.
+struct Parts<D> {
     config: Config,
     data: Arc<D>,
-    kafka: Client,
     hash_key: HashKey,
-    internal_tls: InternalTls,
     public_tls: Option<ReloadingTls>,
     public: TcpListener,
     internal: TcpListener,
-    admin: AdminServer,
-    addrs: Addrs,
-    health: Health,
+    internal_addr: SocketAddr,
+    internal_tls: ReloadingTls,
     metrics: GatewayMetrics,
-    tasks: TaskSet,
     boot_id: String,
     router: Router<D>,
     grpc_health: HealthReporter,
@@ -125,140 +167,110 @@ struct GroupsHalf {
     ack_keys: Keys,
 }
 
-impl App<Data> {
-    /// Reads secrets, binds listeners. Waits for nobody: Kafka and the control plane may come later.
-    pub async fn build(config: Config) -> Result<Self, BuildError> {
-        Self::build_with(config, Data::build).await
-    }
+async fn build_in<D, F>(frame: &mut Frame, config: Config, data: impl FnOnce(DataParts) -> F) -> Result<Gateway, Error>
+where
+    D: StreamService + DataPath,
+    F: Future<Output = Result<Arc<D>, Box<dyn std::error::Error + Send + Sync>>>,
+{
+    std::fs::create_dir_all(&config.data_dir).map_err(|error| Error::setup("make the data directory", error))?;
+    let hash_key = config.key_hash_file.read_key().map_err(|error| Error::File("key_hash_file", error))?;
+    let public_tls = config.tls.as_ref().map(ReloadingTls::load).transpose()?;
+    let metrics = frame.metrics.register("gateway", GatewayMetrics::register);
+    let boot_id = uuid::Uuid::now_v7().simple().to_string();
+    let parts = DataParts {
+        gateway_id: config.id.clone(),
+        boot_id: boot_id.clone(),
+        kafka: config.kafka.clone(),
+        wire: frame.kafka.clone(),
+        health: frame.health.clone(),
+        metrics: frame.metrics.clone(),
+        tasks: frame.tasks.clone(),
+    };
+    let data = data(parts).await.map_err(|error| Error::setup("set up the data path", error))?;
+    let control_plane = internal_channel(&config.control_plane, &frame.internal_tls, "control-plane")?;
+    let billing = internal_channel(&config.billing, &frame.internal_tls, "billing")?;
+    let keys = ControlPlaneKeys(KeyLookupServiceClient::new(control_plane.clone()));
+    let signer = CallerSigner::from(&frame.internal_tls);
+    let published = Published::default();
+    let groups = GroupsHalf::build(GroupsNeed {
+        config: &config,
+        boot_id: &boot_id,
+        internal_tls: &frame.internal_tls,
+        published: &published,
+        tools: data.tools(),
+        control_plane: SignedChannel::new(control_plane.clone(), signer.clone(), "control-plane"),
+        audit: metrics.denials.sink(),
+        metrics: &frame.metrics,
+        tasks: &frame.tasks,
+    })?;
+    let control = Forward::new(ToService {
+        channel: control_plane,
+        signer: signer.clone(),
+        audience: "control-plane",
+        decides_by_grants: false,
+        unavailable: Reason::ControlPlaneUnavailable,
+    });
+    let usage = Forward::new(ToService {
+        channel: billing,
+        signer,
+        audience: "billing",
+        decides_by_grants: true,
+        unavailable: Reason::BillingUnavailable,
+    });
+    let info = ServerInfos::new(published.applied.clone(), frame.commit);
+    let (data_path, door, limit) = (Arc::clone(&data), groups.door.clone(), config.limits.body.bytes());
+    let routes = Router::new(data_path, door, control, usage, info, limit);
+    let (router, grpc_health) = routes.map_err(|error| Error::setup("set up the routes", error))?;
+    let (public, public_addr) = frame.bind("public", config.public_listen.addr()).await?;
+    let (internal, internal_addr) = frame.bind("internal", config.internal_listen.addr()).await?;
+    let parts = Parts {
+        config,
+        data,
+        hash_key: HashKey(hash_key),
+        public_tls,
+        public,
+        internal,
+        internal_addr,
+        internal_tls: frame.internal_tls.server_tls()?,
+        metrics,
+        boot_id,
+        router,
+        grpc_health,
+        keys,
+        published,
+        groups,
+    };
+    Ok(Gateway { public_addr, internal_addr, start: Box::new(|life| parts.start(life)) })
 }
 
-impl<D: StreamService + DataPath> App<D> {
-    /// The same with another data path, for tests of the edge.
-    pub async fn build_with<F>(config: Config, data: impl FnOnce(DataParts) -> F) -> Result<Self, BuildError>
-    where
-        F: Future<Output = Result<Arc<D>, Box<dyn std::error::Error + Send + Sync>>>,
-    {
-        std::fs::create_dir_all(&config.data_dir)?;
-        let hash_key = HashKey(config.key_hash_file.read_key()?);
-        let internal_tls = InternalTls::load(&config.internal_tls)?;
-        let public_tls = config.tls.as_ref().map(ReloadingTls::load).transpose()?;
-        let kafka = kafka_client(&config.kafka)?;
-        let health = Health::new();
-        let registry = Metrics::new();
-        let metrics = registry.register("gateway", GatewayMetrics::register);
-        let boot_id = uuid::Uuid::now_v7().simple().to_string();
-        let tasks = TaskSet::new(crate::ROLE, CancellationToken::new());
-        let parts = DataParts {
-            gateway_id: config.id.clone(),
-            boot_id: boot_id.clone(),
-            kafka: config.kafka.clone(),
-            wire: kafka.clone(),
-            health: health.clone(),
-            metrics: registry.clone(),
-            tasks: tasks.clone(),
-        };
-        let data = data(parts).await.map_err(BuildError::Data)?;
-        let control_plane = internal_channel(&config.control_plane, &internal_tls, "control-plane")?;
-        let billing = internal_channel(&config.billing, &internal_tls, "billing")?;
-        let keys = ControlPlaneKeys(KeyLookupServiceClient::new(control_plane.clone()));
-        let signer = CallerSigner::from(&internal_tls);
-        let published = Published::default();
-        let groups = GroupsHalf::build(GroupsNeed {
-            config: &config,
-            boot_id: &boot_id,
-            internal_tls: &internal_tls,
-            published: &published,
-            tools: data.tools(),
-            control_plane: SignedChannel::new(control_plane.clone(), signer.clone(), "control-plane"),
-            audit: metrics.denials.sink(),
-            metrics: &registry,
-            tasks: &tasks,
-        })?;
-        let control = Forward::new(ToService {
-            channel: control_plane,
-            signer: signer.clone(),
-            audience: "control-plane",
-            decides_by_grants: false,
-            unavailable: Reason::ControlPlaneUnavailable,
-        });
-        let usage = Forward::new(ToService {
-            channel: billing,
-            signer,
-            audience: "billing",
-            decides_by_grants: true,
-            unavailable: Reason::BillingUnavailable,
-        });
-        let info = ServerInfos::new(published.applied.clone());
-        let (router, grpc_health) =
-            Router::new(Arc::clone(&data), groups.door.clone(), control, usage, info, config.limits.body.bytes())?;
-        let public = bind(config.public_listen.addr()).await?;
-        let internal = bind(config.internal_listen.addr()).await?;
-        let admin =
-            AdminServer::bind(config.admin_listen.addr(), health.clone(), registry, axum::Router::new()).await?;
-        let addrs = Addrs { public: public.local_addr()?, internal: internal.local_addr()?, admin: admin.local_addr() };
-        Ok(Self {
-            config,
-            data,
-            kafka,
-            hash_key,
-            internal_tls,
-            public_tls,
-            public,
-            internal,
-            admin,
-            addrs,
-            health,
-            metrics,
-            tasks,
-            boot_id,
-            router,
-            grpc_health,
-            keys,
-            published,
-            groups,
-        })
-    }
-
-    /// Where it listens.
-    pub fn addrs(&self) -> Addrs {
-        self.addrs
-    }
-
-    /// How it fares.
-    pub fn health(&self) -> Health {
-        self.health.clone()
-    }
-
-    /// Serves until the shutdown, then drains.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
-        let admin_stop = CancellationToken::new();
-        let admin = tokio::spawn(self.admin.run(admin_stop.clone()));
-
+impl<D: StreamService + DataPath> Parts<D> {
+    /// Serves; the stops drain.
+    fn start(self, life: &Life) -> Stops {
         let Published { view, applied, freshness } = self.published;
         let GroupsHalf { door, dispatchers, owners, ack_keys } = self.groups;
-        let advertised = self.config.internal_advertise.clone().unwrap_or_else(|| self.addrs.internal.to_string());
+        let advertised = self.config.internal_advertise.clone().unwrap_or_else(|| self.internal_addr.to_string());
         let heartbeats = Arc::new(Heartbeats::new(
             self.config.id.clone(),
             self.boot_id,
             advertised,
             applied.clone(),
-            self.kafka.clone(),
+            life.kafka.clone(),
         ));
-        let tasks = self.tasks;
+        let tasks = &life.tasks;
         let stop = tasks.shutdown();
         let feed = Feed {
             view: Arc::clone(&view),
             applied: applied.clone(),
             freshness: freshness.clone(),
             readiness: Arc::clone(&self.data) as Arc<dyn crate::ports::TopicReadiness>,
-            client: self.kafka.clone(),
-            health: self.health.clone(),
+            client: life.kafka.clone(),
+            health: life.health.clone(),
             data_dir: self.config.data_dir.clone(),
             defaults: self.config.tenant_defaults.into(),
         };
         tasks.spawn_critical("control log", feed.run(stop.clone()));
         tasks.spawn_critical("heartbeats", Arc::clone(&heartbeats).run(stop.clone()));
-        tasks.spawn_critical("members' log", members::tail::run(self.kafka.clone(), owners, stop.clone()));
+        tasks.spawn_critical("members' log", members::tail::run(life.kafka.clone(), owners, stop.clone()));
         tasks.spawn("ticks", until(stop.clone(), freshness.clone().tick()));
         tasks.spawn("gauges", until(stop.clone(), gauges(self.metrics.clone(), applied.clone(), freshness.clone())));
         tasks.spawn("keys of ack ids", ack_keys.watch(RELOAD_INTERVAL, stop.clone()));
@@ -266,8 +278,8 @@ impl<D: StreamService + DataPath> App<D> {
             tasks.spawn("certificates", tls.watch(RELOAD_INTERVAL, stop.clone()));
         }
         let serving =
-            announce(freshness.clone(), Arc::clone(&heartbeats), self.health.clone(), self.grpc_health.clone());
-        tasks.spawn("readiness", until(stop.clone(), serving));
+            announce(freshness.clone(), Arc::clone(&heartbeats), life.health.clone(), self.grpc_health.clone());
+        tasks.spawn("readiness", until(stop, serving));
 
         let parts = StackParts {
             view: Arc::clone(&view),
@@ -287,72 +299,51 @@ impl<D: StreamService + DataPath> App<D> {
             in_flight_bytes_max: self.config.limits.in_flight.bytes(),
         };
         let origins = Origins::new(&self.config.browser_origins);
-        let stack = stack(parts, self.router).into_service();
+        let stack = stack(parts, Answering::new(self.router)).into_service();
         let service = EdgeService { stack, audience: Audience::Tenant, origins };
-        let internal_stop = CancellationToken::new();
-        let for_peers = ServeParts { local: Arc::clone(&dispatchers) as Arc<_>, view, applied };
-        let peer = Peer(Arc::clone(&heartbeats));
-        let internal = serve_peers(self.internal, &self.internal_tls, peer, for_peers, internal_stop.clone())?;
-        let closing = CancellationToken::new();
         let edge = EdgeLimits {
             max_connections: self.config.limits.connections,
             max_connections_per_source: self.config.limits.connections_per_peer,
             ..EdgeLimits::default()
         };
-        let (make, counts) = (move |_: &ConnInfo| service.clone(), self.metrics.connections.clone());
-        let public =
-            tokio::spawn(serve_counted(self.public, self.public_tls, edge, make, closing.clone(), DRAIN, counts));
+        let metrics = self.metrics.connections.clone();
+        let manner = Manner { tls: self.public_tls, edge, drain: DRAIN, metrics };
+        let (closing, internal_stop) = (CancellationToken::new(), CancellationToken::new());
+        let public = Listener::new("public", self.public, manner, service).start(closing.clone());
+        let for_peers = ServeParts { local: Arc::clone(&dispatchers) as Arc<_>, view, applied };
+        let peers = peers(self.internal, self.internal_tls, Peer(Arc::clone(&heartbeats)), for_peers);
+        let internal = peers.start(internal_stop.clone());
 
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            // A critical task ended.
-            () = stop.cancelled() => {}
-        }
-        let began = Instant::now();
-        self.health.set_ready(false);
-        set_grpc_health(&self.grpc_health, ServingStatus::NotServing).await;
-        heartbeats.set_phase(MemberPhase::Draining);
-        door.close();
-        closing.cancel();
-        match public.await {
-            Ok(report) => tracing::info!(?report, "public listener closed"),
-            Err(error) => tracing::error!(%error, "public listener"),
-        }
-        let handed_over = dispatchers.shutdown(Instant::now() + HAND_OVER);
-        if tokio::time::timeout(HAND_OVER + Duration::from_secs(1), handed_over).await.is_err() {
-            tracing::error!("the groups were not handed over in time");
-        }
-        let flushed = self.data.shutdown(Instant::now() + FLUSH);
-        if tokio::time::timeout(FLUSH + Duration::from_secs(1), flushed).await.is_err() {
-            tracing::error!("the data path did not flush in time");
-        }
-        let failure = tasks.failure();
-        stop.cancel();
-        let drained = tasks.drain(TASKS_STOP).await;
-        if let Err(error) = heartbeats.leave().await {
-            tracing::warn!(%error, "could not leave; others will notice");
-        }
-        internal_stop.cancel();
-        if let Err(error) = internal.await {
-            tracing::warn!(%error, "internal listener");
-        }
-        tracing::info!(took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX), "drained");
-        admin_stop.cancel();
-        if let Err(error) = admin.await {
-            tracing::warn!(%error, "admin listener");
-        }
-        failure.or(drained.failure).map_or(Ok(()), |reason| Err(RunError::Task(reason)))
+        let (grpc_health, draining, data) = (self.grpc_health, Arc::clone(&heartbeats), self.data);
+        Stops::new()
+            .then("gRPC health", SAY, async move {
+                set_grpc_health(&grpc_health, ServingStatus::NotServing).await;
+            })
+            .at_once("close the doors", move || {
+                draining.set_phase(MemberPhase::Draining);
+                door.close();
+                closing.cancel();
+            })
+            .listener(public)
+            .then("hand the groups over", HAND_OVER + Duration::from_secs(1), async move {
+                dispatchers.shutdown(Instant::now() + HAND_OVER).await;
+            })
+            .then("flush the data path", FLUSH + Duration::from_secs(1), async move {
+                data.shutdown(Instant::now() + FLUSH).await;
+            })
+            .tasks(tasks, TASKS_STOP)
+            .then("leave", LEAVE, async move {
+                if let Err(error) = heartbeats.leave().await {
+                    tracing::warn!(%error, "could not leave; others will notice");
+                }
+            })
+            .at_once("close the internal listener", move || internal_stop.cancel())
+            .listener(internal)
     }
 }
 
-fn serve_peers(
-    listener: TcpListener,
-    tls: &InternalTls,
-    peer: Peer,
-    groups: ServeParts,
-    stop: CancellationToken,
-) -> Result<tokio::task::JoinHandle<sluice_runtime::server::ServeReport>, RunError> {
-    let tls = tls.server_tls().map_err(|error| RunError::Task(format!("internal listener: {error}")))?;
+/// The listener for other gateways.
+fn peers(socket: TcpListener, tls: ReloadingTls, peer: Peer, groups: ServeParts) -> Listener {
     let peers = RequireRole::new(PEER_ROLES).layer(PeerServiceServer::new(peer));
     let routes = Routes::new(peers).add_service(serve_groups::service(groups)).prepare();
     // A stream whose consumer has nothing to say is silent for long.
@@ -360,8 +351,8 @@ fn serve_peers(
         .map_request(|request: http::Request<RequestBody>| request.map(RequestBody::allow_idle))
         .service(routes);
     let edge = EdgeLimits { h2_max_streams: INTERNAL_STREAMS, ..EdgeLimits::internal() };
-    let served = serve(listener, Some(tls), edge, move |_| patient.clone(), stop, INTERNAL_DRAIN);
-    Ok(tokio::spawn(served))
+    let manner = Manner { tls: Some(tls), edge, drain: INTERNAL_DRAIN, metrics: ConnMetrics::default() };
+    Listener::new("internal", socket, manner, patient)
 }
 
 /// What the groups' half is built from.
@@ -378,7 +369,7 @@ struct GroupsNeed<'a> {
 }
 
 impl GroupsHalf {
-    fn build(need: GroupsNeed<'_>) -> Result<Self, BuildError> {
+    fn build(need: GroupsNeed<'_>) -> Result<Self, Error> {
         let gateway_id: Arc<str> = need.config.id.as_str().into();
         let owners = MemberOwners::new(Arc::clone(&gateway_id), need.boot_id.into());
         let dispatchers = Dispatchers::start(DispatchParts {
@@ -393,7 +384,8 @@ impl GroupsHalf {
             metrics: need.metrics.clone(),
             tasks: need.tasks.clone(),
         });
-        let ack_keys = Keys::load(need.config.ack_keys_file.clone())?;
+        let ack_keys = Keys::load(need.config.ack_keys_file.clone());
+        let ack_keys = ack_keys.map_err(|error| Error::setup("load the keys of ack ids", error))?;
         let remotes = Remotes::new(need.internal_tls.clone(), Arc::clone(&gateway_id), need.published.applied.clone());
         let limits = &need.config.limits;
         let door = Door::new(DoorParts {
@@ -442,11 +434,4 @@ async fn gauges(metrics: GatewayMetrics, applied: Applied, freshness: Freshness)
 
 async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
     stop.run_until_cancelled(work).await;
-}
-
-fn kafka_client(config: &KafkaConfig) -> Result<Client, BuildError> {
-    let sasl = ScramSha512 { user: config.username.clone(), password: config.password()? };
-    let security = Security { tls: Some(config.rustls_client_config()?), sasl: Some(sasl) };
-    let config = ClientConfig::new(config.bootstrap.clone()).with_security(security).with_client_id("sluice-gateway");
-    Ok(Client::new(config)?)
 }

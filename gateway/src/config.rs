@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use sluice_edge::browsers::is_origin;
+use sluice_process::{Common, RoleConfig, TenantDefaults, is_false};
 use sluice_runtime::config::{
     ByteSize, Faults, InternalTlsConfig, KafkaConfig, ListenAddr, SecretFile, TlsFiles, Validate,
 };
 use sluice_runtime::telemetry::TelemetryConfig;
-use sluice_runtime::tls::{InternalTls, ReloadingTls};
-use sluice_types::limits::{BODY_BYTES_MAX, TenantLimits};
+use sluice_runtime::tls::ReloadingTls;
+use sluice_types::limits::BODY_BYTES_MAX;
 
 use crate::groups::keyring::Keys;
 
@@ -67,8 +68,18 @@ pub struct Config {
     pub telemetry: TelemetryConfig,
 }
 
-fn is_false(value: &bool) -> bool {
-    !value
+impl RoleConfig for Config {
+    fn common(&self) -> Common<'_> {
+        Common {
+            admin_listen: self.admin_listen,
+            admin_open: self.admin_open,
+            internal_tls: &self.internal_tls,
+            kafka: &self.kafka,
+            database: None,
+            telemetry: &self.telemetry,
+            testing: None,
+        }
+    }
 }
 
 /// Bounds of the process.
@@ -110,43 +121,6 @@ impl Default for LimitsConfig {
             in_flight: ByteSize::new(256 << 20),
             failed_authentications_per_second: 50,
             failed_authentications_burst: 1_000,
-        }
-    }
-}
-
-/// Limits of tenants that have none of their own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TenantDefaults {
-    /// Requests a second.
-    pub requests_per_second: u64,
-    /// Bytes produced a second.
-    pub ingress_per_second: ByteSize,
-    /// Bytes fetched a second.
-    pub egress_per_second: ByteSize,
-    /// Bytes of requests and answers in flight.
-    pub in_flight: ByteSize,
-}
-
-impl Default for TenantDefaults {
-    fn default() -> Self {
-        let limits = TenantLimits::default();
-        Self {
-            requests_per_second: limits.requests_per_second,
-            ingress_per_second: ByteSize::new(limits.ingress_bytes_per_second),
-            egress_per_second: ByteSize::new(limits.egress_bytes_per_second),
-            in_flight: ByteSize::new(limits.bytes_in_flight),
-        }
-    }
-}
-
-impl From<TenantDefaults> for TenantLimits {
-    fn from(defaults: TenantDefaults) -> Self {
-        Self {
-            requests_per_second: defaults.requests_per_second,
-            ingress_bytes_per_second: defaults.ingress_per_second.bytes(),
-            egress_bytes_per_second: defaults.egress_per_second.bytes(),
-            bytes_in_flight: defaults.in_flight.bytes(),
         }
     }
 }
@@ -221,12 +195,9 @@ format = "json"
             let because = "API keys would travel as clear text without [tls]";
             faults.reachable("public_listen", self.public_listen, self.public_plain, "public_plain", because);
         }
-        let because = "health and metrics answer whoever asks";
-        faults.reachable("admin_listen", self.admin_listen, self.admin_open, "admin_open", because);
-        faults.section("kafka", &self.kafka);
+        self.common().faults(faults);
         faults.section("limits", &self.limits);
         faults.section("tenant_defaults", &self.tenant_defaults);
-        faults.section("telemetry", &self.telemetry);
     }
 
     fn files(&self, faults: &mut Faults) {
@@ -235,8 +206,7 @@ format = "json"
         if let Some(tls) = &self.tls {
             faults.file("tls", ReloadingTls::load(tls));
         }
-        faults.file("internal_tls", InternalTls::load(&self.internal_tls));
-        faults.section_files("kafka", &self.kafka);
+        self.common().files(faults);
     }
 }
 
@@ -265,20 +235,12 @@ impl Validate for LimitsConfig {
     }
 }
 
-impl Validate for TenantDefaults {
-    fn faults(&self, faults: &mut Faults) {
-        faults.require(self.requests_per_second > 0, "requests_per_second", "must be at least 1");
-        faults.require(self.ingress_per_second.bytes() > 0, "ingress_per_second", "must be at least 1 byte");
-        faults.require(self.egress_per_second.bytes() > 0, "egress_per_second", "must be at least 1 byte");
-        faults.require(self.in_flight.bytes() > 0, "in_flight", "must be at least 1 byte");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
     use sluice_runtime::config::parse;
+    use sluice_types::limits::TenantLimits;
 
     use super::*;
 

@@ -12,7 +12,6 @@ pub mod app;
 pub mod auth;
 pub mod config;
 pub mod data;
-pub mod error;
 pub mod forward;
 pub mod groups;
 pub mod layers;
@@ -27,9 +26,9 @@ pub mod server_info;
 mod transport;
 pub mod view;
 
-pub use app::{Addrs, App};
+pub use app::{Addrs, App, Gateway, build_with};
 pub use config::Config;
-pub use error::{BuildError, RunError};
+pub use sluice_process::Error;
 
 /// The role, in certificates and caller tokens.
 pub const ROLE: &str = "gateway";

@@ -8,18 +8,14 @@
 mod http_call;
 pub mod query;
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use tonic_health::server::HealthReporter;
-use tower::Service;
 
 use sluice_edge::call::Target;
-use sluice_edge::routes::Routes;
+use sluice_edge::routes::{Routes, RoutesError};
 use sluice_edge::standard::Standard;
-use sluice_edge::{Answer, Request, Response, call_of};
+use sluice_edge::{Answer, Handler, Request, call_of};
 use sluice_proto::Audience;
 use sluice_proto::forward::{Forward, ForwardContext};
 use sluice_proto::serve::{
@@ -28,30 +24,20 @@ use sluice_proto::serve::{
     serve_topic_service, serve_usage_service,
 };
 use sluice_proto::stream::v1::stream_service_server::StreamService;
-use sluice_types::error::Error;
 use sluice_types::limits::ADMIN_BODY_BYTES_MAX;
 
-use crate::error::BuildError;
 use crate::forward::with_request_id;
 use crate::groups::door::{Door, MESSAGE_BYTES_MAX};
 use crate::ports::DataPath;
 use crate::server_info::ServerInfos;
 use crate::transport::watched;
 
-/// What the gateway serves; clones are the same.
-pub struct Router<D>(Arc<Handlers<D>>);
-
-struct Handlers<D> {
+/// What the gateway serves.
+pub struct Router<D> {
     data: Arc<D>,
     door: Door,
     routes: Routes,
     body_bytes_max: u64,
-}
-
-impl<D> Clone for Router<D> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
 }
 
 impl<D: StreamService + DataPath> Router<D> {
@@ -63,7 +49,7 @@ impl<D: StreamService + DataPath> Router<D> {
         usage: Forward<impl ForwardContext>,
         info: ServerInfos,
         body_bytes_max: u64,
-    ) -> Result<(Self, HealthReporter), BuildError> {
+    ) -> Result<(Self, HealthReporter), RoutesError> {
         let limit = usize::try_from(body_bytes_max).unwrap_or(usize::MAX);
         let small = limit.min(ADMIN_BODY_BYTES_MAX);
         let control = Arc::new(control);
@@ -81,30 +67,19 @@ impl<D: StreamService + DataPath> Router<D> {
         ];
         let (standard, reporter) = Standard::new(Audience::Tenant)?;
         let routes = Routes::new(Audience::Tenant, services, standard, body_bytes_max)?;
-        Ok((Self(Arc::new(Handlers { data, door, routes, body_bytes_max })), reporter))
+        Ok((Self { data, door, routes, body_bytes_max }, reporter))
     }
 }
 
-impl<D: StreamService + DataPath> Service<Request> for Router<D> {
-    type Response = Response;
-    type Error = Error;
-    type Future = Pin<Box<dyn Future<Output = Answer> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request) -> Self::Future {
-        let handlers = Arc::clone(&self.0);
-        Box::pin(async move {
-            let call = call_of(&request)?;
-            let (id, version) = (Arc::clone(&call.request_id), request.version());
-            let answer = match &call.target {
-                Target::Grpc(rpc) => with_request_id(id, handlers.routes.grpc(rpc, request)).await,
-                Target::Http(route) => with_request_id(id, handlers.http(route.clone(), request)).await,
-                _ => handlers.routes.other(&call, request).await,
-            };
-            answer.map(|response| watched(response, version))
-        })
+impl<D: StreamService + DataPath> Handler for Router<D> {
+    async fn answer(&self, request: Request) -> Answer {
+        let call = call_of(&request)?;
+        let (id, version) = (Arc::clone(&call.request_id), request.version());
+        let answer = match &call.target {
+            Target::Grpc(rpc) => with_request_id(id, self.routes.grpc(rpc, request)).await,
+            Target::Http(route) => with_request_id(id, self.http(route.clone(), request)).await,
+            _ => self.routes.other(&call, request).await,
+        };
+        answer.map(|response| watched(response, version))
     }
 }

@@ -8,19 +8,17 @@ use sluice_proto::{Audience, services};
 
 use crate::view::applied::Applied;
 
-/// The commit that is built, if whoever builds says so.
-const BUILD: Option<&str> = option_env!("SLUICE_BUILD_COMMIT");
-
 /// Serves `sluice.server.v1`.
 #[derive(Clone)]
 pub struct ServerInfos {
     applied: Applied,
+    commit: &'static str,
 }
 
 impl ServerInfos {
-    /// Tells the revision of `applied`.
-    pub fn new(applied: Applied) -> Self {
-        Self { applied }
+    /// Tells the revision of `applied`, and the commit that the program was built from.
+    pub fn new(applied: Applied, commit: &'static str) -> Self {
+        Self { applied, commit }
     }
 }
 
@@ -29,7 +27,7 @@ impl ServerService for ServerInfos {
     async fn get_server_info(&self, _: Request<GetServerInfoRequest>) -> Result<Response<ServerInfo>, Status> {
         Ok(Response::new(ServerInfo {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            build: BUILD.unwrap_or_default().to_owned(),
+            build: self.commit.to_owned(),
             api_versions: packages(),
             revision: self.applied.revision().map(|revision| revision.to_string()).unwrap_or_default(),
         }))

@@ -24,7 +24,7 @@ pub struct DbConfig {
     /// The system role.
     pub system: PoolConfig,
     /// Shown in `pg_stat_activity`.
-    pub application_name: &'static str,
+    pub application_name: String,
     /// Waiting for a connection, including to make one.
     pub acquire_timeout: Duration,
     /// One statement, enforced by the server.
@@ -35,11 +35,11 @@ pub struct DbConfig {
 
 impl DbConfig {
     /// With the usual bounds: 16 and 12 connections, acquire 1 s, statement 3 s, lock 2 s.
-    pub fn new(application_name: &'static str, app_url: SecretString, system_url: SecretString) -> Self {
+    pub fn new(application_name: impl Into<String>, app_url: SecretString, system_url: SecretString) -> Self {
         Self {
             app: PoolConfig { url: app_url, connections_max: 16 },
             system: PoolConfig { url: system_url, connections_max: 12 },
-            application_name,
+            application_name: application_name.into(),
             acquire_timeout: Duration::from_secs(1),
             statement_timeout: Duration::from_secs(3),
             lock_timeout: Duration::from_secs(2),
@@ -48,7 +48,7 @@ impl DbConfig {
 
     /// A pool; it connects when it is first used.
     pub(crate) fn pool(&self, role: &PoolConfig) -> Result<PgPool, DbError> {
-        let options = connect_options(&role.url)?.application_name(self.application_name).options([
+        let options = connect_options(&role.url)?.application_name(&self.application_name).options([
             ("statement_timeout", self.statement_timeout.as_millis()),
             ("lock_timeout", self.lock_timeout.as_millis()),
             ("idle_in_transaction_session_timeout", 10_000),

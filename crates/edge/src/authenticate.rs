@@ -9,15 +9,15 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 
-use http::{HeaderMap, header};
+use http::{Extensions, HeaderMap, header};
 
 use sluice_runtime::server::ConnHandle;
 use sluice_types::error::Error;
-use sluice_types::{ErrorKind, Reason};
+use sluice_types::{AccountUid, ErrorKind, Reason, TenantUid};
 
 use crate::call::{Call, Target, foreign, nowhere};
+use crate::deadline::Deadline;
 use crate::failures::Failures;
 use crate::{Answer, Inner, Middleware, Next, Request, call_of};
 
@@ -29,7 +29,7 @@ pub trait Authenticator: Send + Sync + 'static {
     /// Whether a credential is of this kind, by its form alone. Must not look anything up.
     fn recognises(&self, credential: &str) -> bool;
 
-    /// Finds out who shows it, and puts into the request's extensions what the layers below need of them.
+    /// Finds out who shows it. The answer leaves at `deadline`.
     ///
     /// # Errors
     /// UNAUTHENTICATED: it does not hold. UNAVAILABLE: that cannot be told at the moment.
@@ -37,8 +37,31 @@ pub trait Authenticator: Send + Sync + 'static {
         &'a self,
         credential: &'a str,
         call: &'a Call,
-        request: &'a mut Request,
-    ) -> BoxFuture<'a, Result<(), Error>>;
+        deadline: Deadline,
+    ) -> BoxFuture<'a, Result<Identity, Error>>;
+}
+
+/// Who showed a good credential.
+pub struct Identity {
+    /// The account of a tenant, if it is one: for the access log.
+    account: Option<(TenantUid, AccountUid)>,
+    /// For the layers below.
+    caller: Extensions,
+}
+
+impl Identity {
+    /// `caller` is what the layers below need of it; they find it in the request's extensions by its type.
+    pub fn new<T: Clone + Send + Sync + 'static>(caller: T) -> Self {
+        let mut extensions = Extensions::new();
+        extensions.insert(caller);
+        Self { account: None, caller: extensions }
+    }
+
+    /// The same of an account of a tenant.
+    #[must_use]
+    pub fn with_account(self, tenant: TenantUid, account: AccountUid) -> Self {
+        Self { account: Some((tenant, account)), ..self }
+    }
 }
 
 /// The credentials that a listener takes.
@@ -69,10 +92,17 @@ impl Middleware for Authenticate {
             Target::Common if !self.0.for_common => return next.run(request).await,
             Target::Common | Target::Grpc(_) | Target::Http(_) => {}
         }
-        self.0.check(&call, &mut request).await.map_err(|error| match error.kind {
+        let deadline = request.extensions().get::<Deadline>().copied();
+        let deadline = deadline.ok_or_else(|| Error::internal("a call without a deadline"))?;
+        let identity = self.0.check(&call, request.headers(), deadline).await.map_err(|error| match error.kind {
             ErrorKind::Unauthenticated => self.0.failures.count(call.peer, error),
             _ => error,
         })?;
+        if let Some((tenant, account)) = identity.account {
+            let mut facts = call.facts.lock();
+            (facts.tenant, facts.account) = (Some(tenant), Some(account));
+        }
+        request.extensions_mut().extend(identity.caller);
         if let Some(connection) = request.extensions().get::<ConnHandle>() {
             connection.trust();
         }
@@ -83,11 +113,11 @@ impl Middleware for Authenticate {
 }
 
 impl Credentials {
-    async fn check(&self, call: &Arc<Call>, request: &mut Request) -> Result<(), Error> {
-        let credential = self.shown(request.headers())?;
+    async fn check(&self, call: &Call, headers: &HeaderMap, deadline: Deadline) -> Result<Identity, Error> {
+        let credential = self.shown(headers)?;
         let authenticator = self.chain.iter().find(|authenticator| authenticator.recognises(&credential));
         let authenticator = authenticator.ok_or_else(|| invalid(self.noun))?;
-        authenticator.authenticate(&credential, call, request).await
+        authenticator.authenticate(&credential, call, deadline).await
     }
 
     /// The one credential of a call.

@@ -122,7 +122,7 @@ impl Target {
 
     /// Whether it gives records: looking at it as `HEAD` does would begin a stream, or read and charge what nobody gets.
     pub fn gives_records(&self) -> bool {
-        self.rpc().is_some_and(|rpc| rpc.server_streaming || matches!(rpc.method, "Fetch" | "Pull"))
+        self.rpc().is_some_and(|rpc| rpc.gives_records)
     }
 
     /// Whether it manages or looks, and carries no records. Such calls have limits of their own, so that neither data keeps

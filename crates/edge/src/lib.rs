@@ -98,16 +98,36 @@ impl<S: Inner> Next<'_, S> {
     }
 }
 
-/// A [`Middleware`] around a service; [`Stack::within`] makes it.
-pub struct Wrapped<M, S>(Arc<(M, S)>);
+/// What answers calls.
+pub trait Handler: Send + Sync + 'static {
+    /// Answers a call.
+    fn answer(&self, request: Request) -> impl Future<Output = Answer> + Send;
+}
 
-impl<M, S> Clone for Wrapped<M, S> {
+/// A layer around the rest of the path.
+impl<M: Middleware, S: Inner> Handler for (M, S) {
+    async fn answer(&self, request: Request) -> Answer {
+        self.0.handle(request, Next(&self.1)).await
+    }
+}
+
+/// A [`Handler`] as a service; clones are the same.
+pub struct Answering<H>(Arc<H>);
+
+impl<H> Answering<H> {
+    /// Of this handler.
+    pub fn new(handler: H) -> Self {
+        Self(Arc::new(handler))
+    }
+}
+
+impl<H> Clone for Answering<H> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<M: Middleware, S: Inner> Service<Request> for Wrapped<M, S> {
+impl<H: Handler> Service<Request> for Answering<H> {
     type Response = Response;
     type Error = Error;
     type Future = Pin<Box<dyn Future<Output = Answer> + Send>>;
@@ -117,8 +137,8 @@ impl<M: Middleware, S: Inner> Service<Request> for Wrapped<M, S> {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let both = Arc::clone(&self.0);
-        Box::pin(async move { both.0.handle(request, Next(&both.1)).await })
+        let handler = Arc::clone(&self.0);
+        Box::pin(async move { handler.answer(request).await })
     }
 }
 

@@ -5,13 +5,9 @@
 //! another audience.
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use tonic::metadata::MetadataMap;
-use tower::Service;
 
 use sluice_proto::dispatch::HttpCall;
 use sluice_proto::serve::Served;
@@ -22,7 +18,7 @@ use crate::body_limit::read_whole;
 use crate::call::{Call, Target, foreign, nowhere};
 use crate::replies::{http_answer, ours};
 use crate::standard::Standard;
-use crate::{Answer, Request, Response, call_of, query};
+use crate::{Answer, Handler, Request, call_of, query};
 
 /// Why a listener cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -120,24 +116,13 @@ impl Routes {
 }
 
 /// A listener without handlers of its own.
-impl Service<Request> for Routes {
-    type Response = Response;
-    type Error = Error;
-    type Future = Pin<Box<dyn Future<Output = Answer> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request) -> Self::Future {
-        let routes = self.clone();
-        Box::pin(async move {
-            let call = call_of(&request)?;
-            match &call.target {
-                Target::Grpc(rpc) => routes.grpc(rpc, request).await,
-                Target::Http(route) => routes.read_and_serve(route.clone(), request).await,
-                _ => routes.other(&call, request).await,
-            }
-        })
+impl Handler for Routes {
+    async fn answer(&self, request: Request) -> Answer {
+        let call = call_of(&request)?;
+        match &call.target {
+            Target::Grpc(rpc) => self.grpc(rpc, request).await,
+            Target::Http(route) => self.read_and_serve(route.clone(), request).await,
+            _ => self.other(&call, request).await,
+        }
     }
 }

@@ -1,8 +1,6 @@
 //! Layers around a handler, with their names.
 
-use std::sync::Arc;
-
-use crate::{Inner, Middleware, Wrapped};
+use crate::{Answering, Inner, Middleware};
 
 /// Layers around a handler. It is built from the inside: each layer is put around what is there.
 #[derive(Clone)]
@@ -20,9 +18,9 @@ impl<S: Inner> Stack<S> {
 
     /// With `layer` around what is there.
     #[must_use]
-    pub fn within<M: Middleware>(mut self, layer: M) -> Stack<Wrapped<M, S>> {
+    pub fn within<M: Middleware>(mut self, layer: M) -> Stack<Answering<(M, S)>> {
         self.names.push(M::NAME);
-        Stack { service: Wrapped(Arc::new((layer, self.service))), names: self.names }
+        Stack { service: Answering::new((layer, self.service)), names: self.names }
     }
 
     /// The names of the layers, outermost first.

@@ -9,8 +9,9 @@ use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 use tower::Service;
 
-use sluice_edge::authenticate::{Authenticator, BoxFuture, Credentials};
+use sluice_edge::authenticate::{Authenticator, BoxFuture, Credentials, Identity};
 use sluice_edge::call::Call;
+use sluice_edge::deadline::Deadline;
 use sluice_edge::failures::Failures;
 use sluice_edge::metrics::CallMetrics;
 use sluice_edge::service::EdgeService;
@@ -32,12 +33,11 @@ impl Authenticator for Prefix {
         &'a self,
         credential: &'a str,
         _: &'a Call,
-        request: &'a mut Request,
-    ) -> BoxFuture<'a, Result<(), Error>> {
-        request.extensions_mut().insert(self.0);
+        _: Deadline,
+    ) -> BoxFuture<'a, Result<Identity, Error>> {
         let good = credential == self.0;
         let wrong = || Error::new(ErrorKind::Unauthenticated, Reason::CredentialInvalid, "wrong");
-        Box::pin(async move { good.then_some(()).ok_or_else(wrong) })
+        Box::pin(async move { good.then(|| Identity::new(self.0)).ok_or_else(wrong) })
     }
 }
 

@@ -15,6 +15,7 @@ pub(crate) struct Rpc {
     pub(crate) permission: String,
     pub(crate) resource_field: String,
     pub(crate) mutation: bool,
+    pub(crate) gives_records: bool,
     pub(crate) http: Vec<HttpRule>,
     pub(crate) doc: String,
 }
@@ -84,6 +85,7 @@ fn rpc(pool: &DescriptorPool, method: MethodDescriptor) -> Result<Rpc, Box<dyn E
         permission,
         resource_field: text(&authorization, "resource_field"),
         mutation: flag(&authorization, "mutation"),
+        gives_records: method.is_server_streaming() || option(pool, &method, "sluice.options.v1.gives_records"),
         http,
         doc: comment_at(&method.parent_service().parent_file(), method.path()),
         method,
@@ -167,6 +169,12 @@ pub(crate) fn resolve(message: &MessageDescriptor, path: &str) -> Option<Vec<Fie
         fields.push(field);
     }
     Some(fields)
+}
+
+/// A boolean option, which is not set by default.
+fn option(pool: &DescriptorPool, method: &MethodDescriptor, name: &str) -> bool {
+    let extension = pool.get_extension_by_name(name);
+    extension.and_then(|extension| method.options().get_extension(&extension).as_bool()).unwrap_or_default()
 }
 
 fn extension(pool: &DescriptorPool, method: &MethodDescriptor, name: &str) -> Option<DynamicMessage> {

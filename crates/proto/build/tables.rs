@@ -15,7 +15,7 @@ pub(crate) fn write(rpcs: &[Rpc]) -> String {
             out,
             "    /// `{path}`\n    pub static {ident}: Rpc = Rpc {{ service: {service:?}, method: {method:?}, path: {path:?}, \
              audience: Audience::{audience}, permission: {permission:?}, resource_field: {resource:?}, mutation: {mutation}, \
-             http: &[{http}], request_type: {request:?}, response_type: {response:?}, client_streaming: {cs}, \
+             gives_records: {gives_records}, http: &[{http}], request_type: {request:?}, response_type: {response:?}, client_streaming: {cs}, \
              server_streaming: {ss}, doc: {doc:?}, request: &{schema} }};\n",
             ident = rpc.ident(),
             service = rpc.service(),
@@ -24,6 +24,7 @@ pub(crate) fn write(rpcs: &[Rpc]) -> String {
             audience = rpc.audience,
             permission = rpc.permission,
             mutation = rpc.mutation,
+            gives_records = rpc.gives_records,
             request = rpc.method.input().full_name(),
             response = rpc.method.output().full_name(),
             cs = rpc.method.is_client_streaming(),

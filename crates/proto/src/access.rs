@@ -38,6 +38,8 @@ pub struct Rpc {
     pub resource_field: Option<&'static str>,
     /// It changes something.
     pub mutation: bool,
+    /// Its answer holds records, so asking reads and charges.
+    pub gives_records: bool,
     /// Its HTTP rules; empty for internal RPCs.
     pub http: &'static [HttpRule],
     /// Full name of the request message.

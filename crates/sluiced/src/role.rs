@@ -1,37 +1,62 @@
-//! One role: from its configuration file to its exit code.
+//! The roles of this program, and one of them from its configuration file to its exit code.
 
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
-use sluice_runtime::config::{ConfigError, load};
+use sluice_process::{Error, Logs};
 use sluice_runtime::shutdown::shutdown_signal;
-use sluice_runtime::telemetry::{TelemetryConfig, init_tracing};
+use sluice_version::COMMIT;
 use tokio_util::sync::CancellationToken;
 
-/// A role.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    /// `sluiced control-plane`.
-    ControlPlane,
-    /// `sluiced provisioning`.
-    Provisioning,
-    /// `sluiced billing`.
-    Billing,
-    /// `sluiced gateway`.
-    Gateway,
+/// The table of roles: for each line, its name here and its type.
+macro_rules! roles {
+    ($($(#[$doc:meta])* $name:ident: $role:ty,)*) => {
+        /// A role.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Role {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Role {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The subcommand, and the name in certificates, files and logs.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => <$role as sluice_process::Role>::NAME,)*
+                }
+            }
+
+            /// What it is for, in a line.
+            pub const fn about(self) -> &'static str {
+                match self {
+                    $(Self::$name => <$role as sluice_process::Role>::ABOUT,)*
+                }
+            }
+
+            /// Runs it until the shutdown.
+            ///
+            /// # Errors
+            /// Faults of the configuration, what could not be built, and tasks that ended.
+            pub async fn run(self, config: &Path, shutdown: CancellationToken, logs: Logs) -> Result<(), Error> {
+                match self {
+                    $(Self::$name => sluice_process::run::<$role>(config, COMMIT, shutdown, logs).await,)*
+                }
+            }
+        }
+    };
 }
 
-impl Role {
-    /// The subcommand, and the name in certificates, files and logs.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::ControlPlane => "control-plane",
-            Self::Provisioning => "provisioning",
-            Self::Billing => "billing",
-            Self::Gateway => "gateway",
-        }
-    }
+roles! {
+    /// `sluiced gateway`.
+    Gateway: sluice_gateway::Gateway,
+    /// `sluiced control-plane`.
+    ControlPlane: sluice_control_plane::ControlPlane,
+    /// `sluiced provisioning`.
+    Provisioning: sluice_provisioning::Provisioning,
+    /// `sluiced billing`.
+    Billing: sluice_billing::Billing,
 }
 
 /// Runs a role as this process.
@@ -44,67 +69,20 @@ pub fn main(role: Role, config: &Path) -> ExitCode {
         }
     };
     let outcome = runtime.block_on(async {
-        let shutdown = shutdown_signal().context("listen for signals")?;
-        run(role, config, shutdown, Logs::AsConfigured).await
+        let shutdown = shutdown_signal().map_err(|error| Error::setup("listen for signals", error))?;
+        role.run(config, shutdown, Logs::AsConfigured).await
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => match error.downcast_ref::<ConfigError>() {
-            Some(faults) => {
-                eprintln!("error: {faults}");
-                faults.exit_code()
-            }
-            None => {
-                tracing::error!(error = format!("{error:#}"), role = role.as_str(), "the process ends");
-                eprintln!("error: {error:#}");
-                ExitCode::FAILURE
-            }
-        },
-    }
-}
-
-/// Who sets up logging.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Logs {
-    /// The role, as its configuration says.
-    AsConfigured,
-    /// Somebody has already.
-    Already,
-}
-
-/// Runs a role until the shutdown.
-///
-/// # Errors
-/// Faults of the configuration, what could not be built, and tasks that ended.
-pub async fn run(role: Role, config: &Path, shutdown: CancellationToken, logs: Logs) -> Result<()> {
-    match role {
-        Role::ControlPlane => {
-            let config: sluice_control_plane::Config = load(config)?;
-            let _guard = start_logs(logs, &config.telemetry)?;
-            sluice_control_plane::App::build(config).await?.run(shutdown).await?;
+        Err(Error::Config(faults)) => {
+            eprintln!("error: {faults}");
+            faults.exit_code()
         }
-        Role::Provisioning => {
-            let config: sluice_provisioning::Config = load(config)?;
-            let _guard = start_logs(logs, &config.telemetry)?;
-            sluice_provisioning::App::build(config).await?.run(shutdown).await?;
-        }
-        Role::Billing => {
-            let config: sluice_billing::Config = load(config)?;
-            let _guard = start_logs(logs, &config.telemetry)?;
-            sluice_billing::App::build(config).await?.run(shutdown).await?;
-        }
-        Role::Gateway => {
-            let config: sluice_gateway::Config = load(config)?;
-            let _guard = start_logs(logs, &config.telemetry)?;
-            sluice_gateway::App::build(config).await?.run(shutdown).await?;
+        Err(error) => {
+            let error = anyhow::Error::from(error);
+            tracing::error!(error = format!("{error:#}"), role = role.as_str(), "the process ends");
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
         }
     }
-    Ok(())
-}
-
-fn start_logs(logs: Logs, config: &TelemetryConfig) -> Result<Option<sluice_runtime::telemetry::Guard>> {
-    Ok(match logs {
-        Logs::AsConfigured => Some(init_tracing(config)?),
-        Logs::Already => None,
-    })
 }

@@ -8,9 +8,10 @@ use anyhow::{Context, Result};
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// Layer by crate. Lower numbers know less of the world.
-const LAYERS: [(&str, u8); 20] = [
+const LAYERS: [(&str, u8); 22] = [
     ("sluice-features", 0),
     ("sluice-types", 0),
+    ("sluice-version", 0),
     ("sluice-proto", 1),
     ("sluice-log", 2),
     ("sluice-wire", 2),
@@ -19,6 +20,7 @@ const LAYERS: [(&str, u8); 20] = [
     ("sluice-installation", 3),
     ("sluice-runtime", 3),
     ("sluice-edge", 4),
+    ("sluice-process", 4),
     ("sluice-gateway", 5),
     ("sluice-control-plane", 5),
     ("sluice-provisioning", 5),

@@ -9,8 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use sluice_edge::Request;
-use sluice_edge::authenticate::{self, Authenticator, BoxFuture};
+use sluice_edge::authenticate::{self, Authenticator, BoxFuture, Identity};
 use sluice_edge::call::Call;
 use sluice_edge::deadline::Deadline;
 use sluice_types::api_key::{ApiKey, HashKey};
@@ -56,12 +55,11 @@ impl Authenticator for ApiKeys {
         &'a self,
         credential: &'a str,
         call: &'a Call,
-        request: &'a mut Request,
-    ) -> BoxFuture<'a, Result<(), Error>> {
+        deadline: Deadline,
+    ) -> BoxFuture<'a, Result<Identity, Error>> {
         Box::pin(async move {
             let key: ApiKey = credential.parse().map_err(|_| invalid())?;
-            let deadline = request.extensions().get::<Deadline>();
-            self.freshness.ensure(deadline.map_or(Duration::MAX, Deadline::patience)).await?;
+            self.freshness.ensure(deadline.patience()).await?;
             let verified = match self.check(&key, call.peer).await {
                 Ok(verified) => verified,
                 Err(error) => {
@@ -69,13 +67,8 @@ impl Authenticator for ApiKeys {
                     return Err(error);
                 }
             };
-            {
-                let mut facts = call.facts.lock();
-                facts.tenant = Some(verified.tenant.uid);
-                facts.account = Some(verified.account.uid);
-            }
-            request.extensions_mut().insert(Authenticated { key, verified });
-            Ok(())
+            let (tenant, account) = (verified.tenant.uid, verified.account.uid);
+            Ok(Identity::new(Authenticated { key, verified }).with_account(tenant, account))
         })
     }
 }

@@ -20,9 +20,9 @@ use crate::data::accepts_protobuf;
 use crate::layers::authorize::{CONSUMER_SERVICE, DATA_SERVICE};
 use crate::layers::quota::Held;
 use crate::ports::{DataPath, HttpCall, SomeFailed};
-use crate::routes::{Handlers, query::spell_encoding};
+use crate::routes::{Router, query::spell_encoding};
 
-impl<D: StreamService + DataPath> Handlers<D> {
+impl<D: StreamService + DataPath> Router<D> {
     pub(super) async fn http(&self, route: RouteMatch, request: Request) -> Answer {
         let (parts, body) = request.into_parts();
         let held = parts.extensions.get::<Held>().cloned();

@@ -39,6 +39,7 @@ async fn build_and_revision(gateway: &Gateway, key: &ApiKey, offset: i64) {
     let revision = answer.headers()["sluice-revision"].to_str().expect("text").to_owned();
     let over_http: Value = answer.json().await.expect("JSON");
     assert_eq!(over_http["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(over_http["build"], "unknown", "no program was built that knows better");
     assert_eq!(over_http["revision"], Value::from(revision.clone()));
     assert!(revision.ends_with(&format!("-{offset}")), "{revision}");
     let versions = over_http["apiVersions"].as_array().expect("a list");

@@ -12,13 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use sluice_devstack::{ADMIN, GATEWAY, Stack};
 use sluice_gateway::ports::DataPath;
-use sluice_gateway::{Addrs, App, Config, RunError};
+use sluice_gateway::{Addrs, App, Config, Error, build_with};
 use sluice_proto::internal::control::v1::control_record::Resource;
 use sluice_proto::internal::control::v1::{
     AccountState, ControlRecord, Grant, GroupState, KeyState, Life, LogComplete, MemberHeartbeat, NamespaceState,
     TenantState, TopicState,
 };
-use sluice_proto::stream::v1::stream_service_server::StreamService;
 use sluice_runtime::Health;
 use sluice_runtime::config::{InternalTlsConfig, KafkaConfig, SecretFile, parse};
 use sluice_runtime::tls::InternalTls;
@@ -191,7 +190,7 @@ impl World {
             for_app.tools.get_or_init(|| real.tools());
             Ok(for_app)
         };
-        let app = App::build_with(self.config(id, keys, tables), build).await.expect("build");
+        let app = build_with(self.config(id, keys, tables), build).await.expect("build");
         Gateway::run(id, app, data)
     }
 
@@ -245,12 +244,12 @@ pub(crate) struct Gateway {
     pub(crate) health: Health,
     pub(crate) data: Arc<Data>,
     pub(crate) shutdown: CancellationToken,
-    pub(crate) done: tokio::task::JoinHandle<Result<(), RunError>>,
+    pub(crate) done: tokio::task::JoinHandle<Result<(), Error>>,
 }
 
 impl Gateway {
     /// `data` is what a test may ask of its data path.
-    fn run<D: StreamService + DataPath>(id: &str, app: App<D>, data: Arc<Data>) -> Self {
+    fn run(id: &str, app: App, data: Arc<Data>) -> Self {
         let (addrs, health, shutdown) = (app.addrs(), app.health(), CancellationToken::new());
         let done = tokio::spawn(app.run(shutdown.clone()));
         Self { id: id.into(), addrs, health, data, shutdown, done }
@@ -267,7 +266,7 @@ impl Gateway {
         (status, response.json().await.unwrap_or_default())
     }
 
-    pub(crate) async fn stop(self) -> Result<(), RunError> {
+    pub(crate) async fn stop(self) -> Result<(), Error> {
         self.shutdown.cancel();
         tokio::time::timeout(Duration::from_secs(30), self.done).await.expect("within 30 s").expect("no panic")
     }

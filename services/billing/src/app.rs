@@ -1,30 +1,25 @@
-//! The process: what is built before the first byte is served, what runs, and in which order it stops.
+//! The role: what is built before the first byte is served, what runs, and in which order it stops.
 //!
 //! Shutdown: not ready any more, stop accepting and finish calls, let the feeds finish their transaction, close the
-//! database, and last of all the admin listener. Every step has a time.
+//! database. Every step has a time.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::SecretString;
-use sluice_db::{Database, DbConfig};
+use sluice_db::Database;
+use sluice_process::{Error, Frame, Life, Listener, Manner, Process, Role, Stops};
 use sluice_proto::billing::v1::usage_service_server::UsageServiceServer;
-use sluice_runtime::config::KafkaConfig;
 use sluice_runtime::internal::{CallerLayer, CallerVerifier};
-use sluice_runtime::server::{Edge, bind, serve};
-use sluice_runtime::tls::InternalTls;
-use sluice_runtime::{AdminServer, ComponentStatus, FailPoints, Health, TaskSet};
-use sluice_wire::{Client, ClientConfig, ScramSha512, Security};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use sluice_runtime::server::{ConnMetrics, Edge};
+use sluice_runtime::{FailPoints, Health, TaskSet};
+use sluice_wire::Client;
 use tonic::service::Routes;
 use tower::Layer as _;
 
 use crate::api::usage::Usage;
-use crate::config::{Config, FAIL_POINTS};
+use crate::config::Config;
 use crate::domain::page_token::TokenKey;
-use crate::error::{BuildError, RunError};
 use crate::jobs::coverage_watch::CoverageWatch;
 use crate::jobs::log_feed::{FeedError, LogFeed, Sink};
 use crate::jobs::{control_feed, source_watch, usage_feed};
@@ -37,21 +32,15 @@ pub const ROLE: &str = "billing";
 const DRAIN: Duration = Duration::from_secs(10);
 const FEEDS_STOP: Duration = Duration::from_secs(8);
 const DATABASE_CLOSE: Duration = Duration::from_secs(5);
-const KAFKA_CHECK_EVERY: Duration = Duration::from_secs(2);
+
+/// Billing as a process.
+pub type App = Process<Billing>;
 
 /// Billing, built and not yet running.
-pub struct App {
-    database: Database,
-    owner_url: Option<SecretString>,
-    kafka: Client,
-    token_key: TokenKey,
-    fail_points: FailPoints,
-    tls: InternalTls,
-    internal: TcpListener,
-    admin: AdminServer,
-    addrs: Addrs,
-    health: Health,
-    metrics: Metrics,
+pub struct Billing {
+    internal: Listener,
+    internal_addr: SocketAddr,
+    jobs: Jobs,
 }
 
 /// Where it listens.
@@ -63,112 +52,63 @@ pub struct Addrs {
     pub admin: SocketAddr,
 }
 
-impl App {
-    /// Reads secrets, binds listeners. Waits for nobody: Kafka and PostgreSQL may come later.
-    pub async fn build(config: Config) -> Result<Self, BuildError> {
-        let app_url = config.database.app_url_file.read()?;
-        let system_url = config.database.system_url_file.read()?;
-        let owner_url = config.database.owner_url_file.as_ref().map(|file| file.read()).transpose()?;
-        let database = Database::open(&DbConfig::new("sluice-billing", app_url, system_url))?;
-        let health = Health::new();
-        health.require("database");
-        let registry = sluice_runtime::Metrics::new();
-        let metrics = registry.register(ROLE, Metrics::register);
-        let internal = bind(config.internal_listen.addr()).await?;
-        let admin =
-            AdminServer::bind(config.admin_listen.addr(), health.clone(), registry, axum::Router::new()).await?;
-        let addrs = Addrs { internal: internal.local_addr()?, admin: admin.local_addr() };
-        Ok(Self {
+impl Role for Billing {
+    const NAME: &'static str = ROLE;
+    const ABOUT: &'static str = "Usage";
+    type Config = Config;
+    type Addrs = Addrs;
+
+    async fn build(config: Config, frame: &mut Frame) -> Result<Self, Error> {
+        let (database, _) = frame.database(&config.database, &MIGRATIONS, |_| {})?;
+        let token_key = config.page_token_key_file.read_key();
+        let token_key = TokenKey::new(token_key.map_err(|error| Error::File("page_token_key_file", error))?);
+        let api = Usage::new(database.clone(), frame.kafka.clone(), token_key);
+        let caller = CallerLayer::new(CallerVerifier::new(ROLE));
+        let routes = Routes::new(caller.layer(UsageServiceServer::new(api))).prepare();
+        let (socket, internal_addr) = frame.bind("internal", config.internal_listen.addr()).await?;
+        let tls = Some(frame.internal_tls.server_tls()?);
+        let manner = Manner { tls, edge: Edge::internal(), drain: DRAIN, metrics: ConnMetrics::default() };
+        let jobs = Jobs {
             database,
-            owner_url,
-            kafka: kafka_client(&config.kafka)?,
-            token_key: TokenKey::new(config.page_token_key_file.read_key()?),
-            fail_points: FailPoints::new(&FAIL_POINTS, config.testing.crash_at),
-            tls: InternalTls::load(&config.internal_tls)?,
-            internal,
-            admin,
-            addrs,
-            health,
-            metrics,
-        })
+            kafka: frame.kafka.clone(),
+            fail_points: frame.fail_points.clone(),
+            health: frame.health.clone(),
+            metrics: frame.metrics.register(ROLE, Metrics::register),
+        };
+        Ok(Self { internal: Listener::new("internal", socket, manner, routes), internal_addr, jobs })
     }
 
-    /// Where it listens.
-    pub fn addrs(&self) -> Addrs {
-        self.addrs
+    fn addrs(&self, admin: SocketAddr) -> Addrs {
+        Addrs { internal: self.internal_addr, admin }
     }
 
-    /// How it fares.
-    pub fn health(&self) -> Health {
-        self.health.clone()
-    }
-
-    /// Serves and counts until the shutdown.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
-        let admin_stop = CancellationToken::new();
-        let admin = tokio::spawn(self.admin.run(admin_stop.clone()));
-        let outcome = Running {
-            database: self.database,
-            owner_url: self.owner_url,
-            kafka: self.kafka,
-            fail_points: self.fail_points,
-            health: self.health,
-            metrics: self.metrics,
-        }
-        .run(self.internal, &self.tls, self.token_key, shutdown)
-        .await;
-        admin_stop.cancel();
-        if let Err(error) = admin.await {
-            tracing::warn!(%error, "admin listener");
-        }
-        outcome
+    fn start(self, life: &Life) -> Stops {
+        let (database, tasks) = (self.jobs.database.clone(), &life.tasks);
+        life.check_kafka();
+        life.check_database(database.clone());
+        self.jobs.start(tasks);
+        let internal = self.internal.start(life.shutdown.clone());
+        life.health.set_ready(true);
+        let stop_feeds = tasks.shutdown();
+        Stops::new()
+            .at_once("tell the feeds", move || stop_feeds.cancel())
+            .listener(internal)
+            .tasks(tasks, FEEDS_STOP)
+            .then("database", DATABASE_CLOSE * 2, async move { database.close(DATABASE_CLOSE).await })
     }
 }
 
-struct Running {
+/// What goes on beside the calls.
+struct Jobs {
     database: Database,
-    owner_url: Option<SecretString>,
     kafka: Client,
     fail_points: FailPoints,
     health: Health,
     metrics: Metrics,
 }
 
-impl Running {
-    async fn run(
-        self,
-        internal: TcpListener,
-        tls: &InternalTls,
-        token_key: TokenKey,
-        shutdown: CancellationToken,
-    ) -> Result<(), RunError> {
-        if !self.migrate(&shutdown).await? {
-            return Ok(());
-        }
-        let server_tls = tls.server_tls().map_err(|error| RunError::Task(format!("internal listener: {error}")))?;
-        let api = Usage::new(self.database.clone(), self.kafka.clone(), token_key);
-        let caller = CallerLayer::new(CallerVerifier::new(ROLE));
-        let routes = Routes::new(caller.layer(UsageServiceServer::new(api))).prepare();
-        let tasks = TaskSet::new(ROLE, shutdown.clone());
-        self.start_jobs(&tasks);
-        self.health.set_ready(true);
-        let report =
-            serve(internal, Some(server_tls), Edge::internal(), move |_| routes.clone(), shutdown.clone(), DRAIN).await;
-        self.health.set_ready(false);
-        tracing::info!(?report, "internal listener closed");
-        let drained = tasks.drain(FEEDS_STOP).await;
-        self.database.close(DATABASE_CLOSE).await;
-        drained.failure.map_or(Ok(()), |reason| Err(RunError::Task(reason)))
-    }
-
-    /// Brings the schema up to date as soon as the database answers; false when the shutdown came first.
-    async fn migrate(&self, shutdown: &CancellationToken) -> Result<bool, RunError> {
-        let Some(owner_url) = &self.owner_url else { return Ok(true) };
-        let waiting = || self.health.set_component("database", ComponentStatus::failing("waiting to migrate"));
-        MIGRATIONS.apply_when_possible(owner_url, shutdown, waiting).await.map_err(RunError::Migrate)
-    }
-
-    fn start_jobs(&self, tasks: &TaskSet) {
+impl Jobs {
+    fn start(&self, tasks: &TaskSet) {
         let stop = tasks.shutdown();
         let names =
             self.feed(control_feed::LOG, "control-feed", control_feed::NameSink::new(self.database.system().clone()));
@@ -177,12 +117,7 @@ impl Running {
         let watch = source_watch::run(self.database.clone(), self.health.clone(), self.metrics.clone(), stop.clone());
         tasks.spawn_critical("source watch", watch);
         let coverage = CoverageWatch::new(self.database.clone(), self.kafka.clone());
-        let watch = coverage.run(self.health.clone(), self.metrics.clone(), stop.clone());
-        tasks.spawn_critical("coverage watch", watch);
-        tasks.spawn_critical(
-            "dependency checks",
-            checks(self.database.clone(), self.kafka.clone(), self.health.clone(), stop),
-        );
+        tasks.spawn_critical("coverage watch", coverage.run(self.health.clone(), self.metrics.clone(), stop));
     }
 
     /// Finds out how many partitions the usage log has, then reads each.
@@ -212,31 +147,4 @@ impl Running {
             metrics: self.metrics.clone(),
         }
     }
-}
-
-/// Asks PostgreSQL and Kafka how they are, for `/readyz` and `/health/…`.
-async fn checks(database: Database, kafka: Client, health: Health, stop: CancellationToken) {
-    loop {
-        let status = match database.ping().await {
-            Ok(()) => ComponentStatus::ok("answers"),
-            Err(error) => ComponentStatus::failing(error.to_string()),
-        };
-        health.set_component("database", status);
-        let status = match kafka.metadata(&[], KAFKA_CHECK_EVERY).await {
-            Ok(cluster) => ComponentStatus::ok(format!("{} brokers", cluster.brokers.len())),
-            Err(error) => ComponentStatus::failing(error.to_string()),
-        };
-        health.set_component("kafka", status);
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(KAFKA_CHECK_EVERY) => {}
-        }
-    }
-}
-
-fn kafka_client(config: &KafkaConfig) -> Result<Client, BuildError> {
-    let sasl = ScramSha512 { user: config.username.clone(), password: config.password()? };
-    let security = Security { tls: Some(config.rustls_client_config()?), sasl: Some(sasl) };
-    let config = ClientConfig::new(config.bootstrap.clone()).with_security(security).with_client_id("sluice-billing");
-    Ok(Client::new(config)?)
 }

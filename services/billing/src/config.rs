@@ -1,12 +1,12 @@
 //! Billing's configuration file.
 
 use serde::{Deserialize, Serialize};
+use sluice_process::{Common, RoleConfig, is_false};
 use sluice_runtime::config::{
     DatabaseConfig, Faults, InternalTlsConfig, KafkaConfig, ListenAddr, SecretFile, Validate,
 };
 use sluice_runtime::fail_point::Testing;
 use sluice_runtime::telemetry::TelemetryConfig;
-use sluice_runtime::tls::InternalTls;
 
 /// Where a test can have the process die: before and after the commit that adds usage.
 pub const FAIL_POINTS: [&str; 2] = ["ingest.before_commit", "ingest.after_commit"];
@@ -38,8 +38,18 @@ pub struct Config {
     pub testing: Testing,
 }
 
-fn is_false(value: &bool) -> bool {
-    !value
+impl RoleConfig for Config {
+    fn common(&self) -> Common<'_> {
+        Common {
+            admin_listen: self.admin_listen,
+            admin_open: self.admin_open,
+            internal_tls: &self.internal_tls,
+            kafka: &self.kafka,
+            database: Some(&self.database),
+            telemetry: &self.telemetry,
+            testing: Some((&self.testing, &FAIL_POINTS)),
+        }
+    }
 }
 
 impl Validate for Config {
@@ -70,18 +80,12 @@ format = "json"
 "#;
 
     fn faults(&self, faults: &mut Faults) {
-        let because = "health and metrics answer whoever asks";
-        faults.reachable("admin_listen", self.admin_listen, self.admin_open, "admin_open", because);
-        faults.section("kafka", &self.kafka);
-        faults.section("telemetry", &self.telemetry);
-        self.testing.check(&FAIL_POINTS, faults);
+        self.common().faults(faults);
     }
 
     fn files(&self, faults: &mut Faults) {
         faults.file("page_token_key_file", self.page_token_key_file.read_key());
-        faults.file("internal_tls", InternalTls::load(&self.internal_tls));
-        faults.section_files("kafka", &self.kafka);
-        faults.section_files("database", &self.database);
+        self.common().files(faults);
     }
 }
 

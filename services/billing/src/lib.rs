@@ -13,11 +13,10 @@ pub mod api;
 pub mod app;
 pub mod config;
 pub mod domain;
-pub mod error;
 pub mod jobs;
 pub mod metrics;
 pub mod store;
 
-pub use app::{Addrs, App, ROLE};
+pub use app::{Addrs, App, Billing, ROLE};
 pub use config::{Config, FAIL_POINTS};
-pub use error::{BuildError, RunError};
+pub use sluice_process::Error;

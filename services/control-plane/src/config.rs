@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use sluice_process::{Common, RoleConfig, TenantDefaults, is_false};
 use sluice_runtime::config::{
     ByteSize, DatabaseConfig, Faults, HumanDuration, InternalTlsConfig, KafkaConfig, ListenAddr, SecretFile, Validate,
 };
 use sluice_runtime::fail_point::Testing;
 use sluice_runtime::telemetry::TelemetryConfig;
-use sluice_runtime::tls::InternalTls;
-use sluice_types::limits::{GROUPS_PER_NAMESPACE_MAX, TOPIC_PARTITIONS_MAX, TenantLimits};
+use sluice_types::limits::{GROUPS_PER_NAMESPACE_MAX, TOPIC_PARTITIONS_MAX};
 
 /// Where a test can have the process die: around the commit of a change, and around its publication.
 pub(crate) const FAIL_POINTS: [&str; 4] =
@@ -68,8 +68,18 @@ pub struct Config {
     pub testing: Testing,
 }
 
-fn is_false(value: &bool) -> bool {
-    !value
+impl RoleConfig for Config {
+    fn common(&self) -> Common<'_> {
+        Common {
+            admin_listen: self.admin_listen,
+            admin_open: self.admin_open,
+            internal_tls: &self.internal_tls,
+            kafka: &self.kafka,
+            database: Some(&self.database),
+            telemetry: &self.telemetry,
+            testing: Some((&self.testing, &FAIL_POINTS)),
+        }
+    }
 }
 
 /// What a topic gets that does not say.
@@ -100,20 +110,6 @@ pub struct Limits {
     pub keys_per_account: i64,
     /// Consumer groups of one namespace.
     pub groups_per_namespace: i64,
-}
-
-/// Limits at each gateway of tenants that have none of their own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TenantDefaults {
-    /// Requests a second.
-    pub requests_per_second: u64,
-    /// Bytes produced a second.
-    pub ingress_per_second: ByteSize,
-    /// Bytes fetched a second.
-    pub egress_per_second: ByteSize,
-    /// Bytes of requests and answers in flight.
-    pub in_flight: ByteSize,
 }
 
 /// How internal topics are made.
@@ -164,18 +160,6 @@ impl Default for Limits {
             service_accounts: 1_000,
             keys_per_account: 100,
             groups_per_namespace: GROUPS_PER_NAMESPACE_MAX,
-        }
-    }
-}
-
-impl Default for TenantDefaults {
-    fn default() -> Self {
-        let limits = TenantLimits::default();
-        Self {
-            requests_per_second: limits.requests_per_second,
-            ingress_per_second: ByteSize::new(limits.ingress_bytes_per_second),
-            egress_per_second: ByteSize::new(limits.egress_bytes_per_second),
-            in_flight: ByteSize::new(limits.bytes_in_flight),
         }
     }
 }
@@ -243,23 +227,17 @@ format = "json"
         faults.require(!self.instance.is_empty(), "instance", "must not be empty");
         let because = "the operator's token would travel as clear text";
         faults.reachable("operator_listen", self.operator_listen, self.operator_plain, "operator_plain", because);
-        let because = "health and metrics answer whoever asks";
-        faults.reachable("admin_listen", self.admin_listen, self.admin_open, "admin_open", because);
-        faults.section("kafka", &self.kafka);
+        self.common().faults(faults);
         faults.section("defaults", &self.defaults);
         faults.section("limits", &self.limits);
         faults.section("tenant_defaults", &self.tenant_defaults);
-        faults.section("telemetry", &self.telemetry);
         let replicas = self.internal_topics.replication.is_none_or(|replicas| (1..=9).contains(&replicas));
         faults.require(replicas, "internal_topics.replication", "must be 1..9");
-        self.testing.check(&FAIL_POINTS, faults);
     }
 
     fn files(&self, faults: &mut Faults) {
         faults.file("key_hash_secret_file", self.key_hash_secret_file.read_key());
-        faults.file("internal_tls", InternalTls::load(&self.internal_tls));
-        faults.section_files("kafka", &self.kafka);
-        faults.section_files("database", &self.database);
+        self.common().files(faults);
     }
 }
 
@@ -288,19 +266,6 @@ impl Validate for Limits {
     }
 }
 
-impl Validate for TenantDefaults {
-    fn faults(&self, faults: &mut Faults) {
-        for (key, value) in [
-            ("requests_per_second", self.requests_per_second),
-            ("ingress_per_second", self.ingress_per_second.bytes()),
-            ("egress_per_second", self.egress_per_second.bytes()),
-            ("in_flight", self.in_flight.bytes()),
-        ] {
-            faults.require(value > 0, key, "must be 1 or more");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -321,6 +286,6 @@ mod tests {
         let wrong = format!("{wrong}\n[testing]\ncrash_at = \"somewhere\"\n");
         let error = parse::<Config>(&wrong, Path::new("control-plane.toml")).expect_err("faults");
         let at: Vec<&str> = error.faults.iter().map(|fault| fault.at.as_str()).collect();
-        assert_eq!(at, ["environment", "operator_listen", "admin_listen", "limits.topics", "testing.crash_at"]);
+        assert_eq!(at, ["environment", "operator_listen", "admin_listen", "testing.crash_at", "limits.topics"]);
     }
 }

@@ -21,7 +21,6 @@ mod store;
 mod token;
 mod wakes;
 
-pub use app::{Addrs, App, ROLE};
+pub use app::{Addrs, App, ControlPlane, ROLE};
 pub use config::{Config, ControlLogConfig, Defaults, InternalTopics, Limits, Unknown};
-pub use error::AppError;
 pub use schema::MIGRATIONS;

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_db::{Database, DbConfig, DbError, SystemScope, Turns};
+use sluice_process::TenantDefaults;
 use sluice_runtime::FailPoints;
 use sluice_types::api_key::HashKey;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Defaults, Limits, TenantDefaults, Unknown};
+use crate::config::{Defaults, Limits, Unknown};
 use crate::domain::page::Pages;
 use crate::jobs::comparison::Comparison;
 use crate::jobs::members::Members;

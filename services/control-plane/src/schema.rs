@@ -1,9 +1,8 @@
 //! The schema's migrations, and the check that what is served may be served.
 
 use sluice_db::{Migration, Migrations};
+use sluice_process::Error;
 use sluice_proto::{Audience, RPCS};
-
-use crate::error::AppError;
 
 /// Migrations of the schema `control`, applied by its owner.
 pub static MIGRATIONS: Migrations = Migrations {
@@ -57,17 +56,21 @@ pub static MIGRATIONS: Migrations = Migrations {
 };
 
 /// Refuses to start when an RPC of a served service has no authorization, or one for another listener.
-pub(crate) fn check_served(services: &[(&str, Audience)]) -> Result<(), AppError> {
+pub(crate) fn check_served(services: &[(&str, Audience)]) -> Result<(), Error> {
     for (service, audience) in services {
         let mut rpcs = RPCS.iter().filter(|rpc| rpc.service == *service).peekable();
         if rpcs.peek().is_none() {
-            return Err(AppError::Unauthorized((*service).to_owned()));
+            return Err(refused(service));
         }
         if let Some(rpc) = rpcs.find(|rpc| rpc.audience != *audience || rpc.permission.is_empty()) {
-            return Err(AppError::Unauthorized(rpc.path.to_owned()));
+            return Err(refused(rpc.path));
         }
     }
     Ok(())
+}
+
+fn refused(what: &str) -> Error {
+    Error::Refused(format!("{what} may not be served here: it has no fitting authorization option"))
 }
 
 #[cfg(test)]

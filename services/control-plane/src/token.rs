@@ -5,21 +5,20 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use secrecy::SecretString;
+use sluice_process::{Error, secret};
 use sluice_runtime::config::SecretFile;
-
-use crate::error::AppError;
 
 /// 256 random bits.
 const TOKEN_BYTES: usize = 32;
 
 /// Reads the token; makes it first when there is none.
-pub(crate) fn load_or_create(path: &Path) -> Result<SecretString, AppError> {
+pub(crate) fn load_or_create(path: &Path) -> Result<SecretString, Error> {
     match create(path) {
         Ok(()) => tracing::info!(path = %path.display(), "made the operator's token file"),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(AppError::OperatorToken(error)),
+        Err(error) => return Err(Error::setup("prepare the operator's token file", error)),
     }
-    SecretFile::new(path).read().map_err(|error| AppError::File("operator_token_file", error))
+    secret("operator_token_file", &SecretFile::new(path))
 }
 
 /// Under its name only when it is complete: a crash leaves no empty token behind.

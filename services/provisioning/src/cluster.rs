@@ -127,11 +127,6 @@ impl Cluster {
             })
             .collect())
     }
-
-    /// Live brokers.
-    pub async fn brokers(&self) -> Result<usize, ClusterError> {
-        Ok(self.client.metadata(&[], ASK).await?.brokers.len())
-    }
 }
 
 /// One picture out of each broker's.

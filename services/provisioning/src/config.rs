@@ -1,10 +1,10 @@
 //! Provisioning's configuration file.
 
 use serde::{Deserialize, Serialize};
+use sluice_process::{Common, RoleConfig, is_false};
 use sluice_runtime::config::{Faults, InternalTlsConfig, KafkaConfig, ListenAddr, Validate};
 use sluice_runtime::fail_point::Testing;
 use sluice_runtime::telemetry::TelemetryConfig;
-use sluice_runtime::tls::InternalTls;
 
 /// Topics worked on at a time, at most.
 const CONCURRENCY_MAX: usize = 64;
@@ -55,8 +55,18 @@ pub struct Config {
     pub testing: Testing,
 }
 
-fn is_false(value: &bool) -> bool {
-    !value
+impl RoleConfig for Config {
+    fn common(&self) -> Common<'_> {
+        Common {
+            admin_listen: self.admin_listen,
+            admin_open: self.admin_open,
+            internal_tls: &self.internal_tls,
+            kafka: &self.kafka,
+            database: None,
+            telemetry: &self.telemetry,
+            testing: Some((&self.testing, &FAIL_POINTS)),
+        }
+    }
 }
 
 fn concurrency() -> usize {
@@ -92,16 +102,11 @@ format = "json"
         let concurrency = (1..=CONCURRENCY_MAX).contains(&self.concurrency);
         faults.require(concurrency, "concurrency", format_args!("must be 1..{CONCURRENCY_MAX}"));
         faults.require(self.replication.is_none_or(|n| n >= 1), "replication", "must be at least 1");
-        let because = "health and metrics answer whoever asks";
-        faults.reachable("admin_listen", self.admin_listen, self.admin_open, "admin_open", because);
-        faults.section("kafka", &self.kafka);
-        faults.section("telemetry", &self.telemetry);
-        self.testing.check(&FAIL_POINTS, faults);
+        self.common().faults(faults);
     }
 
     fn files(&self, faults: &mut Faults) {
-        faults.file("internal_tls", InternalTls::load(&self.internal_tls));
-        faults.section_files("kafka", &self.kafka);
+        self.common().files(faults);
     }
 }
 

@@ -14,11 +14,10 @@ pub mod app;
 pub mod cluster;
 pub mod config;
 pub mod domain;
-pub mod error;
 pub mod intents;
 pub mod jobs;
 pub mod metrics;
 
-pub use app::{Addrs, App, ROLE};
+pub use app::{Addrs, App, Provisioning, ROLE};
 pub use config::{Config, FAIL_POINTS};
-pub use error::{BuildError, RunError};
+pub use sluice_process::Error;

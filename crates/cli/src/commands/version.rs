@@ -22,6 +22,7 @@ struct Versions {
 #[derive(Serialize)]
 struct Client {
     version: &'static str,
+    build: &'static str,
 }
 
 pub(crate) async fn run(global: &Global) -> Result<()> {
@@ -29,8 +30,9 @@ pub(crate) async fn run(global: &Global) -> Result<()> {
         true => Some(server(global).await?),
         false => None,
     };
-    let versions = Versions { client: Client { version: env!("CARGO_PKG_VERSION") }, server };
-    let client = ["client", versions.client.version, "", "", ""].map(str::to_owned).to_vec();
+    let client = Client { version: env!("CARGO_PKG_VERSION"), build: sluice_version::COMMIT };
+    let versions = Versions { client, server };
+    let client = ["client", versions.client.version, versions.client.build, "", ""].map(str::to_owned).to_vec();
     let rows: Vec<_> = std::iter::once(client).chain(versions.server.iter().map(row)).collect();
     output::print(global, &versions, &COLUMNS, rows)
 }

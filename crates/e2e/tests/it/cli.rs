@@ -31,7 +31,13 @@ async fn a_tenant_from_its_birth_to_its_usage() -> Result<()> {
     let sluice = operator.env("SLUICE_API_KEY", key.trim());
     ensure!(sluice.json(&["whoami"])?["tenant"] == "acme", "whoami");
     let versions = sluice.json(&["version"])?;
-    ensure!(versions["server"]["version"] == versions["client"]["version"], "of the same build: {versions}");
+    for part in ["version", "build"] {
+        ensure!(versions["server"][part] == versions["client"][part], "of the same build: {versions}");
+    }
+    ensure!(
+        versions["client"]["build"].as_str().is_some_and(|build| build.len() >= 7),
+        "a commit or unknown: {versions}"
+    );
     ensure!(versions["server"]["apiVersions"].as_array().is_some_and(|all| all.len() > 3), "{versions}");
 
     ensure!(sluice.json(&["namespaces", "create", "prod"])?["state"] == "STATE_ACTIVE", "namespace");

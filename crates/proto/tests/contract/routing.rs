@@ -150,3 +150,10 @@ fn expanding_refuses_values_that_do_not_fit() {
     let wait = &rpcs::OPERATION_SERVICE_WAIT_OPERATION.http[0];
     assert_eq!(wait.expand(&[("name", "operations/x y")]).unwrap(), "/v1/operations/x%20y:wait");
 }
+
+#[test]
+fn questions_that_read_records_are_told_from_all_others() {
+    let mut readers: Vec<&str> = RPCS.iter().filter(|rpc| rpc.gives_records).map(|rpc| rpc.method).collect();
+    readers.sort_unstable();
+    assert_eq!(readers, ["Attach", "Consume", "Fetch", "Pull", "Subscribe"]);
+}

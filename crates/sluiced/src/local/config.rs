@@ -6,6 +6,7 @@
 use anyhow::{Context, Result};
 use serde::Serialize;
 use sluice_installation::kafka::Principals;
+use sluice_process::TenantDefaults;
 use sluice_runtime::config::{DatabaseConfig, InternalTlsConfig, KafkaConfig, ListenAddr, SecretFile};
 
 use super::{Local, Ports, files};
@@ -20,6 +21,8 @@ pub(super) struct Common<'a> {
     principals: Principals,
     /// Hashes the secrets of API keys: the control plane makes them, gateways check them.
     key_hash: SecretFile,
+    /// Gateways grant them, the control plane shows them.
+    tenant_defaults: TenantDefaults,
     /// Where the others reach the control plane.
     control_plane: String,
     /// Where gateways reach billing.
@@ -34,6 +37,7 @@ impl<'a> Common<'a> {
             ports,
             principals: Principals::default(),
             key_hash: SecretFile::new(secrets.file("key-hash")),
+            tenant_defaults: TenantDefaults::default(),
             control_plane: reached_at(ports.control_internal),
             billing: reached_at(ports.billing_internal),
             secrets,
@@ -56,7 +60,7 @@ impl<'a> Common<'a> {
             database: self.database("control"),
             defaults: Default::default(),
             limits: Default::default(),
-            tenant_defaults: Default::default(),
+            tenant_defaults: self.tenant_defaults,
             internal_topics: Default::default(),
             control_log: Default::default(),
             telemetry: Default::default(),
@@ -115,7 +119,7 @@ impl<'a> Common<'a> {
             internal_tls: self.internal_tls(name),
             kafka: self.kafka(Role::Gateway)?,
             limits: Default::default(),
-            tenant_defaults: Default::default(),
+            tenant_defaults: self.tenant_defaults,
             telemetry: Default::default(),
         })
     }

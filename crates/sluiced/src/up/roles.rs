@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow};
 use sluice_devstack::{ProcessHandle, ProcessSpec, Ready, Stack};
+use sluice_process::Logs;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::local::{Instance, Local};
-use crate::role::{self, Logs, Role};
+use crate::role::Role;
 
 const GRACE: Duration = Duration::from_secs(35);
 
@@ -38,9 +39,11 @@ pub(super) fn start(local: &Local, separate: bool, stack: &Stack, stop: Cancella
         let task = tasks.spawn(async move {
             let outcome = match process {
                 Some(process) => watch(process, own_stop).await,
-                None => role::run(instance.role, &instance.config, own_stop, Logs::Already)
+                None => instance
+                    .role
+                    .run(&instance.config, own_stop, Logs::Already)
                     .await
-                    .map_err(|error| anyhow!("{error:#}; its log: {}", log.display())),
+                    .map_err(|error| anyhow!("{:#}; its log: {}", Error::from(error), log.display())),
             };
             if is_gateway && gateways_left.fetch_sub(1, std::sync::atomic::Ordering::AcqRel) == 1 {
                 stop_others.cancel();

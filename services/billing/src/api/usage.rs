@@ -75,12 +75,7 @@ impl Usage {
         let binding = Binding { tenant: &tenant, account: &account, arguments: &arguments };
         let after = match request.page_token.as_str() {
             "" => None,
-            token => Some(self.token_key.open(binding, token).map_err(|_| {
-                Error::invalid(
-                    "page_token",
-                    "is not one of this list; take next_page_token of its last page, or leave it empty",
-                )
-            })?),
+            token => Some(self.token_key.open(binding, token)?),
         };
         let first_page = after.is_none();
         let (counted, more) = self.read(context, &query, after).await?;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use secrecy::{ExposeSecret as _, SecretString};
-use sluice_edge::authenticate::{self, Authenticator, BoxFuture, Credentials};
+use sluice_edge::authenticate::{self, Authenticator, BoxFuture, Credentials, Identity};
 use sluice_edge::browsers::Origins;
 use sluice_edge::call::Call;
 use sluice_edge::deadline::Deadline;
@@ -15,7 +15,7 @@ use sluice_edge::metrics::CallMetrics;
 use sluice_edge::routes::{Routes, RoutesError};
 use sluice_edge::service::EdgeService;
 use sluice_edge::standard::Standard;
-use sluice_edge::{CommonParts, Inner, Request, Stack, common};
+use sluice_edge::{Answering, CommonParts, Inner, Stack, common};
 use sluice_proto::Audience;
 use sluice_proto::serve::serve_tenants_service;
 use sluice_types::Error;
@@ -58,7 +58,7 @@ pub(crate) fn operator_service(
         body_bytes_max,
         credentials,
     };
-    let stack = common(parts, Stack::of(routes)).into_service();
+    let stack = common(parts, Stack::of(Answering::new(routes))).into_service();
     Ok(EdgeService { stack, audience: Audience::Operator, origins: Origins::default() })
 }
 
@@ -84,18 +84,15 @@ impl Authenticator for OperatorToken {
         &'a self,
         credential: &'a str,
         call: &'a Call,
-        request: &'a mut Request,
-    ) -> BoxFuture<'a, Result<(), Error>> {
+        deadline: Deadline,
+    ) -> BoxFuture<'a, Result<Identity, Error>> {
         Box::pin(async move {
             // blake3's equality is constant-time.
             if blake3::hash(credential.as_bytes()) != self.hash {
                 return Err(authenticate::invalid(NOUN));
             }
-            let deadline = request.extensions().get::<Deadline>().copied();
-            let deadline = deadline.ok_or_else(|| Error::internal("an operator's call without a deadline"))?.0;
             let request_id = Arc::clone(&call.request_id);
-            request.extensions_mut().insert(OperatorCall { request_id, deadline, peer: Some(call.peer) });
-            Ok(())
+            Ok(Identity::new(OperatorCall { request_id, deadline: deadline.0, peer: Some(call.peer) }))
         })
     }
 }

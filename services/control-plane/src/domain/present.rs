@@ -1,12 +1,13 @@
 //! Rows as the API shows them.
 
 use prost::Message as _;
+use sluice_process::TenantDefaults;
 use sluice_proto::admin::v1 as api;
 use sluice_proto::operator::v1 as operator;
 use sluice_proto::wkt::{Any, Duration, Timestamp};
 use sluice_types::Role;
 
-use crate::config::{Limits, TenantDefaults};
+use crate::config::Limits;
 use crate::domain::etag::etag;
 use crate::domain::fields::or_default;
 use crate::store::account::Account;
