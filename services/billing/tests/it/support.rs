@@ -93,7 +93,9 @@ pub(crate) async fn make_topic(kafka: &Client, name: &str, partitions: i32) {
 
 /// The same with settings.
 pub(crate) async fn make_topic_with(kafka: &Client, name: &str, partitions: i32, configs: &[(&str, &str)]) {
-    let configs = configs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    // Most records here are of 1970.
+    let configs = configs.iter().chain(&[("retention.ms", "-1")]);
+    let configs = configs.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     let topic = NewTopic { name: name.to_owned(), partitions, replication: 1, configs };
     match kafka.create_topic(&topic, CALL).await {
         Ok(_) => {}
