@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// Layer by crate. Lower numbers know less of the world.
-const LAYERS: [(&str, u8); 22] = [
+const LAYERS: [(&str, u8); 23] = [
     ("sluice-features", 0),
     ("sluice-types", 0),
     ("sluice-version", 0),
@@ -18,6 +18,7 @@ const LAYERS: [(&str, u8); 22] = [
     ("sluice-kafka", 2),
     ("sluice-db", 2),
     ("sluice-installation", 3),
+    ("sluice-control-log", 3),
     ("sluice-runtime", 3),
     ("sluice-edge", 4),
     ("sluice-process", 4),

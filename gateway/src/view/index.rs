@@ -17,6 +17,7 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use prost::Message;
 
+use sluice_control_log::{Carried, WholeLog};
 use sluice_proto::internal::control::v1::control_record::Resource;
 use sluice_proto::internal::control::v1::group_state::Start as GroupStart;
 use sluice_proto::internal::control::v1::{self as control, ControlRecord, Life};
@@ -63,25 +64,26 @@ struct Held {
     of_log: bool,
 }
 
-/// What a log holds, while it is read from its beginning beside the tables in service.
-#[derive(Debug, Default)]
-pub struct WholeLog {
-    records: HashMap<String, Held>,
+/// A record's value, and what this build reads in it.
+#[derive(Debug, Clone)]
+pub struct Value {
+    bytes: Bytes,
+    record: Option<ControlRecord>,
 }
 
-impl WholeLog {
-    /// A record was read; without a value it is a tombstone.
-    pub fn see(&mut self, uid: &str, value: Option<Bytes>) {
-        let Some(value) = value else {
-            self.records.remove(uid);
-            return;
-        };
-        let known = self.records.get(uid).map(|known| known.version);
-        let read = ControlRecord::decode(value.clone()).ok().map(|record| record.version);
-        if known.is_none() || read.is_none() || read > known {
-            let version = read.or(known).unwrap_or_default();
-            self.records.insert(uid.to_owned(), Held { version, value, of_log: true });
-        }
+impl Carried for Value {
+    fn read(bytes: &Bytes, record: Option<ControlRecord>) -> Option<Self> {
+        Some(Self { bytes: bytes.clone(), record })
+    }
+
+    fn for_later(self) -> Self {
+        Self { record: None, ..self }
+    }
+}
+
+impl From<Bytes> for Value {
+    fn from(bytes: Bytes) -> Self {
+        Self { record: ControlRecord::decode(bytes.clone()).ok(), bytes }
     }
 }
 
@@ -156,11 +158,12 @@ impl Index {
     }
 
     /// Applies a record of the log as it stands there; one whose version is not above the held one does nothing.
-    pub fn apply_value(&self, uid: &str, value: Bytes) -> Result<Change, RecordError> {
+    pub fn apply_value(&self, uid: &str, value: Value) -> Result<Change, RecordError> {
         let error = |what| RecordError { uid: uid.to_owned(), what };
+        let Value { bytes: value, record } = value;
         let mut held = self.held.lock();
         let known = held.get(uid);
-        let Ok(record) = ControlRecord::decode(value.clone()) else {
+        let Some(record) = record else {
             let version = known.map_or(0, |known| known.version);
             held.insert(uid.to_owned(), Held { version, value, of_log: true });
             return Err(error("does not decode"));
@@ -176,14 +179,15 @@ impl Index {
 
     /// Makes the tables be what a whole log says, whatever they held: what is not in it goes, and of the rest its version
     /// stands. Entries of tenants stay the same. Gives what has to be done for topics, and what could not be read.
-    pub fn adopt(&self, log: WholeLog) -> (Vec<Change>, Vec<RecordError>) {
+    pub fn adopt(&self, log: WholeLog<Value>) -> (Vec<Change>, Vec<RecordError>) {
         let (mut changes, mut errors) = (Vec::new(), Vec::new());
         let absent: Vec<String> = {
             let held = self.held.lock();
-            held.keys().filter(|uid| !log.records.contains_key(*uid)).cloned().collect()
+            held.keys().filter(|uid| !log.contains(uid)).cloned().collect()
         };
         changes.extend(absent.iter().map(|uid| self.remove(uid)));
-        for (uid, fresh) in log.records {
+        for (uid, version, Value { bytes: value, .. }) in log.into_states() {
+            let fresh = Held { version, value, of_log: true };
             let mut held = self.held.lock();
             let same = held.get(&uid).is_some_and(|known| known.of_log && known.value == fresh.value);
             if same {

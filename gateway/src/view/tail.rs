@@ -5,37 +5,31 @@
 //! which health then says. So calls to a gateway that starts without Kafka are answered like calls to one that runs without. Later: every record goes into the tables at once; its offset counts as applied when what it put into service
 //! can be served ([`TopicReadiness`]), which is waited for in tasks beside the reading.
 //!
-//! If the log turns out to be another one or to lack what comes next, it is read from its beginning beside the tables, which
-//! are served on, and adopted when it is whole: read to its end, and said to be complete by the control plane. A new log
-//! that is still being filled would take away what exists. Of a log that lost something it must be said again since: what was
-//! said before stands in it still, while its last changes are gone, and what they ended would work again. The loss may have
-//! been seen by nobody else, so heartbeats ask the control plane to compare and to say it ([`Applied::awaits_complete`]). The
-//! first tables of a gateway without a snapshot wait for a complete log, too.
+//! If the log turns out to be another one or to lack what comes next, the [`Reader`] reads it from its beginning beside the
+//! tables, which are served on, and they adopt it when it is whole. The loss may have been seen by nobody else, so heartbeats
+//! ask the control plane to compare and to say that the log is complete ([`Applied::awaits_complete`]). The first tables of a
+//! gateway without a snapshot wait for a complete log, too.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use prost::Message as _;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
-use sluice_proto::internal::control::v1::ControlRecord;
-use sluice_proto::internal::control::v1::control_record::Resource;
+use sluice_control_log::{Reader, ReaderOptions, Stand, Step};
 use sluice_runtime::{ComponentStatus, Health};
 use sluice_types::limits::TenantLimits;
-use sluice_types::physical::{CONTROL_COMPLETE_KEY, CONTROL_TOPIC};
-use sluice_wire::{Client, Error, KafkaTopicId, LogTail, OffsetAt, Record, TailBatch, TailOptions, TailState};
+use sluice_wire::{Client, Error, KafkaTopicId, TailBatch, TailState};
 
 use crate::ports::TopicReadiness;
 use crate::view::ResolvedTopic;
 use crate::view::View;
 use crate::view::applied::Applied;
 use crate::view::freshness::{CUT_OFF_AFTER, Freshness};
-use crate::view::index::{Change, Index, RecordError, WholeLog};
+use crate::view::index::{Change, Index, RecordError, Value};
 use crate::view::snapshot::{self, Snapshot};
 
 /// How long a broker holds an empty poll; also how old the view of a healthy gateway gets.
@@ -81,15 +75,9 @@ pub struct Feed {
 
 /// Where the reading stands.
 struct Reading {
-    tail: LogTail,
+    reader: Reader<Value>,
     /// The view's tables.
     index: Arc<Index>,
-    /// What a log read from its beginning holds, until the tables adopt it.
-    beside: Option<WholeLog>,
-    /// The log says that all is in it.
-    complete: bool,
-    /// Which of the records that say so count.
-    marker: Marker,
     /// The tables held all of it once. Before, they may lack even what is old: compaction moves it to its last change.
     whole: bool,
     readiness: JoinSet<()>,
@@ -112,49 +100,6 @@ impl Reading {
     }
 }
 
-/// Which record that says that the log is complete is believed: of a log that lost something only one that answers the wait
-/// that began then, or was appended after all that was read of it before. Times are those of appending; the broker that leads
-/// now may have an earlier clock than the one before, and a control plane of an older version answers no wait.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Marker {
-    /// When the latest record was appended that was read.
-    read_ms: i64,
-    awaited: Option<Awaited>,
-}
-
-/// What a record must be to count.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Awaited {
-    answers: String,
-    or_after_ms: i64,
-}
-
-impl Marker {
-    fn read(&mut self, record: &Record) {
-        self.read_ms = self.read_ms.max(record.timestamp_ms);
-    }
-
-    /// The log lost something that was read: a new wait begins.
-    fn lost(&mut self) {
-        self.awaited = Some(Awaited { answers: Uuid::now_v7().simple().to_string(), or_after_ms: self.read_ms });
-    }
-
-    /// The wait, if there is one.
-    fn wait(&self) -> Option<String> {
-        self.awaited.as_ref().map(|awaited| awaited.answers.clone())
-    }
-
-    /// Whether this record says it of the log with this id.
-    fn is_complete(&self, record: &Record, log: KafkaTopicId) -> bool {
-        let said = record.value.as_ref().and_then(|value| ControlRecord::decode(value.clone()).ok());
-        let Some(Resource::Complete(complete)) = said.and_then(|said| said.resource) else { return false };
-        complete.control_topic_id == log.to_string()
-            && self.awaited.as_ref().is_none_or(|awaited| {
-                record.timestamp_ms > awaited.or_after_ms || complete.answers.contains(&awaited.answers)
-            })
-    }
-}
-
 /// What the disk holds.
 struct Saved {
     offset: i64,
@@ -168,15 +113,12 @@ impl Feed {
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                step = reading.tail.next(reading.poll_wait()) => match step {
-                    Ok(batch) => self.step(&mut reading, batch),
+                step = next(&mut reading) => match step {
+                    Ok(step) => self.step(&mut reading, step),
                     Err(error) => {
                         tracing::warn!(%error, "the control log cannot be read on; reading it from its beginning");
                         tokio::time::sleep(RESTART_PAUSE).await;
-                        if matches!(error, Error::LogTruncated { .. } | Error::OffsetOutOfRange { .. }) {
-                            reading.marker.lost();
-                        }
-                        self.begin_again(&mut reading);
+                        self.begin_again(&mut reading, &error);
                     }
                 },
             }
@@ -204,11 +146,8 @@ impl Feed {
         };
         let now = Instant::now();
         let mut reading = Reading {
-            tail: self.tail_from_beginning(),
+            reader: Reader::from_beginning(self.client.clone(), reader_options()),
             index: Arc::new(Index::new(self.defaults)),
-            beside: None,
-            complete: false,
-            marker: Marker::default(),
             whole: false,
             readiness: JoinSet::new(),
             permits: Arc::new(Semaphore::new(READY_AT_ONCE)),
@@ -230,10 +169,8 @@ impl Feed {
     fn restore(&self, reading: &mut Reading, found: Snapshot) {
         tracing::info!(offset = found.offset, records = found.records.len(), "view restored from its snapshot");
         self.applied.reset(found.topic_id);
-        // Only a whole view is written.
-        (reading.complete, reading.whole) = (true, true);
         for (uid, value) in found.records {
-            match reading.index.apply_value(&uid, value) {
+            match reading.index.apply_value(&uid, value.into()) {
                 Ok(Change::Serve(topic)) => self.make_ready(reading, topic, found.offset),
                 Ok(_) => {}
                 Err(error) => tracing::debug!(%error, "record of the snapshot is kept unread"),
@@ -244,47 +181,53 @@ impl Feed {
         reading.from_snapshot = Some(found.time);
         // All of the log up to then was read, by this gateway's clock.
         let read = found.time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        reading.marker.read_ms = i64::try_from(read.as_millis()).unwrap_or_default();
+        let read_ms = i64::try_from(read.as_millis()).unwrap_or_default();
         self.view.set_behind(true);
-        let options =
-            TailOptions { topic_id: Some(KafkaTopicId(found.topic_id)), poll_wait: START_POLL_WAIT, ..tail_options() };
-        reading.tail = LogTail::from_offset(self.client.clone(), CONTROL_TOPIC, 0, found.offset + 1, options);
-    }
-
-    fn tail_from_beginning(&self) -> LogTail {
-        LogTail::new(self.client.clone(), CONTROL_TOPIC, 0, OffsetAt::Earliest, tail_options())
+        let stand = Stand { log: KafkaTopicId(found.topic_id), next: found.offset + 1, read_ms };
+        let options = ReaderOptions { poll_wait: START_POLL_WAIT, ..reader_options() };
+        reading.reader = Reader::resume(self.client.clone(), options, stand);
+        // Only a whole view is written.
+        reading.reader.assume_complete();
+        reading.whole = true;
     }
 
     /// Another log, or one that was cut off: what is held goes on being served until all was read. What is absent may exist,
     /// and no offset counts as applied: those of a log that was cut off come again for other records.
-    fn begin_again(&self, reading: &mut Reading) {
-        reading.tail = self.tail_from_beginning();
-        reading.beside = Some(WholeLog::default());
-        (reading.complete, reading.whole) = (false, false);
+    fn begin_again(&self, reading: &mut Reading, error: &Error) {
+        reading.reader.set_poll_wait(POLL_WAIT);
+        let wait = reading.reader.begin_again(error).map(str::to_owned);
+        reading.whole = false;
         reading.from_snapshot = None;
         reading.readiness.abort_all();
         self.view.set_behind(true);
-        self.applied.read_again(reading.marker.wait());
+        self.applied.read_again(wait);
     }
 
-    fn step(&self, reading: &mut Reading, batch: TailBatch) {
-        if let Some(id) = reading.tail.topic_id()
-            && batch.as_of.is_some()
-            && self.applied.topic_id() != id.0
-        {
+    fn step(&self, reading: &mut Reading, step: Step<Value>) {
+        let Step { new_log, changes, whole, batch } = step;
+        if let Some(id) = new_log {
             self.applied.reset(id.0);
-            // What was read was of another one, whose losses do not matter.
-            reading.marker = Marker::default();
         }
-        for record in &batch.records {
-            self.apply(reading, record);
+        for change in changes {
+            let applied = match change.now {
+                None => Ok(reading.index.remove(&change.uid)),
+                Some(value) => reading.index.apply_value(&change.uid, value),
+            };
+            self.changed(reading, applied, change.offset);
         }
         while reading.readiness.try_join_next().is_some() {}
+        if let Some(log) = whole {
+            self.applied.complete();
+            let (changes, errors) = reading.index.adopt(log);
+            let changes = changes.into_iter().map(Ok).chain(errors.into_iter().map(Err));
+            changes.for_each(|change| self.changed(reading, change, batch.position - 1));
+            tracing::info!(resources = reading.index.len(), "the view is what the control log says now");
+        }
         // Positions count only once the log was read: before, they are the snapshot's.
-        if batch.as_of.is_some() && reading.beside.is_none() {
+        if batch.as_of.is_some() && !reading.reader.reads_anew() {
             self.applied.reached(batch.position);
         }
-        if batch.is_caught_up() && reading.complete {
+        if batch.is_caught_up() && reading.reader.is_complete() {
             self.caught_up(reading, &batch);
         }
         self.watch_age(reading, &batch);
@@ -294,27 +237,6 @@ impl Feed {
         if batch.is_caught_up() && since >= due {
             self.save(reading);
         }
-    }
-
-    fn apply(&self, reading: &mut Reading, record: &Record) {
-        let Some(uid) = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()) else { return };
-        if uid == CONTROL_COMPLETE_KEY {
-            // One that does not count takes nothing back.
-            let said = || reading.marker.is_complete(record, KafkaTopicId(self.applied.topic_id()));
-            reading.complete = record.value.is_some() && (reading.complete || said());
-            reading.marker.read(record);
-            return;
-        }
-        reading.marker.read(record);
-        if let Some(beside) = &mut reading.beside {
-            beside.see(uid, record.value.clone());
-            return;
-        }
-        let change = match record.value.clone() {
-            None => Ok(reading.index.remove(uid)),
-            Some(value) => reading.index.apply_value(uid, value),
-        };
-        self.changed(reading, change, record.offset);
     }
 
     /// Does for a topic what a record did to the tables.
@@ -343,18 +265,8 @@ impl Feed {
     }
 
     fn caught_up(&self, reading: &mut Reading, batch: &TailBatch) {
-        if let Some(log) = reading.beside.take() {
-            reading.marker.awaited = None;
-            self.applied.complete();
-            let (changes, errors) = reading.index.adopt(log);
-            let changes = changes.into_iter().map(Ok).chain(errors.into_iter().map(Err));
-            changes.for_each(|change| self.changed(reading, change, batch.position - 1));
-            self.applied.reached(batch.position);
-            tracing::info!(resources = reading.index.len(), "the view is what the control log says now");
-        }
         if reading.from_snapshot.take().is_some() {
-            let options = TailOptions { topic_id: reading.tail.topic_id(), ..tail_options() };
-            reading.tail = LogTail::from_offset(self.client.clone(), CONTROL_TOPIC, 0, batch.position, options);
+            reading.reader.set_poll_wait(POLL_WAIT);
         }
         reading.whole = true;
         if let Some(as_of) = batch.as_of {
@@ -397,7 +309,7 @@ impl Feed {
     /// Has the view written to disk, beside the reading; a failure is a warning, since serving does not need the file. What
     /// is applied while it is written may be in it, too: read again, it changes nothing.
     fn save(&self, reading: &mut Reading) {
-        let Some(offset) = reading.tail.position().map(|position| position - 1).filter(|offset| *offset >= 0) else {
+        let Some(offset) = reading.reader.position().map(|position| position - 1).filter(|offset| *offset >= 0) else {
             return;
         };
         if !reading.whole
@@ -420,8 +332,13 @@ impl Feed {
     }
 }
 
-fn tail_options() -> TailOptions {
-    TailOptions { max_bytes: FETCH_BYTES, poll_wait: POLL_WAIT, ..TailOptions::default() }
+async fn next(reading: &mut Reading) -> Result<Step<Value>, Error> {
+    let wait = reading.poll_wait();
+    reading.reader.next(wait).await
+}
+
+fn reader_options() -> ReaderOptions {
+    ReaderOptions { max_bytes: FETCH_BYTES, poll_wait: POLL_WAIT, ..ReaderOptions::default() }
 }
 
 fn control_status(reading: &Reading, batch: &TailBatch, from_disk: Option<SystemTime>) -> ComponentStatus {
@@ -435,67 +352,10 @@ fn control_status(reading: &Reading, batch: &TailBatch, from_disk: Option<System
             ComponentStatus::failing(format!("cut off for {} s; serving from memory", reading.cut_for.as_secs()))
         }
         None if !batch.is_caught_up() => ComponentStatus::ok("catching up"),
-        None if !reading.complete => ComponentStatus::failing(match reading.beside {
-            Some(_) => "the control log is a new one and not complete yet; serving from memory",
-            None => "the control log is not complete yet; waiting for the control plane",
+        None if !reading.reader.is_complete() => ComponentStatus::failing(match reading.reader.reads_anew() {
+            true => "the control log is a new one and not complete yet; serving from memory",
+            false => "the control log is not complete yet; waiting for the control plane",
         }),
         None => ComponentStatus::ok("follows the control log"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use sluice_proto::internal::control::v1::LogComplete;
-    use sluice_wire::TimestampType;
-
-    use super::*;
-
-    const LOG: KafkaTopicId = KafkaTopicId([7; 16]);
-
-    fn said_of(log: KafkaTopicId, timestamp_ms: i64) -> Record {
-        answering(Vec::new(), log, timestamp_ms)
-    }
-
-    fn answering(answers: Vec<String>, log: KafkaTopicId, timestamp_ms: i64) -> Record {
-        let complete = LogComplete { resources: 1, control_topic_id: log.to_string(), answers };
-        let record = ControlRecord { resource: Some(Resource::Complete(complete)), ..ControlRecord::default() };
-        Record {
-            offset: 0,
-            timestamp_ms,
-            timestamp_type: TimestampType::LogAppendTime,
-            key: Some(CONTROL_COMPLETE_KEY.into()),
-            value: Some(record.encode_to_vec().into()),
-            headers: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn a_log_that_lost_something_is_complete_when_that_is_said_again() {
-        let mut marker = Marker::default();
-        assert!(marker.is_complete(&said_of(LOG, 5), LOG));
-        assert!(!marker.is_complete(&said_of(KafkaTopicId([8; 16]), 5), LOG), "said of another log");
-        assert!(!marker.is_complete(&Record { value: None, ..said_of(LOG, 5) }, LOG));
-        marker.read(&said_of(LOG, 5));
-        marker.read(&Record { key: None, ..said_of(LOG, 9) });
-        marker.lost();
-        assert!(!marker.is_complete(&said_of(LOG, 5), LOG), "it was said before the loss");
-        // What is read again is not later than what was lost.
-        marker.read(&said_of(LOG, 5));
-        assert!(!marker.is_complete(&said_of(LOG, 9), LOG));
-        assert!(marker.is_complete(&said_of(LOG, 10), LOG));
-    }
-
-    #[test]
-    fn an_answer_to_the_wait_counts_by_any_clock() {
-        let mut marker = Marker::default();
-        marker.read(&Record { key: None, ..said_of(LOG, 9) });
-        marker.lost();
-        let first = marker.wait().expect("a wait");
-        let answer = |waits: &[&String], log| answering(waits.iter().map(|wait| (*wait).clone()).collect(), log, 1);
-        assert!(marker.is_complete(&answer(&[&"another".to_owned(), &first], LOG), LOG));
-        assert!(!marker.is_complete(&answer(&[&first], KafkaTopicId([8; 16])), LOG), "said of another log");
-        marker.lost();
-        assert!(!marker.is_complete(&answer(&[&first], LOG), LOG), "what was lost since may be missing still");
-        assert!(marker.is_complete(&answer(&[&marker.wait().expect("a wait")], LOG), LOG));
     }
 }

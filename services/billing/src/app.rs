@@ -21,7 +21,7 @@ use crate::api::usage::Usage;
 use crate::config::Config;
 use crate::domain::page_token::TokenKey;
 use crate::jobs::coverage_watch::CoverageWatch;
-use crate::jobs::log_feed::{FeedError, LogFeed, Sink};
+use crate::jobs::log_feed::{FeedError, LogFeed};
 use crate::jobs::{control_feed, source_watch, usage_feed};
 use crate::metrics::Metrics;
 use crate::store::log_position::Log;
@@ -112,7 +112,7 @@ impl Jobs {
         let stop = tasks.shutdown();
         let names =
             self.feed(control_feed::LOG, "control-feed", control_feed::NameSink::new(self.database.system().clone()));
-        tasks.spawn_critical("control feed", names.run(stop.clone()));
+        tasks.spawn_critical("control feed", control_feed::follow(names, stop.clone()));
         tasks.spawn_critical("usage feeds", self.start_usage_feeds(tasks));
         let watch = source_watch::run(self.database.clone(), self.health.clone(), self.metrics.clone(), stop.clone());
         tasks.spawn_critical("source watch", watch);
@@ -136,7 +136,7 @@ impl Jobs {
         }
     }
 
-    fn feed<S: Sink>(&self, log: Log, component: &'static str, sink: Arc<S>) -> LogFeed<S> {
+    fn feed<S>(&self, log: Log, component: &'static str, sink: Arc<S>) -> LogFeed<S> {
         LogFeed {
             log,
             kafka: self.kafka.clone(),

@@ -282,10 +282,12 @@ fn a_record_that_makes_no_sense_changes_nothing() {
     assert!(world.view.index().apply(ControlRecord::default()).is_err());
 }
 
-fn log_of(records: &[ControlRecord]) -> WholeLog {
+fn log_of(records: &[ControlRecord]) -> WholeLog<Value> {
     let mut log = WholeLog::default();
     for record in records {
-        log.see(resource_uid(record).expect("a resource"), Some(record.encode_to_vec().into()));
+        let value = record.encode_to_vec().into();
+        let uid = resource_uid(record).expect("a resource");
+        log.see(sluice_control_log::Change::of(uid, 0, Some(&value)).expect("a use for it"));
     }
     log
 }
@@ -335,7 +337,7 @@ fn a_log_that_says_the_same_changes_nothing() {
     let records = [tenant_of(&world, 2, false), world.namespace(1, Life::Active), world.topic(uid, 1, Life::Active, 2)];
     let apply = |record: &ControlRecord| {
         let uid = resource_uid(record).expect("a resource").to_owned();
-        world.view.index().apply_value(&uid, record.encode_to_vec().into()).expect("a good record")
+        world.view.index().apply_value(&uid, Bytes::from(record.encode_to_vec()).into()).expect("a good record")
     };
     records.iter().for_each(|record| drop(apply(record)));
     let (changes, _) = world.view.index().adopt(log_of(&records));
@@ -351,9 +353,9 @@ fn what_this_build_cannot_read_is_kept_for_the_next_one() {
     prost::encoding::int64::encode(4_000, &77, &mut unknown);
     let mut newer = world.namespace(5, Life::Active).encode_to_vec();
     prost::encoding::int64::encode(4_000, &77, &mut newer);
-    assert!(index.apply_value("of the future", unknown.clone().into()).is_err());
-    assert!(index.apply_value("not a record", Bytes::from_static(&[0xff])).is_err());
-    index.apply_value(&world.namespace.to_string(), newer.clone().into()).expect("known but for a field");
+    assert!(index.apply_value("of the future", Bytes::from(unknown.clone()).into()).is_err());
+    assert!(index.apply_value("not a record", Bytes::from_static(&[0xff]).into()).is_err());
+    index.apply_value(&world.namespace.to_string(), Bytes::from(newer.clone()).into()).expect("known but for a field");
     let mut records = index.values();
     records.sort();
     let wanted = [
@@ -373,6 +375,6 @@ fn a_record_of_a_look_up_gives_way_to_the_logs_own() {
     let record = world.namespace(1, Life::Active);
     index.apply(record.clone()).expect("a good record");
     assert!(index.values().is_empty());
-    index.apply_value(&world.namespace.to_string(), record.encode_to_vec().into()).expect("a good record");
+    index.apply_value(&world.namespace.to_string(), Bytes::from(record.encode_to_vec()).into()).expect("a good record");
     assert_eq!(index.values().len(), 1);
 }

@@ -12,19 +12,19 @@ use std::time::Duration;
 
 use sluice_db::{Database, DbError};
 use sluice_runtime::{ComponentStatus, Health};
-use sluice_wire::{Client, Isolation, LogTail, OffsetAt, Record, TailBatch, TailOptions, TailState};
+use sluice_wire::{Client, Isolation, KafkaTopicId, LogTail, OffsetAt, Record, TailBatch, TailOptions, TailState};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::{LogLabels, Metrics};
 use crate::store::log_position::{Log, Position, log_position_load, log_position_restart, log_position_skip};
 
 /// Records of one transaction at most, so that it stays well below the statement timeout.
-const RECORDS_PER_COMMIT: usize = 500;
+pub(super) const RECORDS_PER_COMMIT: usize = 500;
 /// Longest wait for records before the lag is told again.
-const POLL: Duration = Duration::from_millis(500);
+pub(super) const POLL: Duration = Duration::from_millis(500);
 /// Bound of one question to Kafka beside the tail's own.
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(2);
-const PAUSE_MIN: Duration = Duration::from_millis(50);
+pub(super) const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// What happens with the records.
@@ -87,7 +87,7 @@ impl<S> LogFeed<S> {
 }
 
 /// Why reading from the loaded position ended.
-enum Ended {
+pub(super) enum Ended {
     Shutdown,
     /// The position is elsewhere now.
     Reload,
@@ -97,41 +97,10 @@ impl<S: Sink> LogFeed<S> {
     /// Reads until the shutdown.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), FeedError> {
         loop {
-            let Some(position) = self.position(&shutdown).await? else { return Ok(()) };
+            let Some(position) = self.position(&shutdown, Position::beginning).await? else { return Ok(()) };
             match self.read_from(position, &shutdown).await? {
                 Ended::Shutdown => return Ok(()),
                 Ended::Reload => {}
-            }
-        }
-    }
-
-    /// The stored position, checked against the topic that is there. Waits for Kafka and the database.
-    async fn position(&self, shutdown: &CancellationToken) -> Result<Option<Position>, FeedError> {
-        let mut pause = PAUSE_MIN;
-        loop {
-            let failure = match self.kafka.topic(self.log.topic, KAFKA_TIMEOUT).await {
-                Err(error @ sluice_wire::Error::Authentication { .. }) => {
-                    return Err(FeedError::Kafka { log: self.log.clone(), source: error });
-                }
-                Err(error) => format!("find the topic {}: {error}", self.log.topic),
-                Ok(topic) => {
-                    let system = self.database.system();
-                    match log_position_load(system, &self.log, topic.topic_id).await {
-                        Ok(position) if position.topic_id == topic.topic_id => return Ok(Some(position)),
-                        Ok(position) => {
-                            let now = Position { topic_id: topic.topic_id, next: 0 };
-                            match self.restart(position, now, "the log was made anew under its name").await {
-                                Ok(()) => continue,
-                                Err(error) => format!("begin the log again: {error}"),
-                            }
-                        }
-                        Err(error) => format!("load the position: {error}"),
-                    }
-                }
-            };
-            self.health.set_component(self.component, ComponentStatus::failing(failure));
-            if self.paused(&mut pause, shutdown).await {
-                return Ok(None);
             }
         }
     }
@@ -177,34 +146,12 @@ impl<S: Sink> LogFeed<S> {
         }
     }
 
-    /// Commits until it is known to have worked, or the position is elsewhere.
     async fn commit(&self, from: i64, to: i64, records: &[Record], shutdown: &CancellationToken) -> Option<Ended> {
-        let mut pause = PAUSE_MIN;
-        loop {
+        let work = || {
             let (sink, log, records) = (Arc::clone(&self.sink), self.log.clone(), records.to_vec());
-            let committed = self.database.run(async move { sink.commit(log, from, to, records).await }).await;
-            match committed {
-                Ok(true) => return None,
-                Ok(false) => {
-                    tracing::warn!(log = ?self.log, from, "the position was moved by another reader; reloading");
-                    self.metrics.reloads.inc();
-                    return Some(Ended::Reload);
-                }
-                Err(error) => {
-                    let detail = format!("store: {error}");
-                    if error.is_unavailable() || matches!(error, DbError::Conflict(_)) {
-                        tracing::info!(log = ?self.log, %error, "try again to store");
-                    } else {
-                        let cause = std::error::Error::source(&error).map(ToString::to_string);
-                        tracing::error!(log = ?self.log, %error, cause, "storing fails; trying on");
-                    }
-                    self.health.set_component(self.component, ComponentStatus::failing(detail));
-                    if self.paused(&mut pause, shutdown).await {
-                        return Some(Ended::Shutdown);
-                    }
-                }
-            }
-        }
+            async move { sink.commit(log, from, to, records).await }
+        };
+        self.store(from, work, shutdown).await
     }
 
     /// The next offset is not in the log: goes on where the log begins. Either what was to be read is gone, which is put on
@@ -253,6 +200,75 @@ impl<S: Sink> LogFeed<S> {
             }
         }
     }
+}
+
+impl<S> LogFeed<S> {
+    /// The stored position, checked against the topic that is there; a topic that is another one is read from its `beginning`.
+    /// Waits for Kafka and the database.
+    pub(super) async fn position(
+        &self,
+        shutdown: &CancellationToken,
+        beginning: impl Fn(KafkaTopicId) -> Position,
+    ) -> Result<Option<Position>, FeedError> {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let failure = match self.kafka.topic(self.log.topic, KAFKA_TIMEOUT).await {
+                Err(error @ sluice_wire::Error::Authentication { .. }) => {
+                    return Err(FeedError::Kafka { log: self.log.clone(), source: error });
+                }
+                Err(error) => format!("find the topic {}: {error}", self.log.topic),
+                Ok(topic) => {
+                    let system = self.database.system();
+                    match log_position_load(system, &self.log, topic.topic_id).await {
+                        Ok(position) if position.topic_id == topic.topic_id => return Ok(Some(position)),
+                        Ok(position) => {
+                            let now = beginning(topic.topic_id);
+                            match self.restart(position, now, "the log was made anew under its name").await {
+                                Ok(()) => continue,
+                                Err(error) => format!("begin the log again: {error}"),
+                            }
+                        }
+                        Err(error) => format!("load the position: {error}"),
+                    }
+                }
+            };
+            self.health.set_component(self.component, ComponentStatus::failing(failure));
+            if self.paused(&mut pause, shutdown).await {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Commits until it is known to have worked, or the position is elsewhere than at `from`.
+    pub(super) async fn store<F>(&self, from: i64, work: impl Fn() -> F, shutdown: &CancellationToken) -> Option<Ended>
+    where
+        F: Future<Output = Result<bool, DbError>> + Send + 'static,
+    {
+        let mut pause = PAUSE_MIN;
+        loop {
+            match self.database.run(work()).await {
+                Ok(true) => return None,
+                Ok(false) => {
+                    tracing::warn!(log = ?self.log, from, "the position was moved by another reader; reloading");
+                    self.metrics.reloads.inc();
+                    return Some(Ended::Reload);
+                }
+                Err(error) => {
+                    let detail = format!("store: {error}");
+                    if error.is_unavailable() || matches!(error, DbError::Conflict(_)) {
+                        tracing::info!(log = ?self.log, %error, "try again to store");
+                    } else {
+                        let cause = std::error::Error::source(&error).map(ToString::to_string);
+                        tracing::error!(log = ?self.log, %error, cause, "storing fails; trying on");
+                    }
+                    self.health.set_component(self.component, ComponentStatus::failing(detail));
+                    if self.paused(&mut pause, shutdown).await {
+                        return Some(Ended::Shutdown);
+                    }
+                }
+            }
+        }
+    }
 
     /// One end of the log; `None` if Kafka could not be asked.
     async fn listed(&self, at: OffsetAt) -> Option<i64> {
@@ -261,18 +277,18 @@ impl<S: Sink> LogFeed<S> {
         listed.ok().and_then(|listed| listed.offset)
     }
 
-    async fn restart(&self, stored: Position, now: Position, why: &str) -> Result<(), DbError> {
+    pub(super) async fn restart(&self, stored: Position, now: Position, why: &str) -> Result<(), DbError> {
         if log_position_restart(self.database.system(), &self.log, stored, now).await? {
             tracing::error!(
                 log = ?self.log, read_to = stored.next, old = %stored.topic_id, new = %now.topic_id,
-                "{why}; it is read from its beginning, and windows that were not read are missing"
+                "{why}; it is read from its beginning, and what was not read of the old one is missing"
             );
             self.metrics.logs_replaced.inc();
         }
         Ok(())
     }
 
-    fn tell(&self, batch: &TailBatch) {
+    pub(super) fn tell(&self, batch: &TailBatch) {
         let labels = LogLabels { topic: self.log.topic, partition: self.log.partition };
         self.metrics.lag_records.get_or_create(&labels).set((batch.end_offset - batch.position).max(0));
         let status = match &batch.state {
@@ -283,7 +299,7 @@ impl<S: Sink> LogFeed<S> {
     }
 
     /// Waits, longer each time; true when the shutdown came first.
-    async fn paused(&self, pause: &mut Duration, shutdown: &CancellationToken) -> bool {
+    pub(super) async fn paused(&self, pause: &mut Duration, shutdown: &CancellationToken) -> bool {
         let now = std::mem::replace(pause, (*pause * 2).min(PAUSE_MAX));
         tokio::select! {
             () = shutdown.cancelled() => true,

@@ -23,6 +23,22 @@ pub struct Position {
     pub topic_id: KafkaTopicId,
     /// The offset to read next.
     pub next: i64,
+    /// Of a log of states: when the latest record was appended that was read, in ms since 1970.
+    pub read_ms: i64,
+    /// Of a log of states that is read anew: it is complete when it says so in a record that was appended after this time.
+    pub anew_after_ms: Option<i64>,
+}
+
+impl Position {
+    /// The beginning of this topic.
+    pub fn beginning(topic_id: KafkaTopicId) -> Self {
+        Self { topic_id, next: 0, read_ms: 0, anew_after_ms: None }
+    }
+
+    /// The beginning of a log of states, which replaces what is held once it is complete.
+    pub fn anew(topic_id: KafkaTopicId, after_ms: i64) -> Self {
+        Self { anew_after_ms: Some(after_ms), ..Self::beginning(topic_id) }
+    }
 }
 
 /// A stored id that is none.
@@ -42,16 +58,18 @@ pub async fn log_position_load(system: &SystemScope, log: &Log, topic_id: KafkaT
     .bind(topic_id.to_string())
     .execute(tx.conn())
     .await?;
-    let row = sqlx::query("SELECT topic_id, next FROM billing.ingest_offset WHERE topic = $1 AND partition = $2")
-        .bind(log.topic)
-        .bind(log.partition)
-        .fetch_one(tx.conn())
-        .await?;
+    let row = sqlx::query(
+        "SELECT topic_id, next, read_ms, anew_after_ms FROM billing.ingest_offset WHERE topic = $1 AND partition = $2",
+    )
+    .bind(log.topic)
+    .bind(log.partition)
+    .fetch_one(tx.conn())
+    .await?;
     tx.commit().await?;
     let stored: String = row.try_get(0)?;
     let topic_id =
         stored.parse().map_err(|_| sqlx::Error::Decode(Box::new(StoredTopicId(log.topic)))).map_err(DbError::from)?;
-    Ok(Position { topic_id, next: row.try_get(1)? })
+    Ok(Position { topic_id, next: row.try_get(1)?, read_ms: row.try_get(2)?, anew_after_ms: row.try_get(3)? })
 }
 
 /// Moves the position; false if it was not where it should be. First in its transaction, so that a second reader waits
@@ -73,8 +91,29 @@ pub async fn log_position_advance_on_conn(
     Ok(moved.rows_affected() == 1)
 }
 
+/// Remembers until when a log of states was read.
+pub async fn log_position_read_on_conn(conn: &mut PgConnection, log: &Log, read_ms: i64) -> Result<(), DbError> {
+    sqlx::query("UPDATE billing.ingest_offset SET read_ms = greatest(read_ms, $3) WHERE topic = $1 AND partition = $2")
+        .bind(log.topic)
+        .bind(log.partition)
+        .bind(read_ms)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// A log of states was read anew, and what it says is held.
+pub async fn log_position_adopted_on_conn(conn: &mut PgConnection, log: &Log) -> Result<(), DbError> {
+    sqlx::query("UPDATE billing.ingest_offset SET anew_after_ms = NULL WHERE topic = $1 AND partition = $2")
+        .bind(log.topic)
+        .bind(log.partition)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
 /// Begins again at the beginning of the log that has this id now: it is another one than was read so far, or it lost records
-/// that were read. Windows are known by their numbers and names by their versions, so nothing is counted twice.
+/// that were read. Windows are known by their numbers, so nothing is counted twice.
 pub async fn log_position_restart(
     system: &SystemScope,
     log: &Log,
@@ -83,7 +122,7 @@ pub async fn log_position_restart(
 ) -> Result<bool, DbError> {
     let mut tx = system.begin().await?;
     let moved = sqlx::query(
-        "UPDATE billing.ingest_offset SET topic_id = $5, next = $6
+        "UPDATE billing.ingest_offset SET topic_id = $5, next = $6, read_ms = $7, anew_after_ms = $8
          WHERE topic = $1 AND partition = $2 AND topic_id = $3 AND next = $4",
     )
     .bind(log.topic)
@@ -92,6 +131,8 @@ pub async fn log_position_restart(
     .bind(stored.next)
     .bind(now.topic_id.to_string())
     .bind(now.next)
+    .bind(now.read_ms)
+    .bind(now.anew_after_ms)
     .execute(tx.conn())
     .await?;
     if moved.rows_affected() == 0 {

@@ -22,5 +22,6 @@ pub const MIGRATIONS: Migrations = Migrations {
         migration!(4, "names", "0004_names.sql"),
         migration!(5, "fences", "0005_fences.sql"),
         migration!(6, "holes", "0006_holes.sql"),
+        migration!(7, "control log anew", "0007_control_log_anew.sql"),
     ],
 };

@@ -17,9 +17,12 @@ use sluice_runtime::telemetry::TelemetryConfig;
 use sluice_runtime::tls::InternalTls;
 use sluice_types::Uid;
 use sluice_types::physical::{CONTROL_TOPIC, USAGE_TOPIC};
+use sluice_wire::OutRecord;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Place, SOON, append, encode, eventually, fresh_database, kafka, make_topic, stack, url, window};
+use crate::support::{
+    Place, SOON, append, append_records, encode, eventually, fresh_database, kafka, make_topic, stack, url, window,
+};
 use crate::usage::context;
 
 fn secret(dir: &Path, name: &str, text: &str) -> SecretFile {
@@ -90,7 +93,8 @@ async fn a_window_in_the_log_is_usage_for_its_tenant_over_mutual_tls() {
         resource: Some(Resource::Topic(topic)),
         ..Default::default()
     };
-    append(&kafka, CONTROL_TOPIC, 0, &[record.encode_to_vec()]).await;
+    let (key, value) = (Some(place.topic.to_string().into()), Some(record.encode_to_vec().into()));
+    append_records(&kafka, CONTROL_TOPIC, 0, &[OutRecord { key, value, ..Default::default() }]).await;
     let source = format!("gw/{}", Uid::random());
     append(&kafka, USAGE_TOPIC, 3, &[encode(&window(&source, 1, 9, vec![place.produced(0, &[(0, 2, 64)])]))]).await;
 

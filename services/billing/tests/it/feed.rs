@@ -4,14 +4,11 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::registry::Registry;
-use prost::Message as _;
-use sluice_billing::jobs::control_feed::NameSink;
-use sluice_billing::jobs::log_feed::{LogFeed, Sink};
+use sluice_billing::jobs::log_feed::LogFeed;
 use sluice_billing::jobs::usage_feed;
 use sluice_billing::metrics::Metrics;
 use sluice_billing::store::log_position::{Log, log_position_load};
 use sluice_db::Database;
-use sluice_proto::internal::control::v1::{ControlRecord, Life, TopicState, control_record::Resource};
 use sluice_runtime::FailPoints;
 use sluice_runtime::Health;
 use sluice_types::Uid;
@@ -26,7 +23,7 @@ pub(crate) fn fresh_log() -> Log {
     Log { topic: Box::leak(format!("test-usage-{}", Uid::random()).into_boxed_str()), partition: 0 }
 }
 
-pub(crate) fn feed<S: Sink>(log: Log, kafka: Client, database: Database, sink: Arc<S>) -> LogFeed<S> {
+pub(crate) fn feed<S>(log: Log, kafka: Client, database: Database, sink: Arc<S>) -> LogFeed<S> {
     let metrics = Metrics::register(&mut Registry::default());
     LogFeed { log, kafka, database, sink, health: Health::new(), component: "feed", metrics }
 }
@@ -151,47 +148,4 @@ async fn usage_is_of_the_hour_in_which_the_log_got_it_whatever_the_gateways_cloc
     assert!(within(first) && within(last), "{hours} is not within {before}..={after}");
     stop.cancel();
     reader.await.unwrap().unwrap();
-}
-
-#[tokio::test]
-async fn names_follow_the_control_log_and_older_versions_change_nothing() {
-    let (database, kafka, log) = (fresh_database().await, kafka().await, fresh_log());
-    make_topic(&kafka, log.topic, 1).await;
-    let place = Place::fresh();
-    let record = |version: i64, life: Life, partitions: i32, ends: &[i64]| {
-        let topic = TopicState {
-            uid: place.topic.to_string(),
-            id: "orders".into(),
-            namespace_uid: place.namespace.to_string(),
-            namespace_id: "prod".into(),
-            life: life.into(),
-            partitions,
-            final_end_offsets: ends.to_vec(),
-            ..Default::default()
-        };
-        let record = ControlRecord {
-            version,
-            tenant_uid: place.tenant.to_string(),
-            resource: Some(Resource::Topic(topic)),
-            ..Default::default()
-        };
-        record.encode_to_vec()
-    };
-    let values = [
-        record(1, Life::Pending, 0, &[]),
-        record(2, Life::Active, 2, &[]),
-        b"not a record".to_vec(),
-        record(4, Life::Gone, 0, &[5, 6]),
-        record(3, Life::Active, 9, &[]),
-    ];
-    append(&kafka, log.topic, 0, &values).await;
-    let stop = CancellationToken::new();
-    let sink = NameSink::new(database.database.system().clone());
-    let reader = tokio::spawn(feed(log.clone(), kafka.clone(), database.database.clone(), sink).run(stop.clone()));
-    let position = format!("SELECT next FROM billing.ingest_offset WHERE topic = '{}'", log.topic);
-    eventually("log read", SOON, || async { database.sql(&position).await == "5" }).await;
-    stop.cancel();
-    reader.await.unwrap().unwrap();
-    let row = "SELECT namespace_id, id, life, partitions, final_end_offsets, version FROM billing.topic";
-    assert_eq!(database.sql(row).await, "prod|orders|3|2|{5,6}|4");
 }

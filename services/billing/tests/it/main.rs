@@ -6,6 +6,7 @@ mod crash;
 mod feed;
 mod ingest;
 mod lost_log;
+mod names;
 mod support;
 mod uncovered;
 mod usage;

@@ -93,7 +93,9 @@ pub(crate) async fn make_topic(kafka: &Client, name: &str, partitions: i32) {
 
 /// The same with settings.
 pub(crate) async fn make_topic_with(kafka: &Client, name: &str, partitions: i32, configs: &[(&str, &str)]) {
-    let configs = configs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    // Most records here are of 1970.
+    let configs = configs.iter().chain(&[("retention.ms", "-1")]);
+    let configs = configs.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     let topic = NewTopic { name: name.to_owned(), partitions, replication: 1, configs };
     match kafka.create_topic(&topic, CALL).await {
         Ok(_) => {}
@@ -110,10 +112,14 @@ pub(crate) async fn make_topic_with(kafka: &Client, name: &str, partitions: i32,
 
 pub(crate) async fn append(kafka: &Client, topic: &str, partition: i32, values: &[Vec<u8>]) -> i64 {
     let record = |value: &Vec<u8>| OutRecord { value: Some(Bytes::copy_from_slice(value)), ..Default::default() };
-    let records: Vec<OutRecord> = values.iter().map(record).collect();
+    append_records(kafka, topic, partition, &values.iter().map(record).collect::<Vec<_>>()).await
+}
+
+/// The same with all that a record has.
+pub(crate) async fn append_records(kafka: &Client, topic: &str, partition: i32, records: &[OutRecord]) -> i64 {
     let start = Instant::now();
     loop {
-        match kafka.produce_batch(topic, partition, &records, CALL).await {
+        match kafka.produce_batch(topic, partition, records, CALL).await {
             Ok(produced) => return produced.base_offset,
             Err(error) => assert!(start.elapsed() < SOON, "{error}"),
         }

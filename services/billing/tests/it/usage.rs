@@ -62,7 +62,7 @@ pub(crate) async fn name(database: &TestDatabase, place: &Place, id: &str, life:
         final_end_offsets: ends.to_vec(),
         version: next + 1,
     };
-    assert!(names_store(system, &log, next, next + 1, &[named]).await.unwrap());
+    assert!(names_store(system, &log, (next, next + 1), 0, &[named]).await.unwrap());
 }
 
 pub(crate) async fn count(database: &TestDatabase, window: Window) {
@@ -242,7 +242,7 @@ async fn a_page_of_many_topics_has_of_each_what_is_its_own() {
         version: 1,
     };
     let all: Vec<Named> = (0..).zip(&places).map(named).collect();
-    assert!(names_store(system, &log, 0, 1, &all).await.unwrap());
+    assert!(names_store(system, &log, (0, 1), 0, &all).await.unwrap());
     let produced = (1..).zip(&places[1..]).map(|(number, place)| place.produced(0, &[(0, number, number as u64 * 10)]));
     count(&database, window("gw/1", 1, 5, produced.collect())).await;
     count(&database, window("gw/1", 2, 6, vec![places[7].produced(1, &[(0, 2, 1), (4, 5, 1)])])).await;

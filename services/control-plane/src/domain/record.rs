@@ -232,11 +232,6 @@ pub(crate) fn complete(log: KafkaTopicId, resources: usize, answers: Vec<String>
     ControlRecord { resource: Some(Resource::Complete(complete)), ..ControlRecord::default() }
 }
 
-/// Whether a record says so of the log with this id.
-pub(crate) fn says_complete(record: &ControlRecord, log: &str) -> bool {
-    matches!(&record.resource, Some(Resource::Complete(complete)) if complete.control_topic_id == log)
-}
-
 #[cfg(test)]
 mod tests {
     use sluice_log::Placement;

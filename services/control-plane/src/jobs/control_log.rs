@@ -23,19 +23,21 @@ mod log_state;
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use prost::Message as _;
+use sluice_control_log::{Carried, Ending, Reader, ReaderOptions, Step};
 use sluice_db::{DbError, SystemTx};
 use sluice_proto::internal::control::v1::ControlRecord;
 use sluice_runtime::{ComponentStatus, Health};
 use sluice_types::Uid;
 use sluice_types::physical::{CONTROL_COMPLETE_KEY, CONTROL_TOPIC};
-use sluice_wire::{Client, Isolation, KafkaTopicId, LogTail, OffsetAt, OutRecord, TailBatch, TailOptions};
+use sluice_wire::{Client, KafkaTopicId, OutRecord, TailBatch};
 use tokio_util::sync::CancellationToken;
 
 use self::answers::Answers;
 use self::compare::{Found, MEND_AGAIN, Mends, Outcome, end, look, look_at, mend};
-use self::log_state::LogState;
+use self::log_state::{LogState, Said};
 use crate::config::Unknown;
 use crate::domain::record::complete;
 use crate::plane::{Plane, SharedPlane};
@@ -66,8 +68,7 @@ enum AuditError {
 impl AuditError {
     /// Whether the log does not hold any more what was read.
     fn is_loss(&self) -> bool {
-        use sluice_wire::Error::{LogTruncated, OffsetOutOfRange};
-        matches!(self, Self::Kafka(LogTruncated { .. } | OffsetOutOfRange { .. }))
+        matches!(self, Self::Kafka(error) if Ending::of(error) == Ending::Lost)
     }
 }
 
@@ -127,7 +128,7 @@ struct Audit<'a> {
     health: &'a Health,
     kept: &'a mut Kept,
     log: KafkaTopicId,
-    tail: LogTail,
+    reader: Reader<Said>,
     state: LogState,
     answers: Answers,
     /// Until the log is known to be the one that was published to.
@@ -155,8 +156,8 @@ impl<'a> Audit<'a> {
             health,
             kept,
             log,
-            tail: tail(kafka, log),
-            state: LogState::of(log),
+            reader: Reader::from_beginning(kafka.clone(), reader_options(log)),
+            state: LogState::default(),
             answers,
             adopted: false,
             compare_at: Some(now),
@@ -168,8 +169,7 @@ impl<'a> Audit<'a> {
     /// Reads and compares until it is time to read it all again.
     async fn follow(mut self) -> Result<(), AuditError> {
         while Instant::now() < self.read_again_at && !self.answers.leave_out_one(&self.plane.members, self.log) {
-            let batch = self.tail.next(POLL).await?;
-            self.see(&batch);
+            let batch = self.read().await?;
             if !batch.is_caught_up() {
                 continue;
             }
@@ -195,12 +195,16 @@ impl<'a> Audit<'a> {
         Ok(())
     }
 
-    fn see(&mut self, batch: &TailBatch) {
+    /// Reads on.
+    async fn read(&mut self) -> Result<TailBatch, AuditError> {
+        let Step { changes, batch, .. } = self.reader.next(POLL).await?;
+        self.reader.lost_before(batch.log_start_offset);
         if self.state.lost_before(batch.log_start_offset) {
             *self.kept = Kept::after_a_loss();
             self.compare_at = Some(Instant::now());
         }
-        batch.records.iter().for_each(|record| self.state.see(record));
+        changes.into_iter().for_each(|change| self.state.see(change));
+        Ok(batch)
     }
 
     fn report_failing(&self, failure: &'static str) {
@@ -250,7 +254,7 @@ impl<'a> Audit<'a> {
         self.answers.compared();
         let unknown = self.unknown(&outcome.unknown).await?;
         let differing = outcome.mended + outcome.again + unknown.ended;
-        let unsaid = self.kept.say || !self.state.is_complete();
+        let unsaid = self.kept.say || !self.reader.is_complete();
         // Whoever adopts a log in which something is missing or old takes away what exists, or brings back what ended.
         if unsaid && differing + outcome.stuck + outcome.waiting == 0 {
             self.say_complete().await?;
@@ -270,8 +274,7 @@ impl<'a> Audit<'a> {
     async fn mend(&mut self, found: Found) -> Result<Outcome, AuditError> {
         let looked = tokio::time::Instant::now();
         while !found.is_empty() {
-            let batch = self.tail.next(POLL).await?;
-            self.see(&batch);
+            let batch = self.read().await?;
             if batch.is_caught_up() && batch.as_of.is_some_and(|as_of| as_of > looked) {
                 break;
             }
@@ -348,14 +351,8 @@ struct UnknownLeft {
     left: usize,
 }
 
-fn tail(kafka: &Client, log: KafkaTopicId) -> LogTail {
-    let options = TailOptions {
-        isolation: Isolation::ReadUncommitted,
-        topic_id: Some(log),
-        poll_wait: POLL,
-        ..TailOptions::default()
-    };
-    LogTail::new(kafka.clone(), CONTROL_TOPIC, 0, OffsetAt::Earliest, options)
+fn reader_options(log: KafkaTopicId) -> ReaderOptions {
+    ReaderOptions { log: Some(log), poll_wait: POLL, ..ReaderOptions::default() }
 }
 
 /// Runs work of the system in a transaction of its own.
@@ -378,17 +375,25 @@ where
 async fn last_records(kafka: &Client, log: KafkaTopicId, resources: &[Uid]) -> Result<Vec<ControlRecord>, AuditError> {
     let mut last: HashMap<String, Option<ControlRecord>> =
         resources.iter().map(|uid| (uid.to_string(), None)).collect();
-    let mut tail = tail(kafka, log);
+    let mut reader = Reader::<Record>::from_beginning(kafka.clone(), reader_options(log));
     loop {
-        let batch = tail.next(POLL).await?;
-        for record in &batch.records {
-            let key = record.key.as_ref().and_then(|key| std::str::from_utf8(key).ok());
-            if let Some(held) = key.and_then(|key| last.get_mut(key)) {
-                *held = record.value.as_ref().and_then(|value| ControlRecord::decode(value.clone()).ok());
+        let Step { changes, batch, .. } = reader.next(POLL).await?;
+        for change in changes {
+            if let Some(held) = last.get_mut(&change.uid) {
+                *held = change.now.map(|Record(record)| record);
             }
         }
         if batch.is_caught_up() {
             return Ok(last.into_values().flatten().collect());
         }
+    }
+}
+
+/// The whole record.
+struct Record(ControlRecord);
+
+impl Carried for Record {
+    fn read(_: &Bytes, record: Option<ControlRecord>) -> Option<Self> {
+        record.map(Self)
     }
 }

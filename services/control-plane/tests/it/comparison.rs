@@ -20,7 +20,7 @@ use crate::support::{Plant, Principal, SOON, eventually, refused};
 const CALL: Duration = Duration::from_secs(10);
 
 /// What a reader holds that followed the log from its beginning.
-async fn held(kafka: &Client) -> HashMap<String, ControlRecord> {
+pub(crate) async fn held(kafka: &Client) -> HashMap<String, ControlRecord> {
     let options = TailOptions { isolation: Isolation::ReadUncommitted, ..TailOptions::default() };
     let mut tail = LogTail::new(kafka.clone(), CONTROL_TOPIC, 0, OffsetAt::Earliest, options);
     let mut held: HashMap<String, ControlRecord> = HashMap::new();

@@ -7,6 +7,7 @@ use sluice_proto::internal::control::v1::report_topic_request::Observed;
 use sluice_runtime::statuses::from_tonic;
 use sluice_types::{ErrorKind, Reason};
 use sqlx::{Connection as _, PgConnection};
+use tokio::task::JoinHandle;
 use tonic::Status;
 
 use crate::provisioner::{lease, report, work};
@@ -21,6 +22,16 @@ async fn hold_changes(plant: &Plant, tenant: &str) -> PgConnection {
     let mut holder = PgConnection::connect(&url(&plant.connection, &plant.database, "system")).await.unwrap();
     sqlx::query("SELECT pg_advisory_lock($1)").bind(uid).execute(&mut holder).await.unwrap();
     holder
+}
+
+/// Connections of this role that wait for a tenant's changes.
+async fn waiting_in_the_database(plant: &Plant, part: &str) -> usize {
+    let waiting = format!(
+        "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+         WHERE l.locktype = 'advisory' AND NOT l.granted AND a.datname = current_database()
+         AND a.usename = 'sluice_control_{part}'"
+    );
+    plant.sql(&waiting).await.parse().unwrap()
 }
 
 async fn create(owner: Principal, id: String) -> Result<(), Status> {
@@ -79,6 +90,9 @@ async fn a_report_about_a_busy_tenant_is_put_off_and_the_lease_stays() {
     let tenant = busy_uid(&plant).await;
     let (theirs, others): (Vec<_>, Vec<_>) = intents.into_iter().partition(|intent| intent.tenant_uid == tenant);
     let holder = hold_changes(&plant, "busy").await;
+    // Changes of the tenant: one has its turn and waits in the database, the others wait for theirs.
+    let changes: Vec<_> = (0..4).map(|i| tokio::spawn(create(busy.clone(), format!("n{i}")))).collect();
+    eventually("a change waits", || async { waiting_in_the_database(&plant, "app").await == 1 }).await;
     // More reports than provisioning has connections.
     let reports: Vec<_> = (0..8)
         .map(|_| {
@@ -88,6 +102,11 @@ async fn a_report_about_a_busy_tenant_is_put_off_and_the_lease_stays() {
         .collect();
     client.report_topic(report(epoch, &others[0], Observed::Ready)).await.unwrap();
     assert!(of_quiet.await.unwrap().done);
+    let mut most = 0;
+    while !reports.iter().all(JoinHandle::is_finished) {
+        most = most.max(waiting_in_the_database(&plant, "system").await);
+    }
+    assert_eq!(most, 1, "reports take turns, and not those of changes: none of these had one");
     for put_off in reports {
         let error = from_tonic(&put_off.await.unwrap().unwrap_err());
         assert_eq!((error.kind, error.reason), (ErrorKind::Unavailable, Reason::Contended));
@@ -98,6 +117,10 @@ async fn a_report_about_a_busy_tenant_is_put_off_and_the_lease_stays() {
         async move { client.report_topic(request).await.is_ok() }
     })
     .await;
+    for change in changes {
+        // Those that were too late for their turn are told so.
+        let _ = change.await.unwrap();
+    }
     let operation = of_busy.await.unwrap();
     assert!(operation.done || !operation.name.is_empty());
     // A lease that is not held any more has its own reason.

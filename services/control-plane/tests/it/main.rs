@@ -14,5 +14,6 @@ mod operator;
 mod operator_wall;
 mod provisioner;
 mod relay;
+mod republishing;
 mod support;
 mod topics;

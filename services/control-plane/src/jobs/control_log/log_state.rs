@@ -5,27 +5,40 @@
 
 use std::collections::{HashMap, HashSet};
 
-use prost::Message as _;
+use bytes::Bytes;
+use sluice_control_log::{Carried, Change};
 use sluice_proto::internal::control::v1::ControlRecord;
 use sluice_types::Uid;
-use sluice_types::physical::CONTROL_COMPLETE_KEY;
-use sluice_wire::{KafkaTopicId, Record};
 
-use crate::domain::record::{digest, is_gone, says_complete, without_outbox_id};
+use crate::domain::record::{digest, is_gone, without_outbox_id};
 use crate::store::comparison::NewestRow;
+
+/// What one record says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Said {
+    version: i64,
+    /// Of the payload, without what the relay adds.
+    digest: i64,
+    outbox_id: i64,
+    gone: bool,
+}
+
+impl Carried for Said {
+    fn read(value: &Bytes, record: Option<ControlRecord>) -> Option<Self> {
+        let record = record?;
+        let digest = digest(&without_outbox_id(value, &record));
+        Some(Self { version: record.version, digest, outbox_id: record.outbox_id, gone: is_gone(&record) })
+    }
+}
 
 /// The log as far as it was read.
 #[derive(Debug, Default)]
 pub(super) struct LogState {
-    /// The topic's id, as records name it.
-    log: String,
     entries: HashMap<u64, Entry>,
     /// Those whose last record is not the newest.
     behind: HashSet<u64>,
     /// The greatest id of a change in it.
     outbox_id: i64,
-    /// Where it says that it is complete.
-    complete: Option<i64>,
     start: i64,
 }
 
@@ -54,42 +67,28 @@ pub(super) enum Verdict {
 }
 
 impl LogState {
-    /// Nothing of this log is read yet.
-    pub(super) fn of(log: KafkaTopicId) -> Self {
-        Self { log: log.to_string(), ..Self::default() }
-    }
-
     /// A record was read.
-    pub(super) fn see(&mut self, record: &Record) {
-        let Some(key) = record.key.as_ref().and_then(|key| std::str::from_utf8(key).ok()) else { return };
-        if key == CONTROL_COMPLETE_KEY {
-            let value = record.value.as_ref().and_then(|value| ControlRecord::decode(value.clone()).ok());
-            let said = value.is_some_and(|said| says_complete(&said, &self.log));
-            self.complete = said.then_some(record.offset);
-            return;
-        }
-        let Ok(key) = key.parse::<Uid>().map(Uid::as_u64) else { return };
-        let Some(value) = &record.value else {
+    pub(super) fn see(&mut self, change: Change<Said>) {
+        let Ok(key) = change.uid.parse::<Uid>().map(Uid::as_u64) else { return };
+        let Some(said) = change.now else {
             self.entries.remove(&key);
             self.behind.remove(&key);
             return;
         };
-        let Ok(read) = ControlRecord::decode(value.clone()) else { return };
-        self.outbox_id = self.outbox_id.max(read.outbox_id);
-        let digest = digest(&without_outbox_id(value, &read));
+        self.outbox_id = self.outbox_id.max(said.outbox_id);
         let fresh = Entry {
-            newest: read.version,
-            digest,
-            last: read.version,
-            last_digest: digest,
-            last_offset: record.offset,
-            gone: is_gone(&read),
+            newest: said.version,
+            digest: said.digest,
+            last: said.version,
+            last_digest: said.digest,
+            last_offset: change.offset,
+            gone: said.gone,
         };
         let held = self.entries.entry(key).or_insert(fresh);
-        if read.version > held.newest {
+        if said.version > held.newest {
             *held = fresh;
         } else {
-            (held.last, held.last_digest, held.last_offset) = (read.version, digest, record.offset);
+            (held.last, held.last_digest, held.last_offset) = (said.version, said.digest, change.offset);
         }
         match held.last < held.newest {
             true => self.behind.insert(key),
@@ -106,7 +105,6 @@ impl LogState {
         let before = self.entries.len();
         self.entries.retain(|_, held| held.last_offset >= start);
         self.behind.retain(|key| self.entries.contains_key(key));
-        self.complete = self.complete.filter(|at| *at >= start);
         self.start = start;
         self.entries.len() < before
     }
@@ -156,11 +154,6 @@ impl LogState {
         self.outbox_id
     }
 
-    /// Whether it says that it is complete.
-    pub(super) fn is_complete(&self) -> bool {
-        self.complete.is_some()
-    }
-
     /// How many resources it knows.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
@@ -169,11 +162,12 @@ impl LogState {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
+
     use super::*;
-    use crate::domain::record::{complete, with_outbox_id};
+    use crate::domain::record::with_outbox_id;
     use sluice_proto::internal::control::v1::TenantState;
     use sluice_proto::internal::control::v1::control_record::Resource;
-    use sluice_wire::TimestampType;
 
     fn payload(version: i64, id: &str) -> Vec<u8> {
         let tenant = TenantState { id: id.into(), ..TenantState::default() };
@@ -181,15 +175,9 @@ mod tests {
         ControlRecord { version, resource, ..ControlRecord::default() }.encode_to_vec()
     }
 
-    fn record(key: Uid, offset: i64, value: Option<Vec<u8>>) -> Record {
-        Record {
-            offset,
-            timestamp_ms: 0,
-            timestamp_type: TimestampType::LogAppendTime,
-            key: Some(key.to_string().into()),
-            value: value.map(Into::into),
-            headers: Vec::new(),
-        }
+    fn record(key: Uid, offset: i64, value: Option<Vec<u8>>) -> Change<Said> {
+        let value = value.map(Bytes::from);
+        Change::of(&key.to_string(), offset, value.as_ref()).expect("a record")
     }
 
     fn row(key: Uid, version: i64, payload: Option<&[u8]>, published: bool) -> NewestRow {
@@ -212,7 +200,7 @@ mod tests {
         };
         assert_eq!(judge(&log, 1, "a", false), Verdict::Agree, "it waits for the relay");
         assert_eq!(judge(&log, 1, "a", true), Verdict::Publish, "the log lost it");
-        log.see(&record(key, 0, Some(with_outbox_id(&payload(5, "a"), 9))));
+        log.see(record(key, 0, Some(with_outbox_id(&payload(5, "a"), 9))));
         assert_eq!(judge(&log, 5, "a", true), Verdict::Agree);
         assert_eq!(judge(&log, 6, "b", true), Verdict::Publish, "the log lost the newest");
         assert_eq!(judge(&log, 4, "b", true), Verdict::Raise(6), "an older backup");
@@ -227,13 +215,13 @@ mod tests {
         let key = Uid::random();
         let mut log = LogState::default();
         let newest = row(key, 2, Some(&payload(2, "a")), true);
-        log.see(&record(key, 0, Some(payload(2, "a"))));
-        log.see(&record(key, 1, Some(payload(1, "a"))));
+        log.see(record(key, 0, Some(payload(2, "a"))));
+        log.see(record(key, 1, Some(payload(1, "a"))));
         assert_eq!((log.behind(), log.judge(&newest)), (vec![key], Verdict::Publish));
-        log.see(&record(key, 2, Some(payload(2, "b"))));
+        log.see(record(key, 2, Some(payload(2, "b"))));
         assert!(!log.is_behind());
         assert_eq!(log.judge(&newest), Verdict::Publish, "the last record says something else");
-        log.see(&record(key, 3, Some(payload(2, "a"))));
+        log.see(record(key, 3, Some(payload(2, "a"))));
         assert_eq!(log.judge(&newest), Verdict::Agree);
     }
 
@@ -243,11 +231,11 @@ mod tests {
         let mut log = LogState::default();
         let tombstone = row(known, 2, None, true);
         assert_eq!(log.judge(&tombstone), Verdict::Agree);
-        log.see(&record(known, 0, Some(payload(1, "a"))));
+        log.see(record(known, 0, Some(payload(1, "a"))));
         assert_eq!(log.judge(&tombstone), Verdict::Publish, "it came back behind its tombstone");
-        log.see(&record(known, 1, None));
+        log.see(record(known, 1, None));
         assert_eq!(log.judge(&tombstone), Verdict::Agree);
-        log.see(&record(stranger, 2, Some(payload(7, "b"))));
+        log.see(record(stranger, 2, Some(payload(7, "b"))));
         assert_eq!(log.live_without(&HashSet::new(), 3), [stranger]);
         assert!(log.live_without(&HashSet::new(), 2).is_empty(), "written after the rows were read, maybe");
         assert!(log.live_without(&HashSet::from([stranger.as_u64()]), 3).is_empty());
@@ -257,18 +245,11 @@ mod tests {
     #[test]
     fn what_was_cut_off_at_the_beginning_is_no_longer_held() {
         let (lost, kept) = (Uid::random(), Uid::random());
-        let mut log = LogState::of(KafkaTopicId([7; 16]));
-        log.see(&record(lost, 0, Some(payload(1, "a"))));
-        let complete = |log: KafkaTopicId| {
-            let value = complete(log, 1, Vec::new()).encode_to_vec();
-            Record { key: Some(CONTROL_COMPLETE_KEY.into()), ..record(lost, 1, Some(value)) }
-        };
-        log.see(&complete(KafkaTopicId([8; 16])));
-        assert!(!log.is_complete(), "it is said of another log");
-        log.see(&complete(KafkaTopicId([7; 16])));
-        log.see(&record(kept, 2, Some(payload(1, "b"))));
-        assert!(log.is_complete() && !log.lost_before(0));
+        let mut log = LogState::default();
+        log.see(record(lost, 0, Some(payload(1, "a"))));
+        log.see(record(kept, 2, Some(payload(1, "b"))));
+        assert!(!log.lost_before(0));
         assert!(log.lost_before(2));
-        assert_eq!((log.holds(lost, 1), log.holds(kept, 1), log.is_complete()), (false, true, false));
+        assert_eq!((log.holds(lost, 1), log.holds(kept, 1)), (false, true));
     }
 }
