@@ -10,7 +10,7 @@ use sluice_proto::stream::v1::DeliveryState;
 use sluice_types::limits::GROUP_CONSUMERS_MAX;
 
 use crate::groups::dispatch::command::{AttachmentId, Caller, Reply};
-use crate::groups::model::{AttachEvent, AttachOptions, TakeOptions, Taken};
+use crate::groups::model::{AttachEvent, AttachOptions, Leased, TakeOptions, Taken};
 
 /// What is left of a credit never exceeds these.
 const CREDIT_RECORDS_MAX: u64 = 10_000;
@@ -110,6 +110,14 @@ impl Attached {
     pub(super) fn event_bytes(&self) -> u64 {
         let credit = u64::try_from(self.credit_bytes).unwrap_or(0);
         credit.min(self.room.unwrap_or(0)).min(EVENT_BYTES_MAX)
+    }
+
+    /// Sends records within its place, which must be there. They tell by themselves that records flow.
+    pub(super) fn send_records(&mut self, records: Vec<Leased>, now: Instant) {
+        if self.send(AttachEvent::Records(records)) {
+            let at = self.told.map_or(now, |(_, at)| at);
+            self.told = Some((DeliveryState::Flowing, at));
+        }
     }
 
     /// Sends within its place, which must be there; false if it was not.
@@ -384,6 +392,18 @@ mod tests {
         assert_eq!((credit(&consumers), consumers.attached[0].outstanding), ((10, 1_000), 0));
         consumers.detach(again);
         consumers.came_back(Holder::Stream(7, first), 100);
+    }
+
+    #[test]
+    fn records_tell_that_they_flow_so_any_other_state_is_told_anew() {
+        let mut consumers = Consumers::default();
+        let (events, _received) = mpsc::channel(4);
+        let begun = Instant::now();
+        consumers.attach(caller(), options(10, 1_000), NONE, events, begun);
+        let attached = &mut consumers.attached[0];
+        attached.told = Some((DeliveryState::Assigning, begun));
+        attached.send_records(Vec::new(), begun + Duration::from_millis(200));
+        assert_eq!(attached.told, Some((DeliveryState::Flowing, begun)), "and it waits no longer for that");
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl Group {
             self.count(&records);
             let attached = &mut self.consumers.attached[at];
             attached.spend(records.len() as u64, bytes);
-            attached.send(AttachEvent::Records(records));
+            attached.send_records(records, now);
         }
         if delivered {
             self.touched = now;
