@@ -34,8 +34,8 @@ use sluice_proto::stream::v1::consumer_service_server::ConsumerService;
 use sluice_proto::stream::v1::{
     AckRequest, AckResponse, ConsumeRequest, ConsumeResponse, ExtendLeaseRequest, ExtendLeaseResponse,
     GetGroupStatusRequest, GroupStatus, ListDeadLettersRequest, ListDeadLettersResponse, NackRequest, NackResponse,
-    PullRequest, PullResponse, RedriveDeadLettersRequest, RedriveDeadLettersResponse, ResetOffsetsRequest,
-    ResetOffsetsResponse, SettleOutcome, SettleResult, SubscribeRequest, SubscribeResponse,
+    PartitionFailure, PullRequest, PullResponse, RedriveDeadLettersRequest, RedriveDeadLettersResponse,
+    ResetOffsetsRequest, ResetOffsetsResponse, SettleOutcome, SettleResult, SubscribeRequest, SubscribeResponse,
 };
 use sluice_runtime::{TaskSet, statuses};
 use sluice_types::error::Error;
@@ -156,6 +156,14 @@ fn marked<T>(mut response: Response<T>, results: impl FnOnce(&T) -> &[SettleResu
     response
 }
 
+/// Marks an answer that lacks some partitions.
+fn partly<T>(mut response: Response<T>, failures: impl FnOnce(&T) -> &[PartitionFailure]) -> Response<T> {
+    if !failures(response.get_ref()).is_empty() {
+        response.extensions_mut().insert(SomeFailed);
+    }
+    response
+}
+
 #[tonic::async_trait]
 impl ConsumerService for Door {
     async fn pull(&self, request: Request<PullRequest>) -> Result<Response<PullResponse>, Status> {
@@ -240,13 +248,14 @@ impl ConsumerService for Door {
             page
         });
         parcel.map(|parcel| response.extensions_mut().insert(parcel));
-        Ok(response)
+        Ok(partly(response, |page| &page.failures))
     }
 
     async fn redrive_dead_letters(
         &self,
         request: Request<RedriveDeadLettersRequest>,
     ) -> Result<Response<RedriveDeadLettersResponse>, Status> {
-        handle(request, |call, message| async move { self.0.redrive_dead_letters(&call, message).await }).await
+        let done = handle(request, |call, message| async move { self.0.redrive_dead_letters(&call, message).await });
+        Ok(partly(done.await?, |done| &done.failures))
     }
 }

@@ -119,6 +119,7 @@ impl Remote {
     }
 
     async fn begin(&self, call: &GroupCall, options: AttachOptions) -> Result<Attachment, DispatchError> {
+        let unheard = Unheard::attachment(self, call);
         let start = wire::AttachStart {
             group: Some(self.group(call)),
             credit: Some(stream::credit(options.credit_records, options.credit_bytes)),
@@ -126,6 +127,7 @@ impl Remote {
             returns_credit: options.returns_credit,
             stream: options.stream,
             paced: options.paced,
+            attachment_id: unheard.id(),
         };
         let first = wire::AttachRequest {
             message: Some(wire::attach_request::Message::Start(start)),
@@ -144,10 +146,18 @@ impl Remote {
         put(&mut request, CALLER_KEY, &token)?;
         put(&mut request, statuses::REQUEST_ID, &context.request_id)?;
         let mut client = DispatchServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX);
-        let responses = answered(call, client.attach(request)).await?;
+        let responses = match answered(call, client.attach(request)).await {
+            Ok(responses) => responses,
+            Err(error) => {
+                if !matches!(error, DispatchError::Moving(_)) {
+                    unheard.heard();
+                }
+                return Err(error);
+            }
+        };
         let (commands, commanded) = mpsc::channel(ATTACH_COMMANDS);
         let (happened, events) = mpsc::channel(ATTACH_EVENTS);
-        tokio::spawn(stream::carry(commanded, requests, responses, happened));
+        tokio::spawn(stream::carry(commanded, requests, responses, happened, unheard));
         Ok(Attachment { commands, events })
     }
 }
@@ -186,7 +196,7 @@ fn malformed(what: Malformed) -> DispatchError {
 impl Dispatch for Remote {
     fn take<'a>(&'a self, call: &'a GroupCall, options: TakeOptions) -> BoxFuture<'a, Result<Taken, DispatchError>> {
         Box::pin(async move {
-            let unheard = Unheard::new(self, call);
+            let unheard = Unheard::take(self, call);
             let message = wire::TakeRequest {
                 group: Some(self.group(call)),
                 max_records: i32::try_from(options.records).unwrap_or(i32::MAX),
@@ -213,7 +223,7 @@ impl Dispatch for Remote {
         Box::pin(async move {
             let settlement = Some(settlement_to_wire(&settle, &leases));
             let group = Some(self.group(call));
-            let message = wire::SettleRequest { group, settlement, unheard_take: String::new() };
+            let message = wire::SettleRequest { group, settlement, ..wire::SettleRequest::default() };
             let answer = answered(call, self.client().settle(self.request(call, message)?)).await?;
             Ok(outcomes_from_wire(&answer.outcomes))
         })

@@ -4,8 +4,9 @@
 //! this gateway's view does not have yet is waited for, up to the revision that the door has applied.
 //!
 //! Records of an answer that did not reach the door are handed back, which counts as no attempt: when the transport has let go of it
-//! before it had all of it, and when the door says that it has not come ([`takes`]).
+//! before it had all of it, and when the door says that it has not come ([`takes`], [`attachments`]).
 
+mod attachments;
 mod signed;
 mod stream;
 mod takes;
@@ -33,6 +34,7 @@ use crate::transport::TrackedAnswer;
 use crate::view::View;
 use crate::view::applied::Applied;
 
+use self::attachments::Attachments;
 use self::signed::Signed;
 use self::takes::Takes;
 
@@ -63,7 +65,7 @@ pub struct ServeParts {
 /// The service, behind its checks.
 pub fn service(parts: ServeParts) -> RoleService<Signed<DispatchServiceServer<Served>>> {
     let verifier = CallerVerifier::new(crate::ROLE);
-    let served = Served { parts, verifier: verifier.clone(), takes: Takes::new() };
+    let served = Served { parts, verifier: verifier.clone(), takes: Takes::new(), attachments: Attachments::default() };
     let server = DispatchServiceServer::new(served).max_decoding_message_size(REQUEST_BYTES_MAX);
     RequireRole::new(&[crate::ROLE]).layer(Signed::new(server, verifier))
 }
@@ -73,6 +75,7 @@ pub struct Served {
     parts: ServeParts,
     verifier: CallerVerifier,
     takes: Takes,
+    attachments: Attachments,
 }
 
 impl Served {
@@ -193,13 +196,18 @@ impl DispatchService for Served {
         mut request: Request<wire::SettleRequest>,
     ) -> Result<Response<wire::SettleResponse>, Status> {
         let caller = caller(&mut request);
-        let wire::SettleRequest { group, settlement, unheard_take } = request.into_inner();
+        let wire::SettleRequest { group, settlement, unheard_take, unheard_attachment } = request.into_inner();
         self.unary(caller, group, async |call| {
             if !unheard_take.is_empty() {
                 let leases = self.takes.unheard(call.group.group_uid, unheard_take);
                 if !leases.is_empty() {
                     self.parts.local.settle(&call, Settle::HandBack, leases).await?;
                 }
+                return Ok(wire::SettleResponse::default());
+            }
+            if let Some(wire::UnheardAttachment { attachment_id, taken }) = unheard_attachment {
+                let taken = u64::try_from(taken).unwrap_or(0);
+                self.attachments.unheard(call.group.group_uid, attachment_id, taken);
                 return Ok(wire::SettleResponse::default());
             }
             let (settle, leases) = settlement_from_wire(settlement.unwrap_or_default()).map_err(malformed)?;
@@ -235,13 +243,21 @@ impl DispatchService for Served {
             Ok(call) => {
                 let deadline = call.deadline.max(Instant::now());
                 let attached = tokio::time::timeout_at(deadline.into(), self.parts.local.attach(&call, options)).await;
-                attached.unwrap_or_else(|_| Err(DispatchError::Moving("not attached in time".into())))
+                let attached = attached.unwrap_or_else(|_| Err(DispatchError::Moving("not attached in time".into())));
+                attached.map(|attachment| (attachment, call))
             }
             Err(error) => Err(error),
         };
-        let attachment = attached.map_err(|error| status(error, &caller.request_id))?;
+        let (attachment, call) = attached.map_err(|error| status(error, &caller.request_id))?;
         let (out, responses) = mpsc::channel(RESPONSES);
-        tokio::spawn(stream::carry(requests, attachment, out));
+        let named = self.attachments.begin(call.group.group_uid, start.attachment_id);
+        let local = Arc::clone(&self.parts.local);
+        tokio::spawn(async move {
+            let unheard = stream::carry(requests, attachment, out, named).await;
+            if !unheard.is_empty() {
+                hand_back(local, call, unheard);
+            }
+        });
         Ok(Response::new(ReceiverStream::new(responses)))
     }
 

@@ -1,6 +1,7 @@
 //! The dispatcher of consumer groups, driven directly, on a real Kafka.
 
 mod fairness;
+mod frozen;
 mod letters;
 mod losing;
 mod moving;

@@ -14,6 +14,7 @@ mod keys;
 mod kill_gateway;
 mod kill_services;
 mod limits;
+mod masks;
 mod names;
 mod postgres_down;
 mod program;

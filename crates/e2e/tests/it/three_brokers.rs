@@ -1,6 +1,7 @@
 //! What one broker cannot show, through every role and the command line: a partition without a leader, a log that an unclean
 //! leader cut off, brokers that stand still. One installation goes through all of it, because three brokers take long to start.
 
+mod dead_letters;
 mod frozen;
 mod leaderless;
 mod unclean;

@@ -10,15 +10,21 @@ pub struct FieldMask {
     pub paths: Vec<String>,
 }
 
+/// The path that stands for all fields.
+const ALL: &str = "*";
+
 impl FieldMask {
-    /// From paths in either spelling, separated by commas. Empty parts are refused, an empty text is an empty mask.
+    /// From paths in either spelling, separated by commas. `*` stands for all fields; whether it may stand beside others is for who
+    /// applies the mask. Empty parts are refused, an empty text is an empty mask.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         if text.is_empty() {
             return Ok(Self::default());
         }
         let paths = text.split(',').map(|path| {
             let fine = |p: &str| !p.is_empty() && p.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-            path.split('.').all(fine).then(|| snake(path)).ok_or("must be field names separated by commas")
+            (path == ALL || path.split('.').all(fine))
+                .then(|| snake(path))
+                .ok_or("must be field names separated by commas")
         });
         Ok(Self { paths: paths.collect::<Result<_, _>>()? })
     }

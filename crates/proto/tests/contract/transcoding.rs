@@ -284,6 +284,22 @@ fn the_mask_of_the_query_wins() {
 }
 
 #[test]
+fn a_mask_of_all_fields_is_passed_on_as_it_is() {
+    for (mask, paths) in [("*", vec!["*"]), ("*,displayName", vec!["*", "display_name"])] {
+        let request: UpdateTopicRequest =
+            decode(Method::PATCH, &format!("{TOPIC}?updateMask={mask}"), r#"{"displayName":"x"}"#).unwrap();
+        assert_eq!(request.update_mask.unwrap().paths, paths);
+    }
+    refused::<UpdateTopicRequest>(
+        Method::PATCH,
+        &format!("{TOPIC}?updateMask=labels.*"),
+        "{}",
+        "updateMask",
+        "field names",
+    );
+}
+
+#[test]
 fn the_path_cannot_be_contradicted() {
     refused::<UpdateTopicRequest>(
         Method::PATCH,

@@ -10,7 +10,7 @@ use sluice_proto::stream::v1::DeliveryState;
 use sluice_types::limits::GROUP_CONSUMERS_MAX;
 
 use crate::groups::dispatch::command::{AttachmentId, Caller, Reply};
-use crate::groups::model::{AttachEvent, AttachOptions, TakeOptions, Taken};
+use crate::groups::model::{AttachEvent, AttachOptions, Leased, TakeOptions, Taken};
 
 /// What is left of a credit never exceeds these.
 const CREDIT_RECORDS_MAX: u64 = 10_000;
@@ -24,8 +24,8 @@ pub(super) const EVENT_BYTES_MAX: u64 = 1 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Holder {
     Pull,
-    /// The stream of this name, whichever attachment of it.
-    Stream(u64),
+    /// The stream of this name, by one of its attachments.
+    Stream(u64, AttachmentId),
 }
 
 /// What a stream has out.
@@ -103,13 +103,21 @@ impl Attached {
     }
 
     pub(super) fn holder(&self) -> Holder {
-        Holder::Stream(self.stream)
+        Holder::Stream(self.stream, self.id)
     }
 
     /// Bytes that its next event may have, save the first record.
     pub(super) fn event_bytes(&self) -> u64 {
         let credit = u64::try_from(self.credit_bytes).unwrap_or(0);
         credit.min(self.room.unwrap_or(0)).min(EVENT_BYTES_MAX)
+    }
+
+    /// Sends records within its place, which must be there. They tell by themselves that records flow.
+    pub(super) fn send_records(&mut self, records: Vec<Leased>, now: Instant) {
+        if self.send(AttachEvent::Records(records)) {
+            let at = self.told.map_or(now, |(_, at)| at);
+            self.told = Some((DeliveryState::Flowing, at));
+        }
     }
 
     /// Sends within its place, which must be there; false if it was not.
@@ -241,18 +249,22 @@ impl Consumers {
         }
     }
 
-    /// A record did not leave: whatever was taken for it comes back.
+    /// A record did not leave: whatever was taken for it comes back. Who attached later was told to begin with what the client had
+    /// left, in which this record does not count.
     pub(super) fn handed_back(&mut self, holder: Holder, bytes: u32) {
+        let Holder::Stream(_, attachment) = holder else { return };
         if let Some(attached) = self.of(holder) {
             attached.outstanding -= 1;
-            attached.add_credit(1, bytes.into());
+            if attached.returns_credit || attached.id == attachment {
+                attached.add_credit(1, bytes.into());
+            }
         }
     }
 
     fn of(&mut self, holder: Holder) -> Option<&mut Attached> {
         match holder {
             Holder::Pull => None,
-            Holder::Stream(stream) => self.get(*self.streams.get(&stream)?),
+            Holder::Stream(stream, _) => self.get(*self.streams.get(&stream)?),
         }
     }
 
@@ -344,7 +356,7 @@ mod tests {
         let mut consumers = Consumers::default();
         let (events, _received) = mpsc::channel(1);
         let id = consumers.attach(caller(), options(2, 10), NONE, events, Instant::now());
-        let holder = Holder::Stream(7);
+        let holder = consumers.attached[0].holder();
         consumers.attached[0].spend(2, 30);
         assert!(!consumers.attached[0].has_credit());
         consumers.came_back(holder, 15);
@@ -375,11 +387,23 @@ mod tests {
         let credit = |consumers: &Consumers| (consumers.attached[0].credit_records, consumers.attached[0].credit_bytes);
         assert_eq!((credit(&consumers), consumers.attached[0].outstanding), ((7, 700), 3));
         for _ in 0..3 {
-            consumers.came_back(Holder::Stream(7), 100);
+            consumers.came_back(Holder::Stream(7, first), 100);
         }
         assert_eq!((credit(&consumers), consumers.attached[0].outstanding), ((10, 1_000), 0));
         consumers.detach(again);
-        consumers.came_back(Holder::Stream(7), 100);
+        consumers.came_back(Holder::Stream(7, first), 100);
+    }
+
+    #[test]
+    fn records_tell_that_they_flow_so_any_other_state_is_told_anew() {
+        let mut consumers = Consumers::default();
+        let (events, _received) = mpsc::channel(4);
+        let begun = Instant::now();
+        consumers.attach(caller(), options(10, 1_000), NONE, events, begun);
+        let attached = &mut consumers.attached[0];
+        attached.told = Some((DeliveryState::Assigning, begun));
+        attached.send_records(Vec::new(), begun + Duration::from_millis(200));
+        assert_eq!(attached.told, Some((DeliveryState::Flowing, begun)), "and it waits no longer for that");
     }
 
     #[test]
@@ -393,7 +417,24 @@ mod tests {
         assert_eq!((consumers.next_hungry(), consumers.attached[0].event_bytes()), (Some(0), 500));
         consumers.attached[0].spend(1, 10);
         assert!(!consumers.want_records());
-        consumers.handed_back(Holder::Stream(7), 10);
+        consumers.handed_back(Holder::Stream(7, id), 10);
+        assert_eq!((consumers.attached[0].credit_records, consumers.attached[0].outstanding), (10, 0));
+    }
+
+    #[test]
+    fn a_record_that_did_not_arrive_gives_credit_only_to_the_attachment_that_it_was_charged_to() {
+        let mut consumers = Consumers::default();
+        let (events, _received) = mpsc::channel(4);
+        let named = AttachOptions { returns_credit: false, ..options(10, 1_000) };
+        let first = consumers.attach(caller(), named, NONE, events.clone(), Instant::now());
+        consumers.attached[0].spend(2, 20);
+        consumers.handed_back(Holder::Stream(7, first), 10);
+        assert_eq!(consumers.attached[0].credit_records, 9);
+        // The connection broke: the client has not got the other one, and its stream comes again with all it has left.
+        consumers.detach(first);
+        let out = Outstanding { records: 1, bytes: 10 };
+        consumers.attach(caller(), named, out, events, Instant::now());
+        consumers.handed_back(Holder::Stream(7, first), 10);
         assert_eq!((consumers.attached[0].credit_records, consumers.attached[0].outstanding), (10, 0));
     }
 }

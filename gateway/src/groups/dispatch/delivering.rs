@@ -99,7 +99,7 @@ impl Group {
             self.count(&records);
             let attached = &mut self.consumers.attached[at];
             attached.spend(records.len() as u64, bytes);
-            attached.send(AttachEvent::Records(records));
+            attached.send_records(records, now);
         }
         if delivered {
             self.touched = now;
@@ -141,7 +141,7 @@ impl Group {
             return sum;
         }
         let all = self.parts.iter().flat_map(|part| part.out.values());
-        for out in all.filter(|out| out.holder == Holder::Stream(stream)) {
+        for out in all.filter(|out| matches!(out.holder, Holder::Stream(name, _) if name == stream)) {
             sum.records += 1;
             sum.bytes += u64::from(out.bytes);
         }

@@ -2,8 +2,10 @@
 //!
 //! The dead-letter topic is an ordinary topic of the tenant and may hold letters of several groups and other records; a letter says in
 //! its headers whose it is. Which ones were redriven is kept as committed offsets ([`redriven`]). A page does a bounded amount of
-//! reading, so it may be empty and not the last. Its letters count as delivered when the client's transport has taken it.
+//! reading, so it may be empty and not the last. Its letters count as delivered when the client's transport has taken it. A partition
+//! that cannot be read fails alone.
 
+mod failing;
 mod filling;
 mod letter;
 mod page;
@@ -73,10 +75,13 @@ impl Shared {
                 Ready::End => break None,
             }
         };
-        let page = page.letters();
+        let (page, mut failing) = (page.letters(), letters.take_failing());
+        if page.is_empty() {
+            failing = failing.unless_all(topic.partitions.unsigned_abs() as usize).map_err(late)?;
+        }
         let parcel = (!page.is_empty()).then(|| self.parcel(call, Arc::clone(&topic), counts, held));
         let next_page_token = next.map(|place| pages.token(place)).unwrap_or_default();
-        Ok((ListDeadLettersResponse { dead_letters: page, next_page_token }, parcel))
+        Ok((ListDeadLettersResponse { dead_letters: page, next_page_token, failures: failing.told() }, parcel))
     }
 
     /// Books a page; counts its delivery, or takes back what was booked.

@@ -7,12 +7,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sluice_edge::deadline::{MARGIN, kept};
 use sluice_proto::stream::v1::{ResetOffsetsRequest, ResetOffsetsResponse, SettleOutcome};
 use sluice_types::error::Error;
 use sluice_types::{GroupUid, OpContext, Reason};
 use tokio::sync::watch;
 
-use crate::data::failure;
+use crate::data::{failure, time_left};
 use crate::groups::model::{
     AttachOptions, Attachment, Dispatch, DispatchError, GroupCall, Inspected, LeaseKey, Owner, Owners, Peer, Settle,
     TakeOptions, Taken,
@@ -146,6 +147,7 @@ impl Dispatching {
             if let Some(dispatch) = self.at(&owner, asking.caller) {
                 let attempt_until =
                     Instant::now().checked_add(within).map_or(asking.until, |end| end.min(asking.until));
+                let over = dispatcher_ends(attempt_until);
                 let call = GroupCall { deadline: attempt_until, ..asking.call.clone() };
                 let answer = tokio::select! {
                     answer = attempt(dispatch, call) => answer,
@@ -156,14 +158,16 @@ impl Dispatching {
                     Ok(answer) => return Ok(answer),
                     // The dispatcher ran out of the same time.
                     Err(DispatchError::Refused(error))
-                        if error.reason == Reason::Overloaded && Instant::now() >= asking.until =>
+                        if error.reason == Reason::Overloaded
+                            && attempt_until == asking.until
+                            && Instant::now() >= over =>
                     {
                         return Err(NoAnswer::Late);
                     }
                     Err(DispatchError::Refused(error)) => return Err(NoAnswer::Refused(error)),
                     Err(error) => {
                         // An end of the attempt says nothing of the group.
-                        moves |= Instant::now() < attempt_until;
+                        moves |= Instant::now() < over;
                         tracing::debug!(%error, ?owner, group = %asking.call.group.name, "asking again");
                         if let (DispatchError::Moving(_), Owner::There(peer)) = (&error, &owner) {
                             self.owners.doubt(peer).await;
@@ -203,6 +207,12 @@ impl Dispatching {
         }
         tokio::time::sleep(LAST_WORD).await;
     }
+}
+
+/// When a dispatcher that has not done its work says so at the earliest: one at another gateway keeps some of the call's time for the
+/// way back.
+pub(super) fn dispatcher_ends(until: Instant) -> Instant {
+    until - kept(time_left(until), MARGIN)
 }
 
 async fn changed(changes: &mut watch::Receiver<u64>) {

@@ -442,7 +442,10 @@ impl Session {
             self.answer(sequence, &read.results(&[], Unknown::Moving));
         }
         self.held_until.take_if(|until| *until <= now);
-        if let Some(state) = self.notices.due(now) {
+        // Behind what waits it would be told later than it is so.
+        if self.waiting.is_empty()
+            && let Some(state) = self.notices.due(now)
+        {
             self.notice(state, false);
         }
         self.mind_transit(now)

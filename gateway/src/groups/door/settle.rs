@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use sluice_proto::google::rpc;
 use sluice_proto::stream::v1::{SettleOutcome, SettleResult};
@@ -11,16 +11,13 @@ use sluice_types::limits::{ACK_DEADLINE_MS, BACKOFF_MS_MAX};
 use sluice_types::{ErrorKind, GroupUid, Reason};
 
 use crate::access::DataCall;
-use crate::data::{answer_by, failure, time_left};
+use crate::data::{answer_by, failure};
 use crate::groups::ack_id::AckIds;
-use crate::groups::door::dispatching::{DispatchRequest, NoAnswer};
+use crate::groups::door::dispatching::{DispatchRequest, NoAnswer, dispatcher_ends};
 use crate::groups::door::stream_access::CONSUME;
 use crate::groups::door::{Shared, fields};
 use crate::groups::model::{LeaseKey, Settle};
-use sluice_edge::deadline::kept;
 
-/// What a dispatcher keeps of a call's time to say what became of its settlements.
-const MARGIN: Duration = Duration::from_millis(50);
 /// Least milliseconds of an extension.
 const EXTEND_MS_MIN: i64 = 1_000;
 
@@ -148,8 +145,7 @@ impl Shared {
         } else {
             let call_of = self.group_call(call, group);
             let until = answer_by(call);
-            // The dispatcher answers so much before.
-            let over = until - kept(time_left(until), MARGIN);
+            let over = dispatcher_ends(until);
             let asking = DispatchRequest { caller: &call.context, call: call_of, until };
             let outcomes = match self.dispatching.settle(&asking, settle, leases).await {
                 Ok(outcomes) => outcomes,

@@ -13,7 +13,7 @@ use sluice_types::{ErrorKind, Reason, ResourceName};
 use crate::access::DataCall;
 use crate::data::{answer_by, failure};
 use crate::groups::door::Shared;
-use crate::groups::door::dispatching::{DispatchRequest, NoAnswer};
+use crate::groups::door::dispatching::{DispatchRequest, NoAnswer, dispatcher_ends};
 use crate::groups::door::stream_access::CONSUME;
 use crate::groups::model::{Owner, ResolvedGroup};
 use crate::view::TopicLookup;
@@ -29,9 +29,10 @@ impl Shared {
     ) -> Result<GroupStatus, Error> {
         let group = call.group("group", &request.group, DESCRIBE)?;
         let until = answer_by(call);
+        let over = dispatcher_ends(until);
         let asking = DispatchRequest { caller: &call.context, call: self.group_call(call, Arc::clone(&group)), until };
         let inspected = self.dispatching.inspect(&asking).await;
-        let inspected = inspected.map_err(|error| self.told(error, &group, until))?;
+        let inspected = inspected.map_err(|error| self.told(error, &group, over))?;
         let mut status = inspected.status;
         status.group.clone_from(&group.name);
         if inspected.dispatching && status.dispatcher.is_empty() {
@@ -57,13 +58,14 @@ impl Shared {
         let group = call.group("group", &request.group, CONSUME)?;
         check(call, &group, &request)?;
         let until = answer_by(call);
+        let over = dispatcher_ends(until);
         let asking = DispatchRequest { caller: &call.context, call: self.group_call(call, Arc::clone(&group)), until };
         let answer = self.dispatching.reset(&asking, request).await;
-        answer.map_err(|error| self.told(error, &group, until))
+        answer.map_err(|error| self.told(error, &group, over))
     }
 
-    fn told(&self, error: NoAnswer, group: &ResolvedGroup, until: Instant) -> Error {
-        failure::in_time(error.into_error(&group.name), until, self.tools.sink.is_available())
+    fn told(&self, error: NoAnswer, group: &ResolvedGroup, over: Instant) -> Error {
+        failure::in_time(error.into_error(&group.name), over, self.tools.sink.is_available())
     }
 }
 

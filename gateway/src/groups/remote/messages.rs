@@ -39,14 +39,19 @@ pub(crate) fn leased_to_wire(leased: Leased) -> wire::LeasedRecord {
     }
 }
 
-pub(crate) fn leased_from_wire(leased: wire::LeasedRecord) -> Result<Leased, Malformed> {
-    let key = LeaseKey {
+/// The lease of a record.
+pub(crate) fn lease_from_wire(leased: &wire::LeasedRecord) -> Result<LeaseKey, Malformed> {
+    Ok(LeaseKey {
         topic: topic(&leased.topic_uid)?,
         partition: leased.partition,
         offset: leased.offset,
         term: leased.term,
         attempt: attempt_from_wire(leased.attempt)?,
-    };
+    })
+}
+
+pub(crate) fn leased_from_wire(leased: wire::LeasedRecord) -> Result<Leased, Malformed> {
+    let key = lease_from_wire(&leased)?;
     let record = Record {
         offset: leased.offset,
         timestamp_ms: leased.timestamp_ms,

@@ -1,7 +1,6 @@
 //! One stream of records from another gateway, at the door's end.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tonic::Streaming;
@@ -10,13 +9,9 @@ use sluice_proto::internal::gateway::v1 as wire;
 use sluice_proto::internal::gateway::v1::{attach_request, attach_response};
 use sluice_proto::stream::v1::DeliveryState;
 
-use crate::groups::model::{AttachCommand, AttachEvent, LeaseKey, Settle};
+use crate::groups::model::{AttachCommand, AttachEvent};
 use crate::groups::remote::messages::{Malformed, all_from_wire, outcomes_from_wire, settlement_to_wire};
-
-/// How long to wait for the word that records went back.
-const HAND_BACK_WITHIN: Duration = Duration::from_secs(1);
-/// The number of that settlement; those of streams are not negative.
-const HANDED_BACK: i64 = -1;
+use crate::groups::remote::unheard::Unheard;
 
 pub(super) fn credit(records: u64, bytes: u64) -> wire::AttachCredit {
     wire::AttachCredit {
@@ -26,38 +21,48 @@ pub(super) fn credit(records: u64, bytes: u64) -> wire::AttachCredit {
 }
 
 /// Carries commands there and events back until either side ends. Events are read as they come, so that they never wait in the
-/// shared connection; the dispatcher sends only so many ahead of what is reported as taken.
+/// shared connection; the dispatcher sends only so many ahead of what is reported as taken. What the door has not taken when this
+/// ends, whether it has arrived here or not, is handed back by way of [`Unheard`].
 pub(super) async fn carry(
     mut commands: mpsc::Receiver<AttachCommand>,
     requests: mpsc::Sender<wire::AttachRequest>,
     mut responses: Streaming<wire::AttachResponse>,
     events: mpsc::Sender<AttachEvent>,
+    mut unheard: Unheard,
 ) {
-    let mut arrived: VecDeque<AttachEvent> = VecDeque::new();
+    // An event is absent if this build does not know it.
+    let mut arrived: VecDeque<Option<AttachEvent>> = VecDeque::new();
     let mut taken = 0;
     loop {
         tokio::select! {
             response = responses.message() => match response {
                 Ok(Some(response)) => match event(response) {
-                    Ok(Some(event)) => arrived.push_back(event),
-                    Ok(None) => taken += 1,
+                    Ok(event) => arrived.push_back(event),
                     Err(error) => {
                         tracing::error!(%error, "another gateway sent what cannot be read");
                         break;
                     }
                 },
-                Ok(None) => break,
+                // All has arrived. What has is still good: its leases run.
+                Ok(None) => {
+                    if hand_on(arrived, &events, &mut unheard).await {
+                        unheard.heard();
+                    }
+                    return;
+                }
                 Err(status) => {
                     tracing::debug!(code = ?status.code(), message = status.message(), "stream from a dispatcher ended");
                     break;
                 }
             },
             permit = events.reserve(), if !arrived.is_empty() => {
-                let Ok(permit) = permit else {
-                    return hand_back(arrived, taken, &requests, responses).await;
-                };
+                // Whoever took the events has gone.
+                let Ok(permit) = permit else { return };
                 if let Some(event) = arrived.pop_front() {
-                    permit.send(event);
+                    if let Some(event) = event {
+                        permit.send(event);
+                    }
+                    unheard.message_taken();
                     taken += 1;
                 }
             }
@@ -66,10 +71,7 @@ pub(super) async fn carry(
                 permit.send(wire::AttachRequest { taken: std::mem::take(&mut taken), ..Default::default() });
             }
             command = commands.recv() => {
-                let Some(command) = command else {
-                    // Whoever took the events has gone.
-                    return hand_back(arrived, taken, &requests, responses).await;
-                };
+                let Some(command) = command else { return };
                 let mut request = request(command);
                 request.taken = std::mem::take(&mut taken);
                 // A dispatcher that takes no commands holds up this stream alone.
@@ -79,57 +81,30 @@ pub(super) async fn carry(
             }
         }
     }
-    // What has arrived is still good: its leases run. The dispatcher has gone, so there is nobody to hand it back to but through the
-    // door, which reads all of its events before it looks for another one.
+    // The door may take the rest much later: what it has no room for now goes back.
     for event in arrived {
-        if events.send(event).await.is_err() {
-            return;
+        match event.map_or(Ok(()), |event| events.try_send(event)) {
+            Ok(()) => unheard.message_taken(),
+            Err(_) => return,
         }
     }
 }
 
-/// The door has let go of the stream: what it has not taken goes back, and so does what is on its way, until the dispatcher says so.
-async fn hand_back(
-    arrived: VecDeque<AttachEvent>,
-    taken: i32,
-    requests: &mpsc::Sender<wire::AttachRequest>,
-    mut responses: Streaming<wire::AttachResponse>,
-) {
-    let back = |events: Vec<AttachEvent>, taken: usize| {
-        let leases: Vec<LeaseKey> = events.iter().flat_map(leases_of).collect();
-        let command = AttachCommand::Settle { sequence: HANDED_BACK, settle: Settle::HandBack, leases };
-        wire::AttachRequest { taken: i32::try_from(taken).unwrap_or(i32::MAX), ..request(command) }
-    };
-    let count = arrived.len() + usize::try_from(taken).unwrap_or(0);
-    let answered = async {
-        if arrived.iter().flat_map(leases_of).next().is_none() {
-            return;
+/// Hands on all that has arrived; false if the door has let go of the stream before.
+async fn hand_on(
+    arrived: VecDeque<Option<AttachEvent>>,
+    events: &mpsc::Sender<AttachEvent>,
+    unheard: &mut Unheard,
+) -> bool {
+    for event in arrived {
+        if let Some(event) = event
+            && events.send(event).await.is_err()
+        {
+            return false;
         }
-        if requests.send(back(arrived.into(), count)).await.is_err() {
-            return;
-        }
-        while let Ok(Some(response)) = responses.message().await {
-            match event(response) {
-                Ok(Some(AttachEvent::Settled { sequence: HANDED_BACK, .. })) | Err(_) => return,
-                Ok(Some(event @ AttachEvent::Records(_))) => {
-                    if requests.send(back(vec![event], 1)).await.is_err() {
-                        return;
-                    }
-                }
-                Ok(_) => {}
-            }
-        }
-    };
-    if tokio::time::timeout(HAND_BACK_WITHIN, answered).await.is_err() {
-        tracing::debug!("records that did not leave come again when their leases end");
+        unheard.message_taken();
     }
-}
-
-fn leases_of(event: &AttachEvent) -> Vec<LeaseKey> {
-    match event {
-        AttachEvent::Records(records) => records.iter().map(|leased| leased.key).collect(),
-        AttachEvent::Settled { .. } | AttachEvent::State(_) => Vec::new(),
-    }
+    true
 }
 
 fn request(command: AttachCommand) -> wire::AttachRequest {

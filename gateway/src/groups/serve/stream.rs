@@ -4,34 +4,43 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 use sluice_proto::internal::gateway::v1 as wire;
 use sluice_proto::internal::gateway::v1::{attach_request, attach_response};
 
 use crate::groups::model::{ATTACH_EVENTS, AttachCommand, AttachEvent, Attachment, LeaseKey, Settle};
-use crate::groups::remote::messages::{all_from_wire, in_messages, outcomes_to_wire, settlement_from_wire};
+use crate::groups::remote::messages::{in_messages, lease_from_wire, outcomes_to_wire, settlement_from_wire};
+use crate::groups::serve::attachments::{Named, Sent};
 
 /// How long to wait for the word that records went back.
 const HAND_BACK_WITHIN: Duration = Duration::from_secs(1);
+/// How long to read what a door has said on an attachment that is over for it.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// The number of that settlement; those of doors are not negative.
 const HANDED_BACK: i64 = -1;
 
-/// Carries commands in and events out until either side ends; at most [`ATTACH_EVENTS`] messages ahead of the door.
+/// Carries commands in and events out until either side ends; at most [`ATTACH_EVENTS`] messages ahead of the door. Gives the leases
+/// of what was sent and has not arrived, as far as the door says so.
 pub(super) async fn carry(
     mut requests: Streaming<wire::AttachRequest>,
     attachment: Attachment,
     out: mpsc::Sender<Result<wire::AttachResponse, Status>>,
-) {
+    mut named: Named,
+) -> Vec<LeaseKey> {
     let Attachment { commands, mut events } = attachment;
     let mut waiting: VecDeque<attach_response::Message> = VecDeque::new();
-    let mut ahead: usize = 0;
+    let mut sent = Sent::default();
+    // The door has let go: what it said on the attachment before may still be on the way.
+    let mut over_at = None::<Instant>;
     loop {
+        let has_room = sent.ahead() < ATTACH_EVENTS && over_at.is_none();
         tokio::select! {
             request = requests.message() => {
                 // The door has gone, or its process has.
                 let Ok(Some(request)) = request else { break };
-                ahead = ahead.saturating_sub(usize::try_from(request.taken).unwrap_or(0));
+                sent.taken(usize::try_from(request.taken).unwrap_or(0));
                 match command(request) {
                     // If it takes none any more, its events end, too.
                     Ok(Some(command)) => drop(commands.send(command).await),
@@ -42,21 +51,27 @@ pub(super) async fn carry(
                     }
                 }
             }
-            event = events.recv(), if waiting.is_empty() && ahead < ATTACH_EVENTS => match event {
+            // What comes once it is over goes back with the rest.
+            event = events.recv(), if over_at.is_some() || (waiting.is_empty() && has_room) => match event {
                 Some(event) => messages(event, &mut waiting),
                 None => break,
             },
-            permit = out.reserve(), if !waiting.is_empty() && ahead < ATTACH_EVENTS => {
+            permit = out.reserve(), if !waiting.is_empty() && has_room => {
                 let Ok(permit) = permit else { break };
                 if let Some(message) = waiting.pop_front() {
+                    sent.sent(leases_of(&message));
                     permit.send(Ok(wire::AttachResponse { message: Some(message) }));
-                    ahead += 1;
                 }
             }
-            () = out.closed() => break,
+            () = named.is_over(), if over_at.is_none() => over_at = Some(Instant::now() + LAST_WORDS),
+            () = tokio::time::sleep_until(over_at.unwrap_or_else(Instant::now)), if over_at.is_some() => break,
+            () = out.closed(), if over_at.is_none() => over_at = Some(Instant::now() + LAST_WORDS),
         }
     }
+    // The door hears at once that this is over.
+    drop((out, requests));
     hand_back(waiting, commands, events).await;
+    if sent.has_leases() { sent.behind(named.taken().await) } else { Vec::new() }
 }
 
 /// The stream is over: records that the door has not been sent are not lost until their leases end.
@@ -65,7 +80,7 @@ async fn hand_back(
     commands: mpsc::Sender<AttachCommand>,
     mut events: mpsc::Receiver<AttachEvent>,
 ) {
-    let mut leases: Vec<LeaseKey> = waiting.into_iter().flat_map(leases_of).collect();
+    let mut leases: Vec<LeaseKey> = waiting.iter().flat_map(leases_of).collect();
     while let Ok(event) = events.try_recv() {
         if let AttachEvent::Records(records) = event {
             leases.extend(records.iter().map(|leased| leased.key));
@@ -100,10 +115,10 @@ async fn hand_back(
     }
 }
 
-fn leases_of(message: attach_response::Message) -> Vec<LeaseKey> {
+fn leases_of(message: &attach_response::Message) -> Vec<LeaseKey> {
     let attach_response::Message::Records(records) = message else { return Vec::new() };
-    let leased = all_from_wire(records.records).unwrap_or_default();
-    leased.into_iter().map(|leased| leased.key).collect()
+    // Made here: they can be read.
+    records.records.iter().filter_map(|leased| lease_from_wire(leased).ok()).collect()
 }
 
 fn command(request: wire::AttachRequest) -> Result<Option<AttachCommand>, crate::groups::remote::messages::Malformed> {

@@ -42,9 +42,13 @@ pub(crate) struct Tenant {
 
 impl Tenant {
     pub(crate) async fn new() -> Self {
+        Self::on(sluice_devstack::shared().await.expect("stack").kafka().expect("Kafka").clone())
+    }
+
+    /// On a Kafka of the test's own, which it may stop.
+    pub(crate) fn on(kafka: KafkaConnection) -> Self {
         show_logs();
         sluice_runtime::tls::install_crypto_provider();
-        let kafka = sluice_devstack::shared().await.expect("stack").kafka().expect("Kafka").clone();
         let admin = kafka.client(ADMIN).expect("client");
         let (uid, namespace, group) = (TenantUid::random(), NamespaceUid::random(), GroupUid::random());
         let records = parking_lot::Mutex::default();

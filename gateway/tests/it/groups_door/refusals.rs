@@ -14,6 +14,7 @@ async fn bad_fields_are_named_and_what_is_not_the_callers_does_not_exist() {
     let shop = Shop::open().await;
     bad_fields(&shop).await;
     strangers(&shop).await;
+    hurried(&shop).await;
     a_pull_ends_with_its_key(&shop).await;
     shop.close().await;
 }
@@ -80,6 +81,38 @@ async fn bad_fields(shop: &Shop) {
     let (status, answer) = shop.gateways[0].get(&format!("/v1/{GROUP}/deadLetters"), &shop.tenant.key).await;
     let reason = &answer["error"]["details"][0]["reason"];
     assert_eq!((status, reason.as_str()), (400, Some("NO_DEAD_LETTER_TOPIC")), "{answer}");
+}
+
+/// Whose own time is over hears that, and not that the group moves or its dispatcher is slow.
+async fn hurried(shop: &Shop) {
+    shop.produce("hurried").await;
+    let leased = shop.pull(0, 3).await;
+    let ids = super::ids(&leased);
+    let client = reqwest::Client::new();
+    let calls = [
+        ("GET", ":status", Value::Null),
+        ("POST", ":reset", json!({"position": "POSITION_EARLIEST", "dryRun": true})),
+        ("POST", ":nack", json!({"ackIds": ids, "delay": "0s"})),
+        ("POST", ":ack", json!({"ackIds": ids})),
+    ];
+    let mut late = 0;
+    for gateway in &shop.gateways {
+        for (method, verb, body) in &calls {
+            for millis in [1, 1, 2, 3, 5, 10, 20] {
+                let url = gateway.url(&format!("/v1/{GROUP}{verb}"));
+                let request = client.request(method.parse().expect("a method"), url);
+                let request = request.bearer_auth(shop.tenant.key.expose());
+                let request = request.header("x-request-timeout-ms", millis.to_string());
+                let request = if body.is_null() { request } else { request.json(body) };
+                let answer = request.send().await.expect("an answer");
+                let text = answer.text().await.expect("text");
+                let is_blamed = text.contains("GROUP_MOVING") || text.contains("OVERLOADED");
+                assert!(!is_blamed, "{verb} within {millis} ms: {text}");
+                late += usize::from(text.contains("DEADLINE_EXCEEDED"));
+            }
+        }
+    }
+    assert!(late > 0, "1 ms is too short for some of them");
 }
 
 /// Every route answers another tenant for this group byte for byte as for one that never was.

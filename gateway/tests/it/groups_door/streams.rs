@@ -9,8 +9,8 @@ use tonic::{Code, Streaming};
 
 use sluice_proto::internal::control::v1::Life;
 use sluice_proto::stream::v1::{
-    ConsumeAck, ConsumeCredit, ConsumeRequest, ConsumeResponse, ConsumeStart, ReceivedRecord, SettleOutcome,
-    consume_request, consume_response,
+    ConsumeAck, ConsumeCredit, ConsumeRequest, ConsumeResponse, ConsumeStart, DeliveryState, ReceivedRecord,
+    SettleOutcome, consume_request, consume_response,
 };
 
 use crate::world::PATIENCE;
@@ -96,6 +96,29 @@ async fn a_stream_gets_what_it_has_credit_for_wherever_the_group_is_dispatched()
     stream.say(consume_request::Message::Credit(ConsumeCredit { records: -1, bytes: 0 }), 0).await;
     let end = stream.end().await;
     assert_eq!((end.code(), end.message().split(':').next()), (Code::InvalidArgument, Some("credit.records")));
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_has_records_is_not_told_that_its_group_is_still_being_taken() {
+    let shop = Shop::open().await;
+    shop.produce("a").await;
+    // Nobody dispatches the group yet: the first state is ASSIGNING, and the records come before it is worth telling.
+    let mut stream = Stream::open(&shop, 0, 10).await;
+    let mut came = 0;
+    loop {
+        match stream.next().await.expect("the stream goes on") {
+            consume_response::Message::Records(records) => came += records.records.len(),
+            consume_response::Message::Notice(notice) if came > 0 => {
+                assert_ne!(notice.state(), DeliveryState::Assigning, "after {came} records");
+                if notice.state() == DeliveryState::WaitingForAcks {
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(came, 3);
     shop.close().await;
 }
 

@@ -5,8 +5,8 @@ use std::io::Write;
 use anyhow::{Context, Result, bail};
 use sluice_proto::stream::v1::consumer_service_client::ConsumerServiceClient;
 use sluice_proto::stream::v1::{
-    DeadLetter, ListDeadLettersRequest, ListDeadLettersResponse, PayloadEncoding, RedriveDeadLettersRequest,
-    RedriveDeadLettersResponse,
+    DeadLetter, ListDeadLettersRequest, ListDeadLettersResponse, PartitionFailure, PayloadEncoding,
+    RedriveDeadLettersRequest, RedriveDeadLettersResponse,
 };
 use tonic::transport::Channel;
 
@@ -29,15 +29,16 @@ pub(super) async fn run(global: &Global, session: &Session, command: DeadLetters
     let calls = Calls { global, session, client };
     match command {
         DeadLetters::List { name, page } => {
-            let found = calls.list(name.full()?, page.limit as usize).await?;
+            let Found { letters, failures } = calls.list(name.full()?, page.limit as usize).await?;
             if global.output == Output::Json {
-                let objects: Vec<_> = found.iter().map(json).collect();
-                writeln!(std::io::stdout(), "{{\"deadLetters\":[{}]}}", objects.join(",\n"))?;
-                return Ok(());
+                let objects: Vec<_> = letters.iter().map(json).collect();
+                let failed = serde_json::to_string(&failures)?;
+                writeln!(std::io::stdout(), "{{\"deadLetters\":[{}],\"failures\":{failed}}}", objects.join(",\n"))?;
+            } else {
+                let columns = ["id", "from", "attempts", "given up", "key", "reason"];
+                writeln!(std::io::stdout(), "{}", output::table(&columns, letters.iter().map(row)))?;
             }
-            let columns = ["id", "from", "attempts", "given up", "key", "reason"];
-            writeln!(std::io::stdout(), "{}", output::table(&columns, found.iter().map(row)))?;
-            Ok(())
+            all_read(&failures)
         }
         DeadLetters::Show { name, id } => {
             let found = calls.find(name.full()?, &id).await?;
@@ -49,6 +50,13 @@ pub(super) async fn run(global: &Global, session: &Session, command: DeadLetters
         }
         DeadLetters::Redrive { name, ids, all, dry_run } => calls.redrive(name.full()?, ids, all, dry_run).await,
     }
+}
+
+/// Letters, and the partitions of the dead-letter topic that could not be read.
+#[derive(Default)]
+struct Found {
+    letters: Vec<DeadLetter>,
+    failures: Vec<PartitionFailure>,
 }
 
 struct Calls<'a> {
@@ -72,14 +80,15 @@ impl Calls<'_> {
         .await
     }
 
-    async fn list(&self, group: String, limit: usize) -> Result<Vec<DeadLetter>> {
-        let mut found = Vec::new();
+    async fn list(&self, group: String, limit: usize) -> Result<Found> {
+        let mut found = Found::default();
         let mut token = String::new();
         loop {
-            let page = self.page(&group, limit - found.len(), token).await?;
-            found.extend(page.dead_letters);
+            let page = self.page(&group, limit - found.letters.len(), token).await?;
+            found.letters.extend(page.dead_letters);
+            found.failures.extend(page.failures);
             token = page.next_page_token;
-            if token.is_empty() || found.len() >= limit {
+            if token.is_empty() || found.letters.len() >= limit {
                 break;
             }
         }
@@ -94,13 +103,16 @@ impl Calls<'_> {
 
     async fn find(&self, group: String, id: &str) -> Result<DeadLetter> {
         let mut token = String::new();
+        let mut failures = Vec::new();
         loop {
             let page = self.page(&group, 1_000, token).await?;
+            failures.extend(page.failures);
             if let Some(found) = page.dead_letters.into_iter().find(|letter| letter.id == id) {
                 return Ok(found);
             }
             token = page.next_page_token;
             if token.is_empty() {
+                all_read(&failures)?;
                 bail!("{id} is no dead letter of the group: never, or redriven since; `list` shows those that are");
             }
         }
@@ -120,7 +132,7 @@ impl Calls<'_> {
         let mut total = RedriveDeadLettersResponse::default();
         let mut failure = None;
         'requests: for request in requests {
-            let mut idle = 0;
+            let (mut idle, mut failures) = (0, Vec::new());
             loop {
                 // A call that was begun is waited for, so that the count is true.
                 let mut call = std::pin::pin!(self.call(&request));
@@ -138,6 +150,7 @@ impl Calls<'_> {
                     Ok(answer) => {
                         total.redriven += answer.redriven;
                         total.remaining = answer.remaining;
+                        failures = answer.failures;
                         bar.set_position(total.redriven.unsigned_abs());
                         idle = if answer.redriven == 0 { idle + 1 } else { 0 };
                     }
@@ -153,15 +166,22 @@ impl Calls<'_> {
                 if !total.remaining || dry_run {
                     break;
                 }
+                if idle >= IDLE_CALLS_MAX && !failures.is_empty() {
+                    break;
+                }
                 if idle >= IDLE_CALLS_MAX {
                     failure = Some(anyhow::anyhow!("some are left that cannot be redriven now; try again"));
                     break 'requests;
                 }
             }
+            let is_new =
+                |failure: &PartitionFailure| !total.failures.iter().any(|known| known.partition == failure.partition);
+            failures.retain(is_new);
+            total.failures.append(&mut failures);
         }
         bar.finish_and_clear();
         self.report(&total, dry_run, (!all).then_some(asked))?;
-        failure.map_or(Ok(()), Err)
+        failure.map_or_else(|| all_read(&total.failures), Err)
     }
 
     async fn call(&self, request: &RedriveDeadLettersRequest) -> Result<RedriveDeadLettersResponse> {
@@ -181,7 +201,9 @@ impl Calls<'_> {
         let more = if total.remaining && dry_run { " or more" } else { "" };
         let verb = if dry_run { "would be redriven" } else { "redriven" };
         writeln!(std::io::stdout(), "{}{more} {verb}", output::records(count))?;
-        if let Some(left) = asked.map(|asked| asked.saturating_sub(count)).filter(|left| *left > 0) {
+        if let Some(left) =
+            asked.map(|asked| asked.saturating_sub(count)).filter(|left| *left > 0 && total.failures.is_empty())
+        {
             output::note(
                 self.global,
                 &format!("note: {left} of the ids: redriven before, or no dead letter of the group"),
@@ -189,6 +211,19 @@ impl Calls<'_> {
         }
         Ok(())
     }
+}
+
+/// What is known was shown; the command fails if a partition could not be read.
+fn all_read(failures: &[PartitionFailure]) -> Result<()> {
+    if failures.is_empty() {
+        return Ok(());
+    }
+    let why = |failure: &PartitionFailure| {
+        let message = failure.error.as_ref().map_or("unknown", |error| &*error.message);
+        format!("{}: {message}", failure.partition)
+    };
+    let partitions: Vec<String> = failures.iter().map(why).collect();
+    bail!("dead letters of these partitions could not be read; try again later\n  {}", partitions.join("\n  "))
 }
 
 fn origin(letter: &DeadLetter) -> String {

@@ -10,13 +10,15 @@ use sluice_proto::stream::v1::list_offsets_request::At;
 use sluice_proto::wkt::Timestamp;
 use tonic::Code;
 
-use super::{NAMESPACE, World};
+use super::{NAMESPACE, World, dead_letters};
 
 const PARTITIONS: i32 = 6;
 const GONE: u32 = 2;
 
 pub(super) async fn partitions_without_a_leader_fail_alone(world: &World<'_>) -> Result<()> {
+    dead_letters::source(world).await?;
     world.replicas(1).await?;
+    dead_letters::refused(world).await?;
     let topic = world.api.create_topic(NAMESPACE, "single", PARTITIONS).await?;
     let records = (0..PARTITIONS).map(|partition| {
         let mut one = record(Some(b"k"), b"v");
@@ -61,6 +63,8 @@ pub(super) async fn partitions_without_a_leader_fail_alone(world: &World<'_>) ->
     ensure!(row.contains("does not answer"), "{shown}");
     ensure!(errors.contains(&format!("{} of {PARTITIONS} partitions", lost.len())), "{errors}");
 
+    dead_letters::those_of_led_partitions_go_on(world).await?;
+
     world.kafka.start_broker(GONE).await?;
     wait::until("all partitions", Duration::from_secs(30), async || {
         let answer = world.api.list_offsets(&topic.name, &[], None).await?;
@@ -68,5 +72,6 @@ pub(super) async fn partitions_without_a_leader_fail_alone(world: &World<'_>) ->
     })
     .await?;
     world.sluice.done(&["topics", "offsets", "prod/single", "--at", "earliest"])?;
+    dead_letters::the_others_are_still_there(world).await?;
     world.all_in_sync().await
 }

@@ -96,7 +96,11 @@ mod tests {
         ] {
             let letters = filled(1_000, &value);
             assert_eq!(letters.len(), fits);
-            let answer = ListDeadLettersResponse { dead_letters: letters, next_page_token: "t".repeat(64) };
+            let answer = ListDeadLettersResponse {
+                dead_letters: letters,
+                next_page_token: "t".repeat(64),
+                failures: Vec::new(),
+            };
             let json = serde_json::to_vec(&answer).expect("JSON").len();
             assert!(answer.encoded_len() <= PROMISED && json <= PROMISED, "{} {json}", answer.encoded_len());
         }

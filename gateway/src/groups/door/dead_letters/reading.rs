@@ -1,4 +1,5 @@
-//! Reads the letters of a group, partition after partition, a bounded amount at a time.
+//! Reads the letters of a group, partition after partition, a bounded amount at a time. A partition that cannot be read is passed, and
+//! told of.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use crate::groups::model::ResolvedGroup;
 use crate::ports::DataTools;
 use crate::view::ResolvedTopic;
 
+use super::failing::Failing;
 use super::letter::Letter;
 use super::page::Place;
 use super::redriven::Redriven;
@@ -26,6 +28,8 @@ const WHOLE_BATCH_BYTES: u32 = 16 << 20;
 const READS_MAX: usize = 64;
 /// A page is answered after this long, whatever it holds.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A partition whose leader does not answer costs its call so much, or half of the time that is left, if that is less.
+const PARTITION_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The letters from a place on that were not redriven.
 pub(super) struct Letters {
@@ -34,8 +38,12 @@ pub(super) struct Letters {
     /// The group's uid, as text.
     group: String,
     redriven: BTreeMap<i32, Redriven>,
-    /// Where each partition ends, at the moment of the look.
+    /// Where each partition ends, at the moment of the look, as far as it can be read.
     ends: BTreeMap<i32, i64>,
+    /// Partitions that could not be looked at, until they are passed.
+    closed: BTreeMap<i32, Error>,
+    /// Partitions that were passed and could not be read, or not to their end.
+    failing: Failing,
     place: Place,
     /// Read and not looked at, last first.
     read: Vec<Record>,
@@ -66,12 +74,15 @@ impl Letters {
         let all: Vec<i32> = (0..topic.partitions).collect();
         let (redriven, ends) =
             tokio::try_join!(committed(tools, group, topic, &all, until), ends(tools, topic, &all, until),)?;
+        let (ends, closed) = apart(ends);
         Ok(Self {
             tools: tools.clone(),
             topic: Arc::clone(topic),
             group: group.group_uid.to_string(),
             redriven,
             ends,
+            closed,
+            failing: Failing::default(),
             place: from,
             read: Vec::new(),
             read_on: from.offset,
@@ -84,6 +95,11 @@ impl Letters {
     /// Where to go on after what was given.
     pub(super) fn place(&self) -> Place {
         self.place
+    }
+
+    /// Partitions that were passed without being read, or not to their end, since this was asked last.
+    pub(super) fn take_failing(&mut self) -> Failing {
+        std::mem::take(&mut self.failing)
     }
 
     /// What lies between an earlier place and this one: partition, from, to (exclusive).
@@ -117,20 +133,60 @@ impl Letters {
             if partition >= self.topic.partitions {
                 return Ok(Ready::End);
             }
+            if let Some(error) = self.closed.remove(&partition) {
+                self.pass(partition, error);
+                continue;
+            }
             let from = self.place.offset.max(self.redriven.get(&partition).map_or(0, Redriven::base));
             if from >= self.ends.get(&partition).copied().unwrap_or(0) {
-                self.place = Place { partition: partition + 1, offset: 0 };
-                self.read_on = 0;
+                self.go_to(partition + 1);
                 continue;
             }
             if self.reads_left == 0 || Instant::now() >= self.pause_at {
                 return Ok(Ready::Pause);
             }
             self.reads_left -= 1;
-            (self.read, self.read_on) = read(&self.tools, &self.topic, partition, from, self.until).await?;
-            self.read.reverse();
+            let until = part_of(self.until);
+            match read(&self.tools, &self.topic, partition, from, until).await {
+                Ok((records, read_on)) => {
+                    (self.read, self.read_on) = (records, read_on);
+                    self.read.reverse();
+                }
+                // With the call's own time, nothing is said of the partition.
+                Err(error) if Instant::now() >= self.until => return Err(error),
+                Err(error) => self.pass(partition, error),
+            }
         }
     }
+
+    /// Leaves a partition that cannot be read on. What lies behind the place was not looked at.
+    fn pass(&mut self, partition: i32, error: Error) {
+        self.failing.add(partition, error);
+        self.ends.insert(partition, self.place.offset);
+        self.go_to(partition + 1);
+    }
+
+    fn go_to(&mut self, partition: i32) {
+        self.place = Place { partition, offset: 0 };
+        self.read_on = 0;
+    }
+}
+
+/// When to give one partition up.
+pub(super) fn part_of(until: Instant) -> Instant {
+    Instant::now() + (time_left(until) / 2).min(PARTITION_PATIENCE)
+}
+
+/// What is known, and what failed.
+pub(super) fn apart(results: BTreeMap<i32, Result<i64, Error>>) -> (BTreeMap<i32, i64>, BTreeMap<i32, Error>) {
+    let (mut known, mut failed) = (BTreeMap::new(), BTreeMap::new());
+    for (partition, result) in results {
+        match result {
+            Ok(offset) => drop(known.insert(partition, offset)),
+            Err(error) => drop(failed.insert(partition, error)),
+        }
+    }
+    (known, failed)
 }
 
 /// Records at or after an offset, and where to read on: behind all that was looked at. An answer that does not get further than the
@@ -199,22 +255,23 @@ async fn fetch(
     tools.reader.fetch(request, topic.tenant_uid.uid().as_u64(), time_left(until)).await
 }
 
-/// Where each partition ends now.
+/// Where each partition ends now. An error is of all partitions.
 pub(super) async fn ends(
     tools: &DataTools,
     topic: &ResolvedTopic,
     partitions: &[i32],
     until: Instant,
-) -> Result<BTreeMap<i32, i64>, Error> {
+) -> Result<BTreeMap<i32, Result<i64, Error>>, Error> {
     let name = topic.physical.as_str();
     let (at, isolation) = (OffsetAt::Latest, Isolation::ReadCommitted);
-    let listed = tools.wire.list_offsets(name, partitions, at, isolation, time_left(until)).await;
-    let listed = listed.map_err(|error| failure::reading(error, &topic.name))?;
-    let end = |(partition, listed): (i32, sluice_wire::Result<sluice_wire::ListedOffset>)| {
-        let listed = listed.map_err(|error| failure::reading(error, &topic.name))?;
-        Ok((partition, listed.offset.unwrap_or(0)))
+    let listed = tools.wire.list_offsets(name, partitions, at, isolation, time_left(part_of(until))).await;
+    let mut listed = listed.map_err(|error| failure::reading(error, &topic.name))?;
+    let end = |&partition: &i32| {
+        let listed = listed.remove(&partition).unwrap_or(Err(sluice_wire::Error::DeadlineExceeded));
+        let end = listed.map(|listed| listed.offset.unwrap_or(0));
+        (partition, end.map_err(|error| failure::reading(error, &topic.name)))
     };
-    listed.into_iter().map(end).collect()
+    Ok(partitions.iter().map(end).collect())
 }
 
 /// What was redriven, as committed.

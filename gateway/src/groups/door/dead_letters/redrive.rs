@@ -1,7 +1,8 @@
 //! Publishes dead letters once more to the topics they came from, for their group alone.
 //!
 //! Batch by batch: publish, wait for Kafka, remember, go on. What was remembered is not published again; if this process dies
-//! between the two, the last batch is. A call that cannot go on (time, the tenant's limit, a topic) tells what it did.
+//! between the two, the last batch is. A call that cannot go on (time, the tenant's limit, a topic) tells what it did. Partitions that
+//! cannot be read are told of, and their letters are left as they are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,8 +22,9 @@ use crate::groups::model::ResolvedGroup;
 use crate::metering::Meter;
 use crate::view::ResolvedTopic;
 
+use super::failing::Failing;
 use super::letter::{Letter, parse_id};
-use super::reading::{Letters, Ready, committed, ends, read};
+use super::reading::{Letters, Ready, apart, committed, ends, part_of, read};
 use super::redriven::Redriven;
 use super::{DESCRIBE, FIRST, dead_letter_topic};
 
@@ -46,6 +48,7 @@ struct Redrive<'a> {
     /// Origins that were looked up.
     origins: BTreeMap<String, Arc<ResolvedTopic>>,
     redriven: i64,
+    failing: Failing,
 }
 
 impl Shared {
@@ -59,20 +62,27 @@ impl Shared {
         let ids = check(&request, &topic)?;
         let (group, topic) = (&*group, &topic);
         let until = answer_by(call);
-        let mut redrive = Redrive { door: self, call, group, topic, until, origins: BTreeMap::new(), redriven: 0 };
+        let (origins, failing) = (BTreeMap::new(), Failing::default());
+        let mut redrive = Redrive { door: self, call, group, topic, until, origins, redriven: 0, failing };
+        let asked = ids.as_ref().map_or(topic.partitions.unsigned_abs() as usize, BTreeMap::len);
         let done = match ids {
             Some(ids) => redrive.named(ids, request.dry_run).await,
             None => redrive.all(request.dry_run).await,
         };
-        match done {
-            Ok(remaining) => Ok(RedriveDeadLettersResponse { redriven: redrive.redriven, remaining }),
+        let Redrive { redriven, failing, .. } = redrive;
+        let late = |error| failure::in_time(error, until, self.tools.sink.is_available());
+        let (remaining, failing) = match done {
+            Ok(remaining) if redriven > 0 => (remaining, failing),
+            Ok(remaining) => (remaining, failing.unless_all(asked).map_err(late)?),
             // What was done is told rather than what was not.
-            Err(error) if redrive.redriven > 0 && !request.dry_run => {
+            Err(error) if redriven > 0 && !request.dry_run => {
                 failure::log(&error);
-                Ok(RedriveDeadLettersResponse { redriven: redrive.redriven, remaining: true })
+                (true, failing)
             }
-            Err(error) => Err(failure::in_time(error, until, self.tools.sink.is_available())),
-        }
+            Err(error) => return Err(late(error)),
+        };
+        let remaining = remaining || !failing.is_empty();
+        Ok(RedriveDeadLettersResponse { redriven, remaining, failures: failing.told() })
     }
 }
 
@@ -112,9 +122,12 @@ impl Redrive<'_> {
             committed(tools, self.group, self.topic, &partitions, self.until),
             ends(tools, self.topic, &partitions, self.until),
         )?;
+        let (ends, closed) = apart(ends);
+        closed.into_iter().for_each(|(partition, error)| self.failing.add(partition, error));
         let uid = self.group.group_uid.to_string();
         let mut letters = Vec::new();
         for (partition, offsets) in ids {
+            let Some(&end) = ends.get(&partition) else { continue };
             let mut chunk = Vec::new();
             for offset in offsets {
                 if known.get(&partition).is_some_and(|done| done.contains(offset)) {
@@ -123,9 +136,15 @@ impl Redrive<'_> {
                 let position = |chunk: &Vec<sluice_wire::Record>| {
                     chunk.binary_search_by_key(&offset, |record: &sluice_wire::Record| record.offset).ok()
                 };
-                let is_there = ends.get(&partition).is_some_and(|end| offset < *end);
-                if is_there && position(&chunk).is_none() {
-                    (chunk, _) = read(tools, self.topic, partition, offset, self.until).await?;
+                if offset < end && position(&chunk).is_none() {
+                    match read(tools, self.topic, partition, offset, part_of(self.until)).await {
+                        Ok((records, _)) => chunk = records,
+                        Err(error) if Instant::now() >= self.until => return Err(error),
+                        Err(error) => {
+                            self.failing.add(partition, error);
+                            break;
+                        }
+                    }
                 }
                 let record = position(&chunk).map(|at| chunk[at].clone());
                 let letter = record.and_then(|record| Letter::read(record, partition, &uid));
@@ -181,6 +200,7 @@ impl Redrive<'_> {
                     }
                 }
             }
+            self.failing.append(&mut letters.take_failing());
             let paused = more && batch.len() < BATCH && seen < ALL_MAX;
             self.check_origins(&batch)?;
             if dry_run {

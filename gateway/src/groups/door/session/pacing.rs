@@ -86,6 +86,7 @@ impl Session {
         call.limiter.charge_egress(tally.bytes());
         self.left.take(records.len(), tally.bytes());
         if !records.is_empty() {
+            self.notices.records();
             let deadline = group.ack_deadline;
             self.waiting.extend(in_messages(records).into_iter().map(Said::Records));
             self.transit = Some(Transit::new(tally, held, self.waiting.len(), deadline, Instant::now()));

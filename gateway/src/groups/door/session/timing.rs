@@ -39,6 +39,11 @@ impl DeliveryNotices {
         self.dispatcher = state;
     }
 
+    /// Records go to the client: whatever the dispatcher said before them is over.
+    pub(super) fn records(&mut self) {
+        self.dispatcher = DeliveryState::Flowing;
+    }
+
     /// What is so now.
     pub(super) fn state(&self) -> DeliveryState {
         match (self.attached, self.throttled) {
@@ -65,6 +70,20 @@ impl DeliveryNotices {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_told_that_records_have_disproved() {
+        let start = Instant::now();
+        let mut told = DeliveryNotices::new(start);
+        told.attached(true);
+        told.dispatcher(DeliveryState::Assigning);
+        told.records();
+        assert_eq!(told.due_at(), None, "the group was taken within the first second");
+        told.dispatcher(DeliveryState::WaitingForAcks);
+        assert_eq!(told.due(start + PAUSE), Some(DeliveryState::WaitingForAcks), "said after the records");
+        told.records();
+        assert_eq!(told.due(start + 2 * PAUSE), Some(DeliveryState::Flowing));
+    }
 
     #[test]
     fn changes_are_told_once_and_at_most_once_a_second() {
