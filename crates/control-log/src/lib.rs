@@ -12,7 +12,7 @@
 //! A [`Reader`] is generic over what it carries ([`Carried`]): a gateway takes records with their bytes, billing names, the
 //! control plane digests. It gives out what it read and keeps no state of the resources beyond a log that is read anew.
 //!
-//! See decisions 0020, 0021, 0028 and 0037.
+//! See decisions 0020, 0021, 0028 and 0036.
 
 mod change;
 mod following;

@@ -51,7 +51,7 @@ pub static MIGRATIONS: Migrations = Migrations {
             name: "partitions_and_groups",
             sql: include_str!("../../../migrations/control/0011_partitions_and_groups.sql"),
         },
-        Migration { version: 13, name: "clusters", sql: include_str!("../../../migrations/control/0013_clusters.sql") },
+        Migration { version: 12, name: "clusters", sql: include_str!("../../../migrations/control/0012_clusters.sql") },
     ],
 };
 
