@@ -154,7 +154,7 @@ fn a_topic_that_went_where_this_gateway_cannot_follow_is_not_served_where_it_was
         world.apply(world.topic(uid, 1, Life::Active, 1));
         assert_eq!(world.active_uid(), Some(uid));
         let record = placed(world.topic(uid, 2, Life::Active, 1), placement);
-        world.view.index().apply_value(&uid.to_string(), record.encode_to_vec().into()).expect_err(what);
+        world.view.index().apply_value(&uid.to_string(), Bytes::from(record.encode_to_vec()).into()).expect_err(what);
         assert_eq!(world.lookup(), TopicLookup::Pending, "{what}");
     }
 }
