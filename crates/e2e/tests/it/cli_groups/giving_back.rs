@@ -17,7 +17,8 @@ async fn records_that_could_not_be_written_are_no_dead_letters() -> Result<()> {
     let (it, one, two) = installation().await?;
     let group = "prod/strict";
     one.done(&["topics", "create", "prod/dead"])?;
-    let once = ["--dead-letter-topic", "dead", "--max-attempts", "1"];
+    // No lease ends by itself while this runs: whatever is not given back stays away.
+    let once = ["--dead-letter-topic", "dead", "--max-attempts", "1", "--ack-deadline", "10m"];
     one.done(&[&["groups", "create", group, "--topic", "orders"][..], &once].concat())?;
     publish(&one, "prod/orders", 0..COUNT as u32)?;
     let consume = |more: &[&'static str]| [&["consume", "--group", group, "-o", "json"][..], more].concat();
