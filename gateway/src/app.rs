@@ -279,7 +279,7 @@ impl<D: StreamService + DataPath> Parts<D> {
         }
         let serving =
             announce(freshness.clone(), Arc::clone(&heartbeats), life.health.clone(), self.grpc_health.clone());
-        tasks.spawn("readiness", until(stop, serving));
+        tasks.spawn("readiness", until(life.shutdown.clone(), serving));
 
         let parts = StackParts {
             view: Arc::clone(&view),

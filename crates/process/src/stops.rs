@@ -11,8 +11,8 @@ use sluice_runtime::TaskSet;
 
 use crate::listener::Serving;
 
-/// What aborted tasks and cut connections get to let go.
-const LETTING_GO: Duration = Duration::from_secs(3);
+/// What aborted tasks and cut connections get to let go; a listener waits twice 2 s for those that it cut.
+const LETTING_GO: Duration = Duration::from_secs(5);
 
 /// The steps, in their order.
 #[derive(Default)]

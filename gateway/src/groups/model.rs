@@ -217,6 +217,27 @@ pub struct Attachment {
     pub events: mpsc::Receiver<AttachEvent>,
 }
 
+/// How long to wait for what a dispatcher sends on an attachment that was ended.
+const LEFT_WITHIN: Duration = Duration::from_secs(1);
+
+/// The leases of records that nobody takes any more from an attachment whose commands were dropped. The dispatcher keeps a place for
+/// its next event, so it may send one after the channel was found empty: this waits until it has let go.
+pub(crate) async fn left_in(mut events: mpsc::Receiver<AttachEvent>) -> Vec<LeaseKey> {
+    let mut leases = Vec::new();
+    let until = tokio::time::Instant::now() + LEFT_WITHIN;
+    loop {
+        match tokio::time::timeout_at(until, events.recv()).await {
+            Ok(Some(AttachEvent::Records(records))) => leases.extend(records.iter().map(|leased| leased.key)),
+            Ok(Some(AttachEvent::Settled { .. } | AttachEvent::State(_))) => {}
+            Ok(None) => return leases,
+            Err(_) => {
+                tracing::debug!("records that are still sent to an ended stream come again when their leases end");
+                return leases;
+            }
+        }
+    }
+}
+
 /// Events of an attachment that wait to be taken.
 pub const ATTACH_EVENTS: usize = 4;
 /// Commands of an attachment that wait to be taken.
@@ -309,4 +330,41 @@ pub trait Owners: Send + Sync + 'static {
 
     /// Changes whenever an answer of [`Owners::owner`] may have changed.
     fn changes(&self) -> tokio::sync::watch::Receiver<u64>;
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_wire::TimestampType;
+
+    use super::*;
+
+    fn leased(offset: i64) -> Leased {
+        let key = LeaseKey { topic: TopicUid::random(), partition: 0, offset, term: 1, attempt: 1 };
+        let timestamp_type = TimestampType::CreateTime;
+        let record = Record { offset, timestamp_ms: 0, timestamp_type, key: None, value: None, headers: Vec::new() };
+        Leased { key, lease_end_ms: 0, record }
+    }
+
+    #[tokio::test]
+    async fn an_event_for_which_the_dispatcher_has_a_place_is_not_lost_when_a_stream_ends() {
+        let (sender, events) = mpsc::channel(ATTACH_EVENTS);
+        let (first, late) = (leased(1), leased(2));
+        let keys = vec![first.key, late.key];
+        sender.send(AttachEvent::Records(vec![first])).await.expect("room");
+        let place = sender.clone().reserve_owned().await.expect("room");
+        drop(sender);
+        let left = tokio::spawn(left_in(events));
+        tokio::task::yield_now().await;
+        assert!(!left.is_finished(), "the dispatcher may send one more");
+        drop(place.send(AttachEvent::Records(vec![late])));
+        assert_eq!(left.await.expect("no panic"), keys);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dispatcher_that_does_not_let_go_keeps_nobody_waiting() {
+        let (sender, events) = mpsc::channel(ATTACH_EVENTS);
+        sender.send(AttachEvent::State(DeliveryState::Flowing)).await.expect("room");
+        assert_eq!(left_in(events).await, []);
+        assert!(sender.is_closed());
+    }
 }

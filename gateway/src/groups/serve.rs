@@ -126,6 +126,9 @@ impl Served {
 
 /// Hands records back in the background. If that fails, their leases end by themselves.
 fn hand_back(local: Arc<dyn Dispatch>, call: GroupCall, leases: Vec<LeaseKey>) {
+    if leases.is_empty() {
+        return;
+    }
     tokio::spawn(async move {
         let call = GroupCall { deadline: Instant::now() + HAND_BACK_WITHIN, ..call };
         if let Err(error) = local.settle(&call, Settle::HandBack, leases).await {
@@ -176,9 +179,15 @@ impl DispatchService for Served {
                 hand_back(local, call, leases);
                 return Ok(wire::TakeResponse { records: Vec::new(), state: taken.state.into() });
             }
+            let takes = self.takes.clone();
             parcel = (!leases.is_empty()).then(|| {
                 TrackedAnswer::new(move |taken| {
                     if !taken {
+                        // Unless its door has spoken up before.
+                        let leases = match take_id.is_empty() {
+                            true => leases,
+                            false => takes.unheard(call.group.group_uid, take_id),
+                        };
                         hand_back(local, call, leases);
                     }
                 })
@@ -253,10 +262,8 @@ impl DispatchService for Served {
         let named = self.attachments.begin(call.group.group_uid, start.attachment_id);
         let local = Arc::clone(&self.parts.local);
         tokio::spawn(async move {
-            let unheard = stream::carry(requests, attachment, out, named).await;
-            if !unheard.is_empty() {
-                hand_back(local, call, unheard);
-            }
+            let back = |leases| hand_back(Arc::clone(&local), call.clone(), leases);
+            stream::carry(requests, attachment, out, named, back).await;
         });
         Ok(Response::new(ReceiverStream::new(responses)))
     }

@@ -3,6 +3,7 @@
 //! A task of its own per attachment, so that a door that does not take its answers holds up only itself: the group's task never
 //! waits for a door.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -29,23 +30,29 @@ pub(super) async fn run(
     inbox: mpsc::Sender<Command>,
 ) {
     let mut answers: FuturesUnordered<Answer> = FuturesUnordered::new();
+    // Answers that the door has no room for do not keep its commands waiting: by them it tells that it has room again.
+    let mut ready: VecDeque<AttachEvent> = VecDeque::new();
     let mut group_is_here = true;
     loop {
         tokio::select! {
-            command = commands.recv(), if group_is_here && answers.len() < ATTACH_COMMANDS => {
+            command = commands.recv(), if group_is_here && answers.len() + ready.len() < ATTACH_COMMANDS => {
                 let Some(command) = command else { break };
                 group_is_here = inbox.send(translate(id, command, &mut answers)).await.is_ok();
             }
             Some(answer) = answers.next(), if !answers.is_empty() => {
                 let Some((sequence, outcomes)) = answer else { continue };
-                if events.send(AttachEvent::Settled { sequence, outcomes }).await.is_err() {
-                    break;
+                ready.push_back(AttachEvent::Settled { sequence, outcomes });
+            }
+            permit = events.reserve(), if !ready.is_empty() => {
+                let Ok(permit) = permit else { break };
+                if let Some(answer) = ready.pop_front() {
+                    permit.send(answer);
                 }
             }
             () = events.closed() => break,
             () = inbox.closed(), if group_is_here => group_is_here = false,
         }
-        if !group_is_here && answers.is_empty() {
+        if !group_is_here && answers.is_empty() && ready.is_empty() {
             // Dropping the last sender tells the door to look for the group elsewhere.
             return;
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use tokio::time::Instant;
 
-use sluice_types::physical::PhysicalTopic;
+use sluice_types::TopicUid;
 use sluice_wire::{CommitOffset, Error, PartitionResults, code};
 
 use crate::groups::dispatch::group::{Done, Group};
@@ -33,6 +33,8 @@ pub(super) struct Commits {
 pub(super) struct Committed {
     /// Partition, term, and the change it holds.
     marks: BTreeMap<PartKey, Mark>,
+    /// Whose records Kafka's topics hold.
+    topics: BTreeMap<String, TopicUid>,
     epoch: i32,
     began: Instant,
     outcome: Result<PartitionResults<()>, Error>,
@@ -89,13 +91,14 @@ impl Group {
         };
         let epoch = member.epoch;
         let mut marks = BTreeMap::new();
-        let mut commits = Vec::new();
+        let (mut commits, mut topics) = (Vec::new(), BTreeMap::new());
         for part in self.parts.iter_mut().filter(|part| part.wants_commit(now)) {
             part.changed = false;
             let Some(snapshot) = part.window.snapshot().or_else(|| part.aged.then(|| part.window.current())) else {
                 continue;
             };
             marks.insert(part.key(), Mark { term: part.term, offset: snapshot.offset, sequence: snapshot.sequence });
+            topics.insert(part.place.topic.to_string(), part.key().0);
             commits.push(CommitOffset {
                 topic: part.place.topic.to_string(),
                 partition: part.place.partition,
@@ -114,7 +117,7 @@ impl Group {
         self.work.push(
             async move {
                 let outcome = wire.commit_offsets(&member.group, member.committer(), &commits, TIMEOUT).await;
-                Done::Committed(Committed { marks, epoch, began: now, outcome })
+                Done::Committed(Committed { marks, topics, epoch, began: now, outcome })
             }
             .boxed(),
         );
@@ -123,14 +126,14 @@ impl Group {
 
     pub(super) fn committed(&mut self, committed: Committed, now: Instant) {
         self.commits.in_flight = false;
-        let Committed { marks, epoch, began, outcome } = committed;
+        let Committed { marks, topics, epoch, began, outcome } = committed;
         match outcome {
             Ok(results) => {
                 self.shared.metrics.commit_seconds.observe(now.saturating_duration_since(began).as_secs_f64());
                 self.commits.failures = 0;
                 self.stale_since = None;
                 for ((topic, partition), result) in results {
-                    let Some((_, uid)) = PhysicalTopic::parse(&topic) else { continue };
+                    let Some(&uid) = topics.get(&topic) else { continue };
                     let key = (uid, partition);
                     if let Some(mark) = marks.get(&key) {
                         self.part_committed(key, mark, result, now);
@@ -221,6 +224,7 @@ mod tests {
         let results = [((part.place.topic.to_string(), part.place.partition), Err(Error::Kafka(error)))];
         Committed {
             marks: BTreeMap::from([(part.key(), mark)]),
+            topics: BTreeMap::from([(part.place.topic.to_string(), part.key().0)]),
             epoch: 1,
             began: now,
             outcome: Ok(PartitionResults::from(results)),

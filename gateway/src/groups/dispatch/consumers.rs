@@ -172,6 +172,8 @@ impl Consumers {
         let id = AttachmentId(self.next_id);
         // Who does not tell has nothing out from before.
         let stream = if options.stream == 0 { u64::MAX - self.next_id } else { options.stream };
+        // An attachment before it is over, whether or not its end has come here: it may not be charged for more.
+        self.retain(|attached| attached.stream != stream);
         self.streams.insert(stream, id);
         let mut attached = Attached {
             id,
@@ -341,7 +343,8 @@ mod tests {
         let now = Instant::now();
         let channels: Vec<_> = (0..3).map(|_| mpsc::channel(1)).collect();
         for (at, (events, _)) in channels.iter().enumerate() {
-            consumers.attach(caller(), options(if at == 1 { 0 } else { 5 }, 100), NONE, events.clone(), now);
+            let options = AttachOptions { stream: at as u64 + 1, ..options(if at == 1 { 0 } else { 5 }, 100) };
+            consumers.attach(caller(), options, NONE, events.clone(), now);
         }
         let turns: Vec<_> = (0..4).map(|_| consumers.next_hungry()).collect();
         assert_eq!(turns, [Some(0), Some(2), Some(0), Some(2)]);
@@ -349,6 +352,21 @@ mod tests {
         assert_eq!(consumers.next_hungry(), Some(2), "the first has no place for an event");
         assert!(consumers.attached[0].wait_for_place().is_some());
         assert!(consumers.attached[0].wait_for_place().is_none(), "once");
+    }
+
+    #[test]
+    fn a_stream_that_comes_again_is_sent_nothing_on_its_attachment_before() {
+        let mut consumers = Consumers::default();
+        let (events, _received) = mpsc::channel(4);
+        consumers.attach(caller(), options(1, 100), NONE, events.clone(), Instant::now());
+        let before = consumers.attached[0].holder();
+        consumers.attached[0].spend(1, 10);
+        // Its end has not come here yet.
+        let out = Outstanding { records: 1, bytes: 10 };
+        consumers.attach(caller(), options(1, 100), out, events, Instant::now());
+        assert_eq!((consumers.attached.len(), consumers.next_hungry()), (1, None), "one record may be out, and is");
+        consumers.handed_back(before, 10);
+        assert_eq!((consumers.attached[0].credit_records, consumers.attached[0].outstanding), (1, 0));
     }
 
     #[test]

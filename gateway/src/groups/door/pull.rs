@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use sluice_proto::stream::v1::{DeliveryState, PayloadEncoding, PullRequest, PullResponse};
 use sluice_types::OpContext;
@@ -20,7 +20,7 @@ use crate::groups::door::dispatching::{DispatchRequest, NoAnswer};
 use crate::groups::door::session::{GIVE_UP_MIN, PROMPT};
 use crate::groups::door::stream_access::CONSUME;
 use crate::groups::door::{Shared, fields};
-use crate::groups::model::{GroupCall, LeaseKey, ResolvedGroup, Settle, TakeOptions, Taken};
+use crate::groups::model::{AttachEvent, GroupCall, LeaseKey, ResolvedGroup, Settle, TakeOptions, Taken, left_in};
 use crate::transport::TrackedAnswer;
 
 /// One question to a dispatcher waits so long; between two of them a drain and the tenant's limits are looked at.
@@ -158,6 +158,23 @@ impl Shared {
     /// Tells the dispatcher that records have not left, in the background. If nobody hears it, their leases end by themselves.
     pub(super) fn hand_back(self: &Arc<Self>, call: &Arc<DataCall>, group: &Arc<ResolvedGroup>, leases: Vec<LeaseKey>) {
         self.hand_back_after(Duration::ZERO, call, group, leases);
+    }
+
+    /// The same with what comes on an attachment that was ended.
+    pub(super) fn hand_back_rest(
+        self: &Arc<Self>,
+        call: &Arc<DataCall>,
+        group: &Arc<ResolvedGroup>,
+        events: mpsc::Receiver<AttachEvent>,
+    ) {
+        let (door, caller) = (Arc::clone(self), Arc::clone(&call.context));
+        let call = self.group_call(call, Arc::clone(group));
+        self.tasks.spawn("hand back", async move {
+            let leases = left_in(events).await;
+            if !leases.is_empty() {
+                door.settle_own(&caller, call, Settle::HandBack, leases).await;
+            }
+        });
     }
 
     /// The same a while later, or when this gateway drains: for records that would come back at once.

@@ -11,7 +11,8 @@ use super::{Remote, answered};
 /// How long the dispatcher is told. A dispatcher that cannot be reached for longer has lost its groups, most likely.
 const TELL_WITHIN: Duration = Duration::from_secs(5);
 const TRY_WITHIN: Duration = Duration::from_secs(1);
-const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// What the dispatcher was asked for, under a name.
 #[derive(Debug, Clone, Copy)]
@@ -79,6 +80,7 @@ impl Drop for Unheard {
 
 async fn tell(Pending { remote, call, id, asked }: Pending) {
     let until = Instant::now() + TELL_WITHIN;
+    let mut pause = PAUSE_MIN;
     loop {
         let call = GroupCall { deadline: until.min(Instant::now() + TRY_WITHIN), ..call.clone() };
         let group = Some(remote.group(&call));
@@ -87,7 +89,10 @@ async fn tell(Pending { remote, call, id, asked }: Pending) {
             Err(error) => Err(error),
         };
         match told {
-            Err(DispatchError::Moving(_)) if Instant::now() < until => tokio::time::sleep(PAUSE).await,
+            Err(DispatchError::Moving(_)) if Instant::now() < until => {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
             Err(error) => {
                 return tracing::debug!(%error, "records that have not arrived come again when their leases end");
             }

@@ -10,25 +10,22 @@ use tonic::{Status, Streaming};
 use sluice_proto::internal::gateway::v1 as wire;
 use sluice_proto::internal::gateway::v1::{attach_request, attach_response};
 
-use crate::groups::model::{ATTACH_EVENTS, AttachCommand, AttachEvent, Attachment, LeaseKey, Settle};
+use crate::groups::model::{ATTACH_EVENTS, AttachCommand, AttachEvent, Attachment, LeaseKey, left_in};
 use crate::groups::remote::messages::{in_messages, lease_from_wire, outcomes_to_wire, settlement_from_wire};
 use crate::groups::serve::attachments::{Named, Sent};
 
-/// How long to wait for the word that records went back.
-const HAND_BACK_WITHIN: Duration = Duration::from_secs(1);
 /// How long to read what a door has said on an attachment that is over for it.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-/// The number of that settlement; those of doors are not negative.
-const HANDED_BACK: i64 = -1;
 
 /// Carries commands in and events out until either side ends; at most [`ATTACH_EVENTS`] messages ahead of the door. Gives the leases
-/// of what was sent and has not arrived, as far as the door says so.
+/// `back` of what was not sent, and of what was sent and has not arrived, as far as the door says so.
 pub(super) async fn carry(
     mut requests: Streaming<wire::AttachRequest>,
     attachment: Attachment,
     out: mpsc::Sender<Result<wire::AttachResponse, Status>>,
     mut named: Named,
-) -> Vec<LeaseKey> {
+    back: impl Fn(Vec<LeaseKey>),
+) {
     let Attachment { commands, mut events } = attachment;
     let mut waiting: VecDeque<attach_response::Message> = VecDeque::new();
     let mut sent = Sent::default();
@@ -70,48 +67,13 @@ pub(super) async fn carry(
     }
     // The door hears at once that this is over.
     drop((out, requests));
-    hand_back(waiting, commands, events).await;
-    if sent.has_leases() { sent.behind(named.taken().await) } else { Vec::new() }
-}
-
-/// The stream is over: records that the door has not been sent are not lost until their leases end.
-async fn hand_back(
-    waiting: VecDeque<attach_response::Message>,
-    commands: mpsc::Sender<AttachCommand>,
-    mut events: mpsc::Receiver<AttachEvent>,
-) {
+    // The dispatcher sends no more once it has done what it was told.
+    drop(commands);
     let mut leases: Vec<LeaseKey> = waiting.iter().flat_map(leases_of).collect();
-    while let Ok(event) = events.try_recv() {
-        if let AttachEvent::Records(records) = event {
-            leases.extend(records.iter().map(|leased| leased.key));
-        }
-    }
-    if leases.is_empty() {
-        return;
-    }
-    let back = AttachCommand::Settle { sequence: HANDED_BACK, settle: Settle::HandBack, leases };
-    let answered = async {
-        if commands.send(back).await.is_err() {
-            return;
-        }
-        // The attachment ends with its events, and what it was told last with it.
-        let mut unanswered = 1;
-        while unanswered > 0
-            && let Some(event) = events.recv().await
-        {
-            match event {
-                AttachEvent::Settled { sequence: HANDED_BACK, .. } => unanswered -= 1,
-                AttachEvent::Records(records) => {
-                    let leases = records.iter().map(|leased| leased.key).collect();
-                    let back = AttachCommand::Settle { sequence: HANDED_BACK, settle: Settle::HandBack, leases };
-                    unanswered += usize::from(commands.try_send(back).is_ok());
-                }
-                AttachEvent::Settled { .. } | AttachEvent::State(_) => {}
-            }
-        }
-    };
-    if tokio::time::timeout(HAND_BACK_WITHIN, answered).await.is_err() {
-        tracing::debug!("records that did not leave come again when their leases end");
+    leases.extend(left_in(events).await);
+    back(leases);
+    if sent.has_leases() {
+        back(sent.behind(named.taken().await));
     }
 }
 
@@ -148,48 +110,5 @@ fn messages(event: AttachEvent, waiting: &mut VecDeque<attach_response::Message>
             waiting.push_back(attach_response::Message::Settled(wire::SettledLeases { sequence, outcomes }));
         }
         AttachEvent::State(state) => waiting.push_back(attach_response::Message::State(state.into())),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use sluice_types::TopicUid;
-    use sluice_wire::{Record, TimestampType};
-
-    use crate::groups::model::Leased;
-
-    use super::*;
-
-    fn leased(offset: i64) -> Leased {
-        let key = LeaseKey { topic: TopicUid::random(), partition: 0, offset, term: 1, attempt: 1 };
-        let timestamp_type = TimestampType::CreateTime;
-        let record = Record { offset, timestamp_ms: 0, timestamp_type, key: None, value: None, headers: Vec::new() };
-        Leased { key, lease_end_ms: 0, record }
-    }
-
-    #[tokio::test]
-    async fn what_a_stream_had_not_sent_goes_back_before_it_lets_go() {
-        let (commands, mut told) = mpsc::channel(4);
-        let (happened, events) = mpsc::channel(4);
-        let (one, other, late) = (leased(1), leased(2), leased(3));
-        let mut keys = vec![one.key, other.key];
-        let mut waiting = VecDeque::new();
-        messages(AttachEvent::Records(vec![one]), &mut waiting);
-        happened.send(AttachEvent::Records(vec![other])).await.expect("room");
-        let ends = tokio::spawn(hand_back(waiting, commands, events));
-        let Some(AttachCommand::Settle { sequence, settle: Settle::HandBack, leases }) = told.recv().await else {
-            panic!("no word of it");
-        };
-        assert_eq!(leases, keys);
-        keys = vec![late.key];
-        happened.send(AttachEvent::Records(vec![late])).await.expect("it waits for the answer");
-        let Some(AttachCommand::Settle { leases, .. }) = told.recv().await else { panic!("no word of it") };
-        assert_eq!(leases, keys);
-        for _ in 0..2 {
-            assert!(!ends.is_finished(), "it waits for the answer");
-            happened.send(AttachEvent::Settled { sequence, outcomes: Vec::new() }).await.expect("room");
-        }
-        ends.await.expect("an end");
-        assert!(happened.is_closed());
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use moka::ops::compute::Op;
 use moka::sync::Cache;
 
 use sluice_types::GroupUid;
@@ -42,12 +43,17 @@ impl Takes {
         self.0.entry((group, take_id.to_owned())).or_insert(Given::Leases(leases.into())).is_fresh()
     }
 
-    /// The answer to this take has not arrived, and will not any more: what it was given.
+    /// The answer to this take has not arrived, and will not any more: what it was given. Told once: a record that was handed back
+    /// is leased to the next one under the same key.
     pub(super) fn unheard(&self, group: GroupUid, take_id: String) -> Vec<LeaseKey> {
-        match self.0.entry((group, take_id)).or_insert(Given::Unheard).into_value() {
-            Given::Leases(leases) => leases.to_vec(),
-            Given::Unheard => Vec::new(),
-        }
+        let mut leases = Vec::new();
+        self.0.entry((group, take_id)).and_compute_with(|given| {
+            if let Some(Given::Leases(given)) = given.map(moka::Entry::into_value) {
+                leases = given.to_vec();
+            }
+            Op::Put(Given::Unheard)
+        });
+        leases
     }
 }
 
@@ -64,6 +70,7 @@ mod tests {
         assert!(takes.answered(group, "first", &[lease]));
         assert_eq!(takes.unheard(GroupUid::random(), "first".into()), [], "another group's");
         assert_eq!(takes.unheard(group, "first".into()), [lease]);
+        assert_eq!(takes.unheard(group, "first".into()), [], "told once");
         assert_eq!(takes.unheard(group, "second".into()), []);
         assert!(!takes.answered(group, "second", &[lease]), "nobody waits for it");
         assert!(takes.answered(group, "", &[lease]), "a door that names no calls waits for all");

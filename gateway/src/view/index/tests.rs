@@ -141,21 +141,28 @@ fn a_topic_that_went_where_this_gateway_cannot_follow_is_not_served_where_it_was
         }],
         ..Placement::unmoved(first, log).record()
     };
-    let elsewhere = |epoch| control::TopicPlacement { epoch, ..Placement::unmoved(ClusterUid::random(), log).record() };
+    let elsewhere = Placement::unmoved(ClusterUid::random(), log).record();
+    let replaced = Placement::unmoved(first, LogUid::random()).record();
+    let unreadable = control::TopicPlacement::default();
+    // Those after a placement that was served, and one that is the first that is read.
     let cases = [
-        ("another cluster", elsewhere(1)),
-        ("a move", moved),
-        ("a placement that cannot follow", elsewhere(0)),
-        ("one that cannot be read", control::TopicPlacement::default()),
+        ("the topic has moved", true, moved),
+        ("cannot follow", true, replaced),
+        ("cannot be understood", true, unreadable),
+        ("on a cluster that this gateway does not serve", false, elsewhere),
     ];
-    for (what, placement) in cases {
+    for (why, was_served, placement) in cases {
         let world = World::new();
         world.apply(world.namespace(1, Life::Active));
-        world.apply(world.topic(uid, 1, Life::Active, 1));
-        assert_eq!(world.active_uid(), Some(uid));
+        if was_served {
+            world.apply(world.topic(uid, 1, Life::Active, 1));
+            assert_eq!(world.active_uid(), Some(uid));
+        }
         let record = placed(world.topic(uid, 2, Life::Active, 1), placement);
-        world.view.index().apply_value(&uid.to_string(), Bytes::from(record.encode_to_vec()).into()).expect_err(what);
-        assert_eq!(world.lookup(), TopicLookup::Pending, "{what}");
+        let value = Bytes::from(record.encode_to_vec());
+        let refused = world.view.index().apply_value(&uid.to_string(), value.into()).expect_err(why);
+        assert!(refused.what.contains(why), "{why}: {}", refused.what);
+        assert_eq!(world.lookup(), TopicLookup::Pending, "{why}");
     }
 }
 

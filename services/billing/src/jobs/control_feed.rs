@@ -88,16 +88,11 @@ impl<'a> ControlFeed<'a> {
                     }
                 },
             };
-            self.feed.tell(&batch);
+            let waits = whole.is_none() && self.reader.reads_anew() && batch.is_caught_up();
+            self.feed.tell(&batch, waits.then_some("the control log is not complete yet; names are those of before"));
             let ended = match whole {
                 Some(log) => self.adopt(log, batch.position, shutdown).await,
-                None if self.reader.reads_anew() => {
-                    if batch.is_caught_up() {
-                        let status = "the control log is not complete yet; names are those of before";
-                        self.feed.health.set_component(self.feed.component, ComponentStatus::failing(status));
-                    }
-                    None
-                }
+                None if self.reader.reads_anew() => None,
                 None => self.apply(changes, batch.position, shutdown).await,
             };
             if let Some(ended) = ended {
@@ -116,13 +111,12 @@ impl<'a> ControlFeed<'a> {
                 (Some(_), Some((last, _))) => last + 1,
                 _ => to,
             };
-            let (from, names): (i64, Arc<[Named]>) =
-                (self.stored.next, part.into_iter().map(|(_, name)| name).collect());
+            let (at, names): (Position, Arc<[Named]>) = (self.stored, part.into_iter().map(|(_, name)| name).collect());
             let work = || {
                 let (sink, log, names) = (Arc::clone(&self.feed.sink), self.feed.log.clone(), Arc::clone(&names));
-                async move { names_store(&sink.system, &log, (from, end), read_ms, &names).await }
+                async move { names_store(&sink.system, &log, (at, end), read_ms, &names).await }
             };
-            if let Some(ended) = self.feed.store(from, work, shutdown).await {
+            if let Some(ended) = self.feed.store(at.next, work, shutdown).await {
                 return Some(ended);
             }
             self.stored.next = end;
@@ -132,24 +126,27 @@ impl<'a> ControlFeed<'a> {
 
     /// Makes the names be what a log says that was read anew to `to`. Each part may be stored twice; the position moves last.
     async fn adopt(&mut self, whole: WholeLog<Named>, to: i64, shutdown: &CancellationToken) -> Option<Ended> {
-        let (from, read_ms) = (self.stored.next, self.reader.read_ms());
+        let (at, read_ms) = (self.stored, self.reader.read_ms());
         let names: Vec<Named> = whole.into_states().map(|(_, _, name)| name).collect();
         for part in names.chunks(RECORDS_PER_COMMIT) {
+            if shutdown.is_cancelled() {
+                return Some(Ended::Shutdown);
+            }
             let part: Arc<[Named]> = part.into();
             let work = || {
                 let (sink, log, part) = (Arc::clone(&self.feed.sink), self.feed.log.clone(), Arc::clone(&part));
-                async move { names_adopt(&sink.system, &log, from, &part).await }
+                async move { names_adopt(&sink.system, &log, at, &part).await }
             };
-            if let Some(ended) = self.feed.store(from, work, shutdown).await {
+            if let Some(ended) = self.feed.store(at.next, work, shutdown).await {
                 return Some(ended);
             }
         }
         let known: Arc<[i64]> = names.iter().map(Named::uid).collect();
         let work = || {
             let (sink, log, known) = (Arc::clone(&self.feed.sink), self.feed.log.clone(), Arc::clone(&known));
-            async move { names_adopted(&sink.system, &log, (from, to), read_ms, &known).await }
+            async move { names_adopted(&sink.system, &log, (at, to), read_ms, &known).await }
         };
-        if let Some(ended) = self.feed.store(from, work, shutdown).await {
+        if let Some(ended) = self.feed.store(at.next, work, shutdown).await {
             return Some(ended);
         }
         tracing::info!(log = ?self.feed.log, names = names.len(), "names are what the control log says now");

@@ -29,11 +29,11 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// What happens with the records.
 pub trait Sink: Send + Sync + 'static {
-    /// Stores what the records of `[from, to)` say and moves the position from `from` to `to`; false if it was not there.
+    /// Stores what the records from `at` to `to` say and moves the position; false if it was not there.
     fn commit(
         &self,
         log: Log,
-        from: i64,
+        at: Position,
         to: i64,
         records: Vec<Record>,
     ) -> impl Future<Output = Result<bool, DbError>> + Send;
@@ -130,7 +130,7 @@ impl<S: Sink> LogFeed<S> {
                 Err(sluice_wire::Error::TopicReplaced { .. }) => return Ok(Ended::Reload),
                 Err(source) => return Err(FeedError::Kafka { log: self.log.clone(), source }),
             };
-            self.tell(&batch);
+            self.tell(&batch, None);
             let to = batch.position;
             let mut chunks = batch.records.chunks(RECORDS_PER_COMMIT).peekable();
             while let Some(chunk) = chunks.next() {
@@ -138,7 +138,7 @@ impl<S: Sink> LogFeed<S> {
                     (Some(_), Some(last)) => last.offset + 1,
                     _ => to,
                 };
-                if let Some(ended) = self.commit(next, chunk_end, chunk, shutdown).await {
+                if let Some(ended) = self.commit(Position { next, ..position }, chunk_end, chunk, shutdown).await {
                     return Ok(ended);
                 }
                 next = chunk_end;
@@ -146,12 +146,12 @@ impl<S: Sink> LogFeed<S> {
         }
     }
 
-    async fn commit(&self, from: i64, to: i64, records: &[Record], shutdown: &CancellationToken) -> Option<Ended> {
+    async fn commit(&self, at: Position, to: i64, records: &[Record], shutdown: &CancellationToken) -> Option<Ended> {
         let work = || {
             let (sink, log, records) = (Arc::clone(&self.sink), self.log.clone(), records.to_vec());
-            async move { sink.commit(log, from, to, records).await }
+            async move { sink.commit(log, at, to, records).await }
         };
-        self.store(from, work, shutdown).await
+        self.store(at.next, work, shutdown).await
     }
 
     /// The next offset is not in the log: goes on where the log begins. Either what was to be read is gone, which is put on
@@ -165,7 +165,7 @@ impl<S: Sink> LogFeed<S> {
         let stored = if start > at.next {
             tracing::error!(log = ?self.log, from = at.next, to = start, "records were gone before they were read");
             self.metrics.log_gaps.inc();
-            log_position_skip(self.database.system(), &self.log, at.next, start).await.map(drop)
+            log_position_skip(self.database.system(), &self.log, at, start).await.map(drop)
         } else if end < at.next {
             self.restart(at, Position { next: start, ..at }, "the log ends before what was read of it").await
         } else {
@@ -288,11 +288,11 @@ impl<S> LogFeed<S> {
         Ok(())
     }
 
-    pub(super) fn tell(&self, batch: &TailBatch) {
+    pub(super) fn tell(&self, batch: &TailBatch, waits_for: Option<&str>) {
         let labels = LogLabels { topic: self.log.topic, partition: self.log.partition };
         self.metrics.lag_records.get_or_create(&labels).set((batch.end_offset - batch.position).max(0));
         let status = match &batch.state {
-            TailState::Reading => ComponentStatus::ok("reading"),
+            TailState::Reading => waits_for.map_or_else(|| ComponentStatus::ok("reading"), ComponentStatus::failing),
             TailState::Unavailable { error, .. } => ComponentStatus::failing(error.to_string()),
         };
         self.health.set_component(self.component, status);

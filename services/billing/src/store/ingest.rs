@@ -11,7 +11,7 @@ use sluice_db::{DbError, SystemScope};
 use sluice_runtime::FailPoints;
 use sluice_types::{NamespaceUid, TenantUid, TopicUid};
 
-use super::log_position::{Log, log_position_advance_on_conn};
+use super::log_position::{Log, Position, log_position_advance_on_conn};
 use super::sources::{source_list_on_conn, source_store_on_conn};
 use crate::domain::coverage::{Coverage, Interval};
 use crate::domain::fold::{Amounts, Fold, Folded, Partition};
@@ -50,18 +50,18 @@ pub struct Ingested {
 #[error("read coverage of a partition")]
 struct StoredCoverage;
 
-/// Adds the records of `[from, to)`; `None` if the position was elsewhere (another reader, or ourselves in a transaction
+/// Adds the records from `at` to `to`; `None` if the position was elsewhere (another reader, or ourselves in a transaction
 /// whose answer was lost).
 pub async fn ingest(
     system: &SystemScope,
     log: &Log,
-    from: i64,
+    at: Position,
     to: i64,
     records: &[Received],
     fail_points: &FailPoints,
 ) -> Result<Option<Ingested>, DbError> {
     let mut tx = system.begin().await?;
-    if !log_position_advance_on_conn(tx.conn(), log, from, to).await? {
+    if !log_position_advance_on_conn(tx.conn(), log, at, to).await? {
         tx.rollback().await?;
         return Ok(None);
     }

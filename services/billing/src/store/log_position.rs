@@ -72,22 +72,25 @@ pub async fn log_position_load(system: &SystemScope, log: &Log, topic_id: KafkaT
     Ok(Position { topic_id, next: row.try_get(1)?, read_ms: row.try_get(2)?, anew_after_ms: row.try_get(3)? })
 }
 
-/// Moves the position; false if it was not where it should be. First in its transaction, so that a second reader waits
-/// here for the first and then finds out.
+/// Moves the position from `at`; false if it was not there, or is one in another topic of this name. First in its transaction,
+/// so that a second reader waits here for the first and then finds out.
 pub async fn log_position_advance_on_conn(
     conn: &mut PgConnection,
     log: &Log,
-    from: i64,
+    at: Position,
     to: i64,
 ) -> Result<bool, DbError> {
-    let moved =
-        sqlx::query("UPDATE billing.ingest_offset SET next = $4 WHERE topic = $1 AND partition = $2 AND next = $3")
-            .bind(log.topic)
-            .bind(log.partition)
-            .bind(from)
-            .bind(to)
-            .execute(conn)
-            .await?;
+    let moved = sqlx::query(
+        "UPDATE billing.ingest_offset SET next = $5
+         WHERE topic = $1 AND partition = $2 AND topic_id = $3 AND next = $4",
+    )
+    .bind(log.topic)
+    .bind(log.partition)
+    .bind(at.topic_id.to_string())
+    .bind(at.next)
+    .bind(to)
+    .execute(conn)
+    .await?;
     Ok(moved.rows_affected() == 1)
 }
 
@@ -155,16 +158,16 @@ pub async fn log_position_restart(
 }
 
 /// Puts on record that offsets were gone before they were read, and goes on behind them.
-pub async fn log_position_skip(system: &SystemScope, log: &Log, from: i64, to: i64) -> Result<bool, DbError> {
+pub async fn log_position_skip(system: &SystemScope, log: &Log, at: Position, to: i64) -> Result<bool, DbError> {
     let mut tx = system.begin().await?;
-    if !log_position_advance_on_conn(tx.conn(), log, from, to).await? {
+    if !log_position_advance_on_conn(tx.conn(), log, at, to).await? {
         tx.rollback().await?;
         return Ok(false);
     }
     sqlx::query(r#"INSERT INTO billing.log_gap (topic, partition, "start", "end") VALUES ($1, $2, $3, $4)"#)
         .bind(log.topic)
         .bind(log.partition)
-        .bind(from)
+        .bind(at.next)
         .bind(to)
         .execute(tx.conn())
         .await?;

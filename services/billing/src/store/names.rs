@@ -4,7 +4,9 @@ use sluice_db::sqlx::{self, postgres::PgConnection};
 use sluice_db::{DbError, SystemScope};
 use sluice_proto::internal::control::v1::Life;
 
-use super::log_position::{Log, log_position_adopted_on_conn, log_position_advance_on_conn, log_position_read_on_conn};
+use super::log_position::{
+    Log, Position, log_position_adopted_on_conn, log_position_advance_on_conn, log_position_read_on_conn,
+};
 
 /// One change of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,16 +76,16 @@ enum Rule {
     Log,
 }
 
-/// Stores the changes read from `[from, to)` of the log, the latest appended at `read_ms`; false if another reader did.
+/// Stores the changes read from `at` to `to` of the log, the latest appended at `read_ms`; false if another reader did.
 pub async fn names_store(
     system: &SystemScope,
     log: &Log,
-    (from, to): (i64, i64),
+    (at, to): (Position, i64),
     read_ms: i64,
     changes: &[Named],
 ) -> Result<bool, DbError> {
     let mut tx = system.begin().await?;
-    if !log_position_advance_on_conn(tx.conn(), log, from, to).await? {
+    if !log_position_advance_on_conn(tx.conn(), log, at, to).await? {
         tx.rollback().await?;
         return Ok(false);
     }
@@ -96,9 +98,9 @@ pub async fn names_store(
 }
 
 /// Makes some names be what a log says that was read anew; the position stays at `at`. False if another reader moved it.
-pub async fn names_adopt(system: &SystemScope, log: &Log, at: i64, names: &[Named]) -> Result<bool, DbError> {
+pub async fn names_adopt(system: &SystemScope, log: &Log, at: Position, names: &[Named]) -> Result<bool, DbError> {
     let mut tx = system.begin().await?;
-    if !log_position_advance_on_conn(tx.conn(), log, at, at).await? {
+    if !log_position_advance_on_conn(tx.conn(), log, at, at.next).await? {
         tx.rollback().await?;
         return Ok(false);
     }
@@ -115,12 +117,12 @@ pub async fn names_adopt(system: &SystemScope, log: &Log, at: i64, names: &[Name
 pub async fn names_adopted(
     system: &SystemScope,
     log: &Log,
-    (from, to): (i64, i64),
+    (at, to): (Position, i64),
     read_ms: i64,
     known: &[i64],
 ) -> Result<bool, DbError> {
     let mut tx = system.begin().await?;
-    if !log_position_advance_on_conn(tx.conn(), log, from, to).await? {
+    if !log_position_advance_on_conn(tx.conn(), log, at, to).await? {
         tx.rollback().await?;
         return Ok(false);
     }
@@ -177,7 +179,8 @@ async fn name_upsert_on_conn(conn: &mut PgConnection, change: &Named, rule: Rule
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
              ON CONFLICT (uid) DO UPDATE SET life = excluded.life,
                  -- A deleted topic keeps the partitions that it had.
-                 partitions = greatest(t.partitions, excluded.partitions),
+                 partitions = CASE WHEN $10 AND excluded.partitions > 0 THEN excluded.partitions
+                     ELSE greatest(t.partitions, excluded.partitions) END,
                  final_end_offsets = excluded.final_end_offsets, version = excluded.version
              WHERE $10 OR t.version < excluded.version",
         )

@@ -7,7 +7,7 @@ use rand::{Rng as _, SeedableRng as _};
 use sluice_billing::domain::window::Window;
 use sluice_billing::jobs::source_watch::LOST_AFTER;
 use sluice_billing::store::ingest::{Ingested, Received, ingest};
-use sluice_billing::store::log_position::{Log, log_position_load};
+use sluice_billing::store::log_position::{Log, Position, log_position_load};
 use sluice_billing::store::migrations::MIGRATIONS;
 use sluice_billing::store::sources::{Missing, hole_count, hole_declare_lost};
 use sluice_db::{Migrations, sqlx};
@@ -32,10 +32,10 @@ fn received(offset: i64, window: &Window) -> Received {
 /// Adds windows as the records from `from` on; returns the position after.
 async fn add(database: &TestDatabase, log: &Log, from: i64, windows: &[Window]) -> Option<Ingested> {
     let system = database.database.system();
-    log_position_load(system, log, TOPIC_ID).await.unwrap();
+    let at = Position { next: from, ..log_position_load(system, log, TOPIC_ID).await.unwrap() };
     let records: Vec<Received> = (from..).zip(windows).map(|(offset, window)| received(offset, window)).collect();
     let to = from + records.len() as i64;
-    ingest(system, log, from, to, &records, &FailPoints::default()).await.expect("no deadlock, no lock timeout")
+    ingest(system, log, at, to, &records, &FailPoints::default()).await.expect("no deadlock, no lock timeout")
 }
 
 #[tokio::test]
@@ -73,7 +73,7 @@ async fn an_overlap_and_a_broken_window_are_on_record_and_their_sources_go_on() 
     let (place, stranger) = (Place::fresh(), Place::fresh());
     let stolen = Place { tenant: stranger.tenant, ..place };
     let system = database.database.system();
-    log_position_load(system, &log(0), TOPIC_ID).await.unwrap();
+    let at = log_position_load(system, &log(0), TOPIC_ID).await.unwrap();
     let records = [
         received(0, &window("a/1", 1, 1, vec![place.produced(0, &[(0, 10, 10)])])),
         received(1, &window("a/1", 2, 1, vec![place.produced(0, &[(5, 15, 10)])])),
@@ -82,7 +82,7 @@ async fn an_overlap_and_a_broken_window_are_on_record_and_their_sources_go_on() 
         Received { offset: 4, appended_ms: 3_600_000, window: Err("window is empty".into()) },
         received(5, &window("b/1", 2, 1, vec![stranger.produced(0, &[(0, 1, 100)])])),
     ];
-    let done = ingest(system, &log(0), 0, 6, &records, &FailPoints::default()).await.unwrap().unwrap();
+    let done = ingest(system, &log(0), at, 6, &records, &FailPoints::default()).await.unwrap().unwrap();
     assert_eq!(done, Ingested { added: 4, jumped: 1, rejected: 2, overlaps: 1, ..Ingested::default() });
     assert_eq!(database.sql("SELECT ingress_bytes FROM billing.hourly ORDER BY 1").await, "20\n100");
     let reread = r#"SELECT "start", "end", claimed_bytes, source, window_number FROM billing.reread"#;

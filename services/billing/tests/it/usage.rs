@@ -50,7 +50,7 @@ fn api(database: &TestDatabase, kafka: Client) -> Usage {
 pub(crate) async fn name(database: &TestDatabase, place: &Place, id: &str, life: Life, partitions: i32, ends: &[i64]) {
     let log = Log { topic: "sluice.control", partition: 0 };
     let system = database.database.system();
-    let next = log_position_load(system, &log, KafkaTopicId([1; 16])).await.unwrap().next;
+    let at = log_position_load(system, &log, KafkaTopicId([1; 16])).await.unwrap();
     let named = Named::Topic {
         uid: place.topic.as_i64(),
         tenant_uid: place.tenant.as_i64(),
@@ -60,17 +60,17 @@ pub(crate) async fn name(database: &TestDatabase, place: &Place, id: &str, life:
         life: life.into(),
         partitions,
         final_end_offsets: ends.to_vec(),
-        version: next + 1,
+        version: at.next + 1,
     };
-    assert!(names_store(system, &log, (next, next + 1), 0, &[named]).await.unwrap());
+    assert!(names_store(system, &log, (at, at.next + 1), 0, &[named]).await.unwrap());
 }
 
 pub(crate) async fn count(database: &TestDatabase, window: Window) {
     let log = Log { topic: "sluice.usage", partition: 0 };
     let system = database.database.system();
-    let next = log_position_load(system, &log, KafkaTopicId([2; 16])).await.unwrap().next;
-    let records = [Received { offset: next, appended_ms: window.close_time_ms, window: Ok(window) }];
-    let done = ingest(system, &log, next, next + 1, &records, &FailPoints::default()).await.unwrap().unwrap();
+    let at = log_position_load(system, &log, KafkaTopicId([2; 16])).await.unwrap();
+    let records = [Received { offset: at.next, appended_ms: window.close_time_ms, window: Ok(window) }];
+    let done = ingest(system, &log, at, at.next + 1, &records, &FailPoints::default()).await.unwrap().unwrap();
     assert_eq!(done.added, 1);
 }
 
@@ -228,7 +228,7 @@ async fn a_page_of_many_topics_has_of_each_what_is_its_own() {
     let first = Place::fresh();
     let log = Log { topic: "sluice.control", partition: 0 };
     let system = database.database.system();
-    log_position_load(system, &log, KafkaTopicId([1; 16])).await.unwrap();
+    let at = log_position_load(system, &log, KafkaTopicId([1; 16])).await.unwrap();
     let places: Vec<Place> = (0..TOPICS).map(|_| Place { topic: sluice_types::TopicUid::random(), ..first }).collect();
     let named = |(number, place): (i64, &Place)| Named::Topic {
         uid: place.topic.as_i64(),
@@ -242,7 +242,7 @@ async fn a_page_of_many_topics_has_of_each_what_is_its_own() {
         version: 1,
     };
     let all: Vec<Named> = (0..).zip(&places).map(named).collect();
-    assert!(names_store(system, &log, (0, 1), 0, &all).await.unwrap());
+    assert!(names_store(system, &log, (at, 1), 0, &all).await.unwrap());
     let produced = (1..).zip(&places[1..]).map(|(number, place)| place.produced(0, &[(0, number, number as u64 * 10)]));
     count(&database, window("gw/1", 1, 5, produced.collect())).await;
     count(&database, window("gw/1", 2, 6, vec![places[7].produced(1, &[(0, 2, 1), (4, 5, 1)])])).await;

@@ -60,6 +60,7 @@ impl Session {
     /// Hands records on, or back: to who may not have them any more, or beyond what may be held, none goes.
     pub(super) fn records(&mut self, records: Vec<Leased>) -> Result<(), Error> {
         self.room_given = false;
+        self.notices.records();
         let stands = self.look_again();
         let call = self.standing.call();
         let held = call.limiter.in_flight(held_bytes(&records));
@@ -86,7 +87,6 @@ impl Session {
         call.limiter.charge_egress(tally.bytes());
         self.left.take(records.len(), tally.bytes());
         if !records.is_empty() {
-            self.notices.records();
             let deadline = group.ack_deadline;
             self.waiting.extend(in_messages(records).into_iter().map(Said::Records));
             self.transit = Some(Transit::new(tally, held, self.waiting.len(), deadline, Instant::now()));

@@ -10,7 +10,7 @@ use sluice_types::error::Error;
 
 use crate::groups::door::delivery::Tally;
 use crate::groups::door::outlet::Outlet;
-use crate::groups::model::{AttachCommand, AttachEvent, Settle};
+use crate::groups::model::{AttachCommand, Settle};
 use crate::quota::InFlightGuard;
 
 use super::{Link, Session};
@@ -105,15 +105,13 @@ impl Session {
             out.progress.leave(held);
         }
         leases.extend(self.behind.take().iter().flatten().map(|leased| leased.key));
-        // Nothing more comes while it is emptied.
-        link.events.iter_mut().for_each(tokio::sync::mpsc::Receiver::close);
-        while let Some(Ok(event)) = link.events.as_mut().map(tokio::sync::mpsc::Receiver::try_recv) {
-            if let AttachEvent::Records(records) = event {
-                leases.extend(records.iter().map(|leased| leased.key));
-            }
-        }
         let (call, group) = (self.standing.call(), self.standing.group());
         self.door.hand_back(call, group, leases);
+        // The dispatcher hears of the end by it, and may be sending at this moment.
+        link.commands = None;
+        if let Some(events) = link.events.take() {
+            self.door.hand_back_rest(call, group, events);
+        }
     }
 }
 
