@@ -344,7 +344,9 @@ impl Index {
                     name: format!("namespaces/{}/topics/{id}", topic.namespace_id),
                 });
                 tenant.names_mut().put_topic(namespace, id, uid, record.outbox_id, Some(Arc::clone(&resolved)));
-                let as_before = before.is_some_and(|before| before.partitions == resolved.partitions);
+                let as_before = before.is_some_and(|before| {
+                    (&before.physical, before.partitions) == (&resolved.physical, resolved.partitions)
+                });
                 Ok(if as_before { Change::None } else { Change::Serve(resolved) })
             }
             Life::Pending => {
