@@ -5,6 +5,7 @@ use std::time::Duration;
 use sluice_proto::internal::control::v1 as pb;
 use sluice_proto::internal::control::v1::intent_service_client::IntentServiceClient;
 use sluice_proto::internal::control::v1::report_topic_request::Observed;
+use sluice_reconcile::Leases;
 use sluice_runtime::statuses;
 use sluice_types::{GroupUid, NamespaceUid, Reason, TopicUid};
 use tonic::transport::Channel;
@@ -81,22 +82,6 @@ impl Intents {
         Self { client: IntentServiceClient::new(channel) }
     }
 
-    /// Takes or renews the lease; its epoch, or `None` while another holder's runs.
-    pub async fn acquire(&self, holder: &str, ttl: Duration) -> Result<Option<i64>, CallError> {
-        let request = pb::AcquireLeaseRequest { holder: holder.to_owned(), ttl: Some(ttl.into()) };
-        match self.client.clone().acquire_lease(within(CALL, request)).await {
-            Ok(answer) => Ok(Some(answer.into_inner().epoch)),
-            Err(status) if status.code() == Code::FailedPrecondition => Ok(None),
-            Err(status) => Err(CallError::Failed(status)),
-        }
-    }
-
-    /// Gives the lease back, so that the next holder need not wait.
-    pub async fn release(&self, holder: &str) -> Result<(), CallError> {
-        let request = pb::AcquireLeaseRequest { holder: holder.to_owned(), ttl: Some(Duration::ZERO.into()) };
-        self.client.clone().acquire_lease(within(CALL, request)).await.map(drop).map_err(CallError::Failed)
-    }
-
     /// Topics to work on; waits for some.
     pub async fn await_work(&self) -> Result<Vec<Intent>, CallError> {
         let request = pb::AwaitWorkRequest { wait: Some(AWAIT.into()), limit: PAGE };
@@ -161,6 +146,25 @@ impl Intents {
             cluster_uid: intent.cluster.to_string(),
         };
         self.client.clone().report_topic(within(CALL, request)).await.map(drop).map_err(refused)
+    }
+}
+
+/// The lease of the work.
+impl Leases for Intents {
+    type Error = CallError;
+
+    async fn acquire(&self, holder: &str, ttl: Duration) -> Result<Option<i64>, CallError> {
+        let request = pb::AcquireLeaseRequest { holder: holder.to_owned(), ttl: Some(ttl.into()) };
+        match self.client.clone().acquire_lease(within(CALL, request)).await {
+            Ok(answer) => Ok(Some(answer.into_inner().epoch)),
+            Err(status) if status.code() == Code::FailedPrecondition => Ok(None),
+            Err(status) => Err(CallError::Failed(status)),
+        }
+    }
+
+    async fn release(&self, holder: &str) -> Result<(), CallError> {
+        let request = pb::AcquireLeaseRequest { holder: holder.to_owned(), ttl: Some(Duration::ZERO.into()) };
+        self.client.clone().acquire_lease(within(CALL, request)).await.map(drop).map_err(CallError::Failed)
     }
 }
 

@@ -3,13 +3,13 @@
 //! Nothing carries over from a run that died: every decision is [`plan`]'s, from the intent and from what the brokers say
 //! now. What this adds is only patience, because brokers learn of a change one after the other.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sluice_proto::internal::control::v1::report_topic_request::Observed;
+use sluice_reconcile::{Lease, Outcome, with_causes};
 use sluice_runtime::FailPoints;
 use sluice_wire::{KafkaTopicId, code};
 
-use super::lease::Lease;
 use crate::cluster::{Cluster, ClusterError};
 use crate::domain::configs::{self, ConfigError};
 use crate::domain::intent::{Intent, Want};
@@ -55,15 +55,6 @@ pub enum StepError {
     Call(#[source] CallError),
 }
 
-/// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// Nothing more to do for this intent.
-    Settled,
-    /// To be tried again after a pause.
-    Failed,
-}
-
 /// Does the work.
 #[derive(Clone)]
 pub struct Reconciler {
@@ -89,7 +80,7 @@ struct Done {
 
 impl Reconciler {
     /// Works on one topic and reports how that went.
-    pub async fn run(&self, intent: Intent) -> Outcome {
+    pub async fn work_on(&self, intent: Intent) -> Outcome {
         let topic = intent.topic;
         let worked = tokio::time::timeout(RUN_WITHIN, self.work(intent.clone())).await;
         let error = match worked.unwrap_or(Err(StepError::NotYet)) {
@@ -111,7 +102,7 @@ impl Reconciler {
             }
             other => describe(other),
         };
-        tracing::warn!(%topic, reason = report.reason, cause = cause(&error), "topic is not as wanted");
+        tracing::warn!(%topic, reason = report.reason, cause = with_causes(&error), "topic is not as wanted");
         let settled = report.observed == Observed::Failed;
         match self.report(&intent, &report).await {
             Ok(()) if settled => Outcome::Settled,
@@ -347,25 +338,9 @@ fn foreign() -> Report {
     Report::because(Observed::Foreign, "ForeignTopic", message)
 }
 
-/// For our log.
-fn cause(error: &StepError) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(source) = next {
-        text = format!("{text}: {source}");
-        next = source.source();
-    }
-    text
-}
-
 /// How long a run may last, for whoever waits for all of them to end.
 pub const fn run_within() -> Duration {
     RUN_WITHIN
-}
-
-/// When something happened, in logs.
-pub(crate) fn took(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

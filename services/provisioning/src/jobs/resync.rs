@@ -3,7 +3,6 @@
 //! Scans all topics and asks for the configs of each; fine to some ten thousand within the 30 s, then by slices.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
 
 use futures::StreamExt as _;
 use sluice_types::physical::PhysicalTopic;
@@ -16,10 +15,6 @@ use crate::domain::orphans::Orphans;
 use crate::domain::plan::Physical;
 use crate::intents::CallError;
 
-/// How often.
-pub const EVERY: Duration = Duration::from_secs(30);
-/// How soon after one that failed.
-pub const AGAIN: Duration = Duration::from_secs(5);
 /// Topics whose configs are asked for at once.
 const CONFIGS_AT_ONCE: usize = 16;
 
@@ -30,7 +25,7 @@ pub enum ResyncError {
     #[error("list physical topics")]
     Kafka(#[from] ClusterError),
     /// The control plane.
-    #[error("list intents")]
+    #[error("read intents")]
     Intents(#[from] CallError),
 }
 
