@@ -1,7 +1,7 @@
 //! Provisioning's configuration file.
 
 use serde::{Deserialize, Serialize};
-use sluice_process::{Common, RoleConfig, is_false};
+use sluice_process::{ClustersConfig, Common, RoleConfig, is_false};
 use sluice_runtime::config::{Faults, InternalTlsConfig, KafkaConfig, ListenAddr, Validate};
 use sluice_runtime::fail_point::Testing;
 use sluice_runtime::telemetry::TelemetryConfig;
@@ -45,8 +45,11 @@ pub struct Config {
     pub concurrency: usize,
     /// Who we are to the other processes.
     pub internal_tls: InternalTlsConfig,
-    /// The cluster with the tenants' topics.
+    /// The first Kafka cluster: it has the internal topics, and the topics of tenants that were placed nowhere else.
     pub kafka: KafkaConfig,
+    /// Further clusters with topics of tenants, by uid. The same clusters in the configuration of all roles.
+    #[serde(default, skip_serializing_if = "ClustersConfig::is_empty")]
+    pub clusters: ClustersConfig,
     /// Logs.
     #[serde(default)]
     pub telemetry: TelemetryConfig,
@@ -62,6 +65,7 @@ impl RoleConfig for Config {
             admin_open: self.admin_open,
             internal_tls: &self.internal_tls,
             kafka: &self.kafka,
+            clusters: &self.clusters,
             database: None,
             telemetry: &self.telemetry,
             testing: Some((&self.testing, &FAIL_POINTS)),
