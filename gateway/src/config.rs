@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use sluice_edge::browsers::is_origin;
-use sluice_process::{Common, RoleConfig, TenantDefaults, is_false};
+use sluice_process::{ClustersConfig, Common, RoleConfig, TenantDefaults, is_false};
 use sluice_runtime::config::{
     ByteSize, Faults, InternalTlsConfig, KafkaConfig, ListenAddr, SecretFile, TlsFiles, Validate,
 };
@@ -55,8 +55,11 @@ pub struct Config {
     pub browser_origins: Vec<String>,
     /// Who we are to the other processes.
     pub internal_tls: InternalTlsConfig,
-    /// The cluster with the internal topics and the tenants' topics.
+    /// The first Kafka cluster: it has the internal topics, and the topics of tenants that were placed nowhere else.
     pub kafka: KafkaConfig,
+    /// Further clusters with topics of tenants, by uid. The same clusters in the configuration of all roles.
+    #[serde(default, skip_serializing_if = "ClustersConfig::is_empty")]
+    pub clusters: ClustersConfig,
     /// Bounds of the process.
     #[serde(default)]
     pub limits: LimitsConfig,
@@ -75,6 +78,7 @@ impl RoleConfig for Config {
             admin_open: self.admin_open,
             internal_tls: &self.internal_tls,
             kafka: &self.kafka,
+            clusters: &self.clusters,
             database: None,
             telemetry: &self.telemetry,
             testing: None,

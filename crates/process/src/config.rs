@@ -7,6 +7,8 @@ use sluice_runtime::fail_point::Testing;
 use sluice_runtime::telemetry::TelemetryConfig;
 use sluice_runtime::tls::InternalTls;
 
+use crate::clusters::ClustersConfig;
+
 /// The configuration of a role.
 pub trait RoleConfig: DeserializeOwned + Validate + Send {
     /// What it shares with those of all other roles.
@@ -22,8 +24,10 @@ pub struct Common<'a> {
     pub admin_open: bool,
     /// Who we are to the other processes.
     pub internal_tls: &'a InternalTlsConfig,
-    /// The Kafka cluster.
+    /// The first Kafka cluster, which has the internal topics.
     pub kafka: &'a KafkaConfig,
+    /// The other ones.
+    pub clusters: &'a ClustersConfig,
     /// The database, for the owner of a schema.
     pub database: Option<&'a DatabaseConfig>,
     /// Logs.
@@ -38,6 +42,7 @@ impl Common<'_> {
         let because = "health and metrics answer whoever asks";
         faults.reachable("admin_listen", self.admin_listen, self.admin_open, "admin_open", because);
         faults.section("kafka", self.kafka);
+        faults.section("clusters", self.clusters);
         faults.section("telemetry", self.telemetry);
         if let Some((testing, places)) = self.testing {
             testing.check(places, faults);
@@ -48,6 +53,7 @@ impl Common<'_> {
     pub fn files(&self, faults: &mut Faults) {
         faults.file("internal_tls", InternalTls::load(self.internal_tls));
         faults.section_files("kafka", self.kafka);
+        faults.section_files("clusters", self.clusters);
         if let Some(database) = self.database {
             faults.section_files("database", database);
         }

@@ -12,6 +12,7 @@ use sluice_wire::{Client, ClientConfig, ScramSha512, Security};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::clusters::Clusters;
 use crate::config::Common;
 use crate::error::Error;
 
@@ -25,7 +26,9 @@ pub struct Frame {
     pub health: Health,
     /// The process's metrics.
     pub metrics: Metrics,
-    /// The Kafka cluster, by our own client. Connects when it is first used.
+    /// The Kafka clusters that the configuration names.
+    pub clusters: Clusters,
+    /// The first of them, which has the internal topics, by our own client. Connects when it is first used.
     pub kafka: Client,
     /// Who we are to the other processes.
     pub internal_tls: InternalTls,
@@ -49,13 +52,15 @@ impl Frame {
     /// # Errors
     /// A file of the configuration cannot be used.
     pub fn new(name: &'static str, commit: &'static str, common: &Common<'_>) -> Result<Self, Error> {
+        let clusters = Clusters::new(name, common.kafka, common.clusters)?;
         let fail_points = common.testing.map(|(testing, places)| FailPoints::new(places, testing.crash_at.clone()));
         Ok(Self {
             name,
             commit,
             health: Health::new(),
             metrics: Metrics::new(),
-            kafka: kafka_client(name, common.kafka)?,
+            kafka: clusters.system().client.clone(),
+            clusters,
             internal_tls: InternalTls::load(common.internal_tls)?,
             fail_points: fail_points.unwrap_or_default(),
             tasks: TaskSet::new(name, CancellationToken::new()),
@@ -105,7 +110,8 @@ pub fn secret(key: &'static str, file: &SecretFile) -> Result<SecretString, Erro
     file.read().map_err(|error| Error::File(key, error))
 }
 
-fn kafka_client(name: &str, config: &KafkaConfig) -> Result<Client, Error> {
+/// Our own client of a cluster. Connects when it is first used.
+pub(crate) fn kafka_client(name: &str, config: &KafkaConfig) -> Result<Client, Error> {
     let password = secret("kafka.password_file", &config.password_file)?;
     let security = Security {
         tls: Some(config.rustls_client_config()?),

@@ -10,6 +10,7 @@
 //! to the end.
 
 mod checks;
+mod clusters;
 mod config;
 mod error;
 mod frame;
@@ -21,6 +22,7 @@ mod run;
 mod stops;
 mod tenant_defaults;
 
+pub use clusters::{ClusterAccess, Clusters, ClustersConfig};
 pub use config::{Common, RoleConfig, is_false};
 pub use error::Error;
 pub use frame::{Frame, secret};

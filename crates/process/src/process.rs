@@ -83,13 +83,13 @@ impl<R: Role> Process<R> {
 }
 
 async fn live<R: Role>(role: R, frame: Frame, shutdown: CancellationToken) -> Result<(), Error> {
-    let Frame { health, tasks, kafka, schema, .. } = frame;
+    let Frame { health, tasks, clusters, kafka, schema, .. } = frame;
     if let Some(schema) = schema
         && !migrate(&schema, &health, &shutdown).await?
     {
         return Ok(());
     }
-    let life = Life { shutdown: shutdown.clone(), tasks: tasks.clone(), health: health.clone(), kafka };
+    let life = Life { shutdown: shutdown.clone(), tasks: tasks.clone(), health: health.clone(), clusters, kafka };
     let stops = role.start(&life);
     drop(life);
     let failed = tasks.shutdown();

@@ -9,6 +9,7 @@ use sluice_wire::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::checks;
+use crate::clusters::Clusters;
 use crate::config::RoleConfig;
 use crate::error::Error;
 use crate::frame::Frame;
@@ -44,15 +45,19 @@ pub struct Life {
     pub tasks: TaskSet,
     /// What the process says of itself. The frame says that it is not ready any more.
     pub health: Health,
-    /// The Kafka cluster.
+    /// The Kafka clusters that the configuration names.
+    pub clusters: Clusters,
+    /// The first of them, which has the internal topics.
     pub kafka: Client,
 }
 
 impl Life {
-    /// Asks Kafka regularly how it is, for `/health/kafka`.
+    /// Asks Kafka regularly how it is, for `/health/kafka`, and each further cluster of the configuration for `/health/kafka-<cluster uid>`.
     pub fn check_kafka(&self) {
-        let check = checks::kafka(self.kafka.clone(), self.health.clone(), self.tasks.shutdown());
-        self.tasks.spawn_critical("kafka check", check);
+        for cluster in self.clusters.iter() {
+            let check = checks::kafka(cluster.clone(), self.health.clone(), self.tasks.shutdown());
+            self.tasks.spawn_critical("kafka check", check);
+        }
     }
 
     /// Asks the database regularly how it is, for `/readyz` and `/health/database`.

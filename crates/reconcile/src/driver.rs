@@ -3,7 +3,7 @@
 //! A poll answers at once while anything is due, also what already runs or pauses here; then the next poll waits a moment
 //! or until a run ends, so a bad item costs ten questions a second and never holds up another.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
 use std::time::Duration;
 
@@ -54,11 +54,13 @@ pub trait Resource: Clone + Send + Sync + 'static {
 
 /// What a round found.
 #[derive(Debug)]
-pub struct Round<I> {
+pub struct Round<I: Item> {
     /// Items that the world does not match, or that were never seen to match.
     pub work: Vec<I>,
-    /// How many were looked at.
-    pub looked_at: usize,
+    /// How many intents there are.
+    pub intents: usize,
+    /// Places that could not be looked at, and why: nothing is known of what is there.
+    pub unseen: BTreeMap<I::Place, String>,
 }
 
 /// How much there is to do.
@@ -190,15 +192,17 @@ impl<R: Resource> Driver<R> {
             }
         };
         match found {
-            Ok(Round { work, looked_at }) => {
-                self.health.set_component(R::ROUNDS, ComponentStatus::ok(format!("{looked_at} intents")));
-                let intended: HashSet<_> = work.iter().map(Item::key).collect();
-                queue.retain(|key| intended.contains(&key));
+            Ok(round) => {
+                let (status, pause) = judged::<R>(&round);
+                self.health.set_component(R::ROUNDS, status);
+                let intended: HashSet<_> = round.work.iter().map(Item::key).collect();
+                // What was not looked at is not known to be as wanted.
+                queue.retain(|place, key| round.unseen.contains_key(&place) || intended.contains(&key));
                 let now = Instant::now();
-                for item in work {
+                for item in round.work {
                     queue.offer(item, now);
                 }
-                (R::ROUND_EVERY, memory)
+                (pause, memory)
             }
             Err(error) => {
                 let error = with_causes(&error);
@@ -224,6 +228,17 @@ fn ended<I: Item>(state: &mut State<I>, done: Result<(Id, Outcome), JoinError>) 
         Outcome::Settled => state.queue.settled(&item),
         Outcome::Failed => state.queue.failed(&item, Instant::now()),
     }
+}
+
+/// What health says of a round, and how soon the next one is.
+fn judged<R: Resource>(round: &Round<R::Item>) -> (ComponentStatus, Duration) {
+    if round.unseen.is_empty() {
+        return (ComponentStatus::ok(format!("{} intents", round.intents)), R::ROUND_EVERY);
+    }
+    let unseen: Vec<String> = round.unseen.iter().map(|(place, why)| format!("{place}: {why}")).collect();
+    let unseen = unseen.join("; ");
+    tracing::info!(unseen, round = R::ROUNDS, "a round did not see everything");
+    (ComponentStatus::failing(unseen), R::ROUND_AGAIN)
 }
 
 async fn sleep_until(wake: Option<Instant>) {

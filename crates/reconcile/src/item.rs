@@ -10,7 +10,7 @@ pub trait Item: Clone + Send + 'static {
     /// Whose it is. Those with something to do take turns.
     type Turn: Copy + Eq + Hash + fmt::Debug + Send;
     /// Where the work is done. What hangs in one place takes no run from another.
-    type Place: Copy + Eq + Hash + fmt::Debug + Send;
+    type Place: Copy + Ord + Hash + fmt::Display + fmt::Debug + Send;
     /// What is wanted. A pause ends when something else is.
     type Want: Copy + Eq + fmt::Debug + Send;
 

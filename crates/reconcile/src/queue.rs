@@ -23,7 +23,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 pub struct Queue<I: Item> {
     places: HashMap<I::Place, Place<I>>,
     busy: HashSet<I::Key>,
-    pausing: HashMap<I::Key, Pause<I::Want>>,
+    pausing: HashMap<I::Key, Pause<I>>,
 }
 
 /// Those that wait and run in one place.
@@ -37,11 +37,12 @@ struct Place<I: Item> {
     running: usize,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Pause<W> {
+#[derive(Debug)]
+struct Pause<I: Item> {
     failures: u32,
     until: Instant,
-    about: W,
+    about: I::Want,
+    place: I::Place,
 }
 
 impl<I: Item> Default for Queue<I> {
@@ -94,7 +95,8 @@ impl<I: Item> Queue<I> {
         let about = item.want();
         let before = self.pausing.get(&item.key()).filter(|pause| pause.about == about);
         let failures = before.map_or(0, |pause| pause.failures) + 1;
-        self.pausing.insert(item.key(), Pause { failures, until: now + pause_after(failures), about });
+        self.pausing
+            .insert(item.key(), Pause { failures, until: now + pause_after(failures), about, place: item.place() });
     }
 
     fn ended(&mut self, item: &I) {
@@ -118,8 +120,8 @@ impl<I: Item> Queue<I> {
     }
 
     /// Forgets pauses of items that no intent names any more.
-    pub fn retain(&mut self, intended: impl Fn(I::Key) -> bool) {
-        self.pausing.retain(|key, _| intended(*key));
+    pub fn retain(&mut self, intended: impl Fn(I::Place, I::Key) -> bool) {
+        self.pausing.retain(|key, pause| intended(pause.place, *key));
     }
 
     /// Items that wait or run.
@@ -288,7 +290,9 @@ mod tests {
         queue.failed(&bad, now);
         assert!(queue.offer(thing(1, 2), now));
         assert_eq!(queue.failing(), 1);
-        queue.retain(|_| false);
+        queue.retain(|place, key| (place, key) == (1, 1));
+        assert_eq!(queue.failing(), 1);
+        queue.retain(|_, _| false);
         assert_eq!(queue.failing(), 0);
     }
 }

@@ -3,6 +3,7 @@
 //! Readiness is for load balancers: the process says when, and components it named with [`Health::require`] must be well.
 //! Other components only inform: a gateway whose Kafka is down is still the right place to be told so.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -36,7 +37,7 @@ pub struct Health(Arc<RwLock<Inner>>);
 #[derive(Debug, Default)]
 struct Inner {
     ready: bool,
-    components: BTreeMap<&'static str, ComponentStatus>,
+    components: BTreeMap<Cow<'static, str>, ComponentStatus>,
     required: BTreeSet<&'static str>,
 }
 
@@ -52,10 +53,11 @@ impl Health {
     }
 
     /// Says how a component fares.
-    pub fn set_component(&self, name: &'static str, status: ComponentStatus) {
-        let before = self.0.write().components.insert(name, status.clone());
+    pub fn set_component(&self, name: impl Into<Cow<'static, str>>, status: ComponentStatus) {
+        let name = name.into();
+        let before = self.0.write().components.insert(name.clone(), status.clone());
         if before.as_ref().is_none_or(|before| before.ok != status.ok) {
-            tracing::info!(component = name, ok = status.ok, detail = %status.detail, "component health");
+            tracing::info!(component = %name, ok = status.ok, detail = %status.detail, "component health");
         }
     }
 
@@ -67,7 +69,7 @@ impl Health {
     /// Whether the process serves and all it requires is well.
     pub fn is_ready(&self) -> bool {
         let inner = self.0.read();
-        inner.ready && inner.required.iter().all(|name| inner.components.get(name).is_some_and(|status| status.ok))
+        inner.ready && inner.required.iter().all(|name| inner.components.get(*name).is_some_and(|status| status.ok))
     }
 
     /// A component's status, if it was ever set.

@@ -1,7 +1,7 @@
 //! Billing's configuration file.
 
 use serde::{Deserialize, Serialize};
-use sluice_process::{Common, RoleConfig, is_false};
+use sluice_process::{ClustersConfig, Common, RoleConfig, is_false};
 use sluice_runtime::config::{
     DatabaseConfig, Faults, InternalTlsConfig, KafkaConfig, ListenAddr, SecretFile, Validate,
 };
@@ -26,8 +26,11 @@ pub struct Config {
     pub page_token_key_file: SecretFile,
     /// Who we are to the other processes.
     pub internal_tls: InternalTlsConfig,
-    /// The cluster with the internal topics and the tenants' topics.
+    /// The first Kafka cluster: it has the internal topics, and the topics of tenants that were placed nowhere else.
     pub kafka: KafkaConfig,
+    /// Further clusters with topics of tenants, by uid. The same clusters in the configuration of all roles.
+    #[serde(default, skip_serializing_if = "ClustersConfig::is_empty")]
+    pub clusters: ClustersConfig,
     /// The database.
     pub database: DatabaseConfig,
     /// Logs.
@@ -45,6 +48,7 @@ impl RoleConfig for Config {
             admin_open: self.admin_open,
             internal_tls: &self.internal_tls,
             kafka: &self.kafka,
+            clusters: &self.clusters,
             database: Some(&self.database),
             telemetry: &self.telemetry,
             testing: Some((&self.testing, &FAIL_POINTS)),

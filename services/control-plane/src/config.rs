@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use sluice_process::{Common, RoleConfig, TenantDefaults, is_false};
+use sluice_process::{ClustersConfig, Common, RoleConfig, TenantDefaults, is_false};
 use sluice_runtime::config::{
     ByteSize, DatabaseConfig, Faults, HumanDuration, InternalTlsConfig, KafkaConfig, ListenAddr, SecretFile, Validate,
 };
@@ -41,8 +41,11 @@ pub struct Config {
     pub admin_open: bool,
     /// Who we are to the other processes.
     pub internal_tls: InternalTlsConfig,
-    /// The cluster with the internal topics.
+    /// The first Kafka cluster: it has the internal topics, and the topics of tenants that were placed nowhere else.
     pub kafka: KafkaConfig,
+    /// Further clusters with topics of tenants, by uid. The same clusters in the configuration of all roles.
+    #[serde(default, skip_serializing_if = "ClustersConfig::is_empty")]
+    pub clusters: ClustersConfig,
     /// The database.
     pub database: DatabaseConfig,
     /// What a topic gets that does not say.
@@ -75,6 +78,7 @@ impl RoleConfig for Config {
             admin_open: self.admin_open,
             internal_tls: &self.internal_tls,
             kafka: &self.kafka,
+            clusters: &self.clusters,
             database: Some(&self.database),
             telemetry: &self.telemetry,
             testing: Some((&self.testing, &FAIL_POINTS)),

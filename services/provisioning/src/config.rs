@@ -1,14 +1,14 @@
 //! Provisioning's configuration file.
 
 use serde::{Deserialize, Serialize};
-use sluice_process::{Common, RoleConfig, is_false};
+use sluice_process::{ClustersConfig, Common, RoleConfig, is_false};
 use sluice_runtime::config::{Faults, InternalTlsConfig, KafkaConfig, ListenAddr, Validate};
 use sluice_runtime::fail_point::Testing;
 use sluice_runtime::telemetry::TelemetryConfig;
 
-/// Topics worked on at a time on each cluster, at most.
+/// Topics of one cluster worked on at a time, at most.
 const CONCURRENCY_MAX: usize = 64;
-/// Topics worked on at a time on each cluster, unless the configuration says otherwise.
+/// Topics of one cluster worked on at a time, unless the configuration says otherwise.
 pub const CONCURRENCY: usize = 8;
 
 /// Where a test can have the process die, before and after each thing that changes the world: making, growing, closing,
@@ -40,13 +40,16 @@ pub struct Config {
     /// Replicas of each partition; absent: the cluster's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replication: Option<i16>,
-    /// Topics worked on at a time on each cluster.
+    /// Topics of one cluster worked on at a time.
     #[serde(default = "concurrency")]
     pub concurrency: usize,
     /// Who we are to the other processes.
     pub internal_tls: InternalTlsConfig,
-    /// The cluster with the tenants' topics.
+    /// The first Kafka cluster: it has the internal topics, and the topics of tenants that were placed nowhere else.
     pub kafka: KafkaConfig,
+    /// Further clusters with topics of tenants, by uid. The same clusters in the configuration of all roles.
+    #[serde(default, skip_serializing_if = "ClustersConfig::is_empty")]
+    pub clusters: ClustersConfig,
     /// Logs.
     #[serde(default)]
     pub telemetry: TelemetryConfig,
@@ -62,6 +65,7 @@ impl RoleConfig for Config {
             admin_open: self.admin_open,
             internal_tls: &self.internal_tls,
             kafka: &self.kafka,
+            clusters: &self.clusters,
             database: None,
             telemetry: &self.telemetry,
             testing: Some((&self.testing, &FAIL_POINTS)),

@@ -9,6 +9,7 @@ use sluice_runtime::config::{InternalTlsConfig, KafkaConfig, ListenAddr, SecretF
 use sluice_runtime::telemetry::TelemetryConfig;
 
 use super::*;
+use crate::clusters::ClustersConfig;
 use crate::config::Common;
 use crate::frame::secret;
 use crate::stops::Stops;
@@ -26,6 +27,8 @@ type Events = Arc<Mutex<Vec<&'static str>>>;
 struct Config {
     internal_tls: InternalTlsConfig,
     kafka: KafkaConfig,
+    #[serde(default)]
+    clusters: ClustersConfig,
     #[serde(skip)]
     telemetry: TelemetryConfig,
     #[serde(skip)]
@@ -43,6 +46,7 @@ impl RoleConfig for Config {
             admin_open: false,
             internal_tls: &self.internal_tls,
             kafka: &self.kafka,
+            clusters: &self.clusters,
             database: None,
             telemetry: &self.telemetry,
             testing: None,
@@ -94,6 +98,7 @@ fn config(dir: &std::path::Path, password: &str) -> Config {
             username: "noted".into(),
             password_file: SecretFile::new(dir.join(password)),
         },
+        clusters: ClustersConfig::default(),
         telemetry: TelemetryConfig::default(),
         events: Events::default(),
         fail: CancellationToken::new(),

@@ -50,6 +50,7 @@ struct State {
     told: Option<Figures>,
     rounds: usize,
     cannot_look: bool,
+    unseen: BTreeMap<&'static str, String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -97,7 +98,10 @@ impl Resource for World {
         self.0.lock().rounds = *memory;
         match self.0.lock().cannot_look {
             true => Err(CannotLook),
-            false => Ok(Round { work: self.due(), looked_at: self.0.lock().wanted.len() }),
+            false => {
+                let unseen = self.0.lock().unseen.clone();
+                Ok(Round { work: self.due(), intents: self.0.lock().wanted.len(), unseen })
+            }
         }
     }
 
@@ -237,5 +241,10 @@ async fn a_round_that_fails_is_told_and_comes_again_sooner_with_what_the_last_on
     assert_eq!(it.health.component("rounds").map(|status| status.detail), Some("0 intents".into()));
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert_eq!(world.0.lock().rounds, 4);
+    world.0.lock().unseen.insert("there", "no answer".into());
+    tokio::time::sleep(Duration::from_secs(16)).await;
+    assert_eq!(world.0.lock().rounds, 6, "after 30 s, and 5 s after one that did not see everything");
+    let told = it.health.component("rounds").expect("told");
+    assert_eq!((told.ok, told.detail.as_str()), (false, "there: no answer"));
     it.stop.cancel();
 }

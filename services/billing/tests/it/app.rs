@@ -51,6 +51,7 @@ async fn config(database: &str, ca: &Ca, dir: &Path) -> Config {
             username: BILLING.into(),
             password_file: secret(dir, "kafka", kafka.password(BILLING).unwrap()),
         },
+        clusters: Default::default(),
         database: DatabaseConfig {
             owner_url_file: Some(secret(dir, "owner", &url(database, "owner").await)),
             app_url_file: secret(dir, "app", &url(database, "app").await),

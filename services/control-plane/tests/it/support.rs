@@ -113,6 +113,7 @@ impl Plant {
                 username: CONTROL_PLANE.into(),
                 password_file: secret("kafka-password", kafka.password(CONTROL_PLANE).unwrap()),
             },
+            clusters: Default::default(),
             database: DatabaseConfig {
                 owner_url_file: Some(secret("owner-url", &url(connection, &database, "owner"))),
                 app_url_file: secret("app-url", &url(connection, &database, "app")),

@@ -4,29 +4,21 @@
 //! still does is a member, and Kafka refuses to delete a group with members: it is tried again until the dispatcher has left, or
 //! its session is over. All of it is harmless to repeat.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sluice_reconcile::{Figures, Item, Outcome, Resource, Round, with_causes};
 use sluice_types::physical::PhysicalGroup;
-use sluice_types::{GroupUid, NamespaceUid};
+use sluice_types::{ClusterUid, GroupUid, NamespaceUid};
 use sluice_wire::Error;
 
 use super::reconcile::Reconciler;
-use crate::intents::CallError;
-
-/// A group that Kafka may still hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DeletedGroup {
-    /// Its namespace.
-    pub namespace: NamespaceUid,
-    /// The group.
-    pub group: GroupUid,
-}
+use crate::intents::{CallError, DeletedGroup};
 
 impl Item for DeletedGroup {
     type Key = GroupUid;
     type Turn = NamespaceUid;
-    type Place = ();
+    type Place = ClusterUid;
     type Want = ();
 
     fn key(&self) -> GroupUid {
@@ -37,7 +29,10 @@ impl Item for DeletedGroup {
         self.namespace
     }
 
-    fn place(&self) {}
+    /// If there are several, one that is not the first: the first has the groups of almost all, who must not wait for the others.
+    fn place(&self) -> ClusterUid {
+        self.clusters.iter().copied().max().unwrap_or(ClusterUid::FIRST)
+    }
 
     fn want(&self) {}
 }
@@ -48,6 +43,9 @@ enum StepError {
     /// Kafka refuses, or cannot be asked.
     #[error("delete the group")]
     Kafka(#[from] Error),
+    /// The configuration does not name its cluster.
+    #[error("the cluster {0} is not known")]
+    OtherCluster(ClusterUid),
     /// The control plane.
     #[error("report the group")]
     Call(#[from] CallError),
@@ -75,17 +73,17 @@ impl Resource for DeletedGroups {
         let (mut work, mut after) = (Vec::new(), None);
         loop {
             let (groups, next) = self.0.intents.deleted_groups(after).await?;
-            work.extend(groups.into_iter().map(|(namespace, group)| DeletedGroup { namespace, group }));
+            work.extend(groups);
             // What is left comes by a later round.
             if next.is_none() || work.len() >= ROUND_MAX {
-                return Ok(Round { looked_at: work.len(), work });
+                return Ok(Round { intents: work.len(), work, unseen: BTreeMap::new() });
             }
             after = next;
         }
     }
 
     async fn run(&self, item: DeletedGroup) -> Outcome {
-        match self.forget(item).await {
+        match self.forget(&item).await {
             Ok(()) => Outcome::Settled,
             Err(StepError::Call(CallError::LeaseLost)) => {
                 self.0.lease.lose();
@@ -110,14 +108,18 @@ impl Resource for DeletedGroups {
 const ROUND_MAX: usize = 10_000;
 
 impl DeletedGroups {
-    async fn forget(&self, item: DeletedGroup) -> Result<(), StepError> {
-        let DeletedGroup { namespace, group } = item;
+    async fn forget(&self, item: &DeletedGroup) -> Result<(), StepError> {
         // None begins when the lease may have run out.
         let epoch = self.0.lease.epoch().ok_or(CallError::LeaseLost)?;
-        for name in [PhysicalGroup::new(namespace, group), PhysicalGroup::redrive(namespace, group)] {
-            self.0.cluster.delete_group(&name).await?;
+        for uid in &item.clusters {
+            let cluster = self.0.clusters.get(uid).ok_or(StepError::OtherCluster(*uid))?;
+            for name in
+                [PhysicalGroup::new(item.namespace, item.group), PhysicalGroup::redrive(item.namespace, item.group)]
+            {
+                cluster.delete_group(&name).await?;
+            }
         }
-        self.0.intents.report_group_gone(epoch, group).await?;
+        self.0.intents.report_group_gone(epoch, item.group).await?;
         self.0.metrics.changed("delete-group");
         Ok(())
     }

@@ -1,8 +1,10 @@
 //! The topics of tenants, as what the driver reconciles: where work comes from, and what is told of it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use sluice_reconcile::{Figures, Outcome, Resource, Round};
+use sluice_reconcile::{Figures, Outcome, Resource, Round, with_causes};
+use sluice_types::ClusterUid;
 
 use super::reconcile::Reconciler;
 use super::resync::{ResyncError, resync};
@@ -12,7 +14,7 @@ use crate::domain::orphans::Orphans;
 impl Resource for Reconciler {
     type Item = Intent;
     type Error = ResyncError;
-    type Memory = Orphans;
+    type Memory = BTreeMap<ClusterUid, Orphans>;
 
     const POLLS: &'static str = "control-plane";
     const ROUNDS: &'static str = "resync";
@@ -23,11 +25,12 @@ impl Resource for Reconciler {
         Ok(self.intents.await_work().await?)
     }
 
-    async fn round(&self, orphans: &mut Orphans) -> Result<Round<Intent>, ResyncError> {
+    async fn round(&self, orphans: &mut Self::Memory) -> Result<Round<Intent>, ResyncError> {
         let found = resync(self, orphans).await?;
         self.metrics.drifted.inc_by(found.drifted);
         self.metrics.orphans.set(i64::try_from(found.orphans).unwrap_or(i64::MAX));
-        Ok(Round { work: found.work, looked_at: found.intended.len() })
+        let unseen = found.unseen.into_iter().map(|(cluster, error)| (cluster, with_causes(&error))).collect();
+        Ok(Round { work: found.work, intents: found.intents, unseen })
     }
 
     async fn run(&self, intent: Intent) -> Outcome {

@@ -77,6 +77,7 @@ impl World {
                 username: PROVISIONING.into(),
                 password_file: SecretFile::new(password),
             },
+            clusters: Default::default(),
             telemetry: TelemetryConfig::default(),
             testing: Testing::default(),
         }
