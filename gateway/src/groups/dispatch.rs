@@ -5,6 +5,7 @@
 //! acknowledgement is answered OK only after the commit that holds it succeeded; nothing is delivered unless Kafka has lately confirmed
 //! that we are the group's only member; every queue, cache and list is bounded.
 
+mod action;
 mod attachment;
 mod budget;
 mod cache;
@@ -13,15 +14,18 @@ mod committing;
 mod consumers;
 mod dead_lettering;
 mod delivering;
+mod driver;
 mod epochs;
 mod explaining;
 mod finishing;
 mod group;
+mod inspecting;
 mod joining;
 mod losing;
 mod metrics;
 mod opening;
 mod part;
+mod performing;
 mod positions;
 mod prefetching;
 mod pulse;
@@ -32,6 +36,7 @@ mod resting;
 mod settling;
 mod shared;
 mod status;
+mod stepping;
 mod taking;
 #[cfg(test)]
 mod testing;
@@ -55,10 +60,11 @@ use sluice_wire::{Client, Groups, Reader};
 
 use self::budget::Budget;
 use self::command::{Caller, Command};
-use self::group::{End, Group};
+use self::driver::Driver;
+use self::group::End;
 use self::metrics::DispatchMetrics;
 use self::pulse::Pulse;
-use self::shared::{Clock, Shared};
+use self::shared::{Clock, Handles, Io, Setting, Shared};
 use crate::groups::model::{
     ATTACH_COMMANDS, ATTACH_EVENTS, AttachOptions, Attachment, Dispatch, DispatchError, GroupCall, Inspected, LeaseKey,
     Owner, Owners as _, ResolvedGroup, Settle, TakeOptions, Taken,
@@ -140,21 +146,25 @@ impl Dispatchers {
     /// The same with other times, for tests.
     pub fn start_with(parts: DispatchParts, timing: Timing) -> Arc<Self> {
         let shared = Shared {
-            gateway_id: parts.gateway_id,
             boot_id: parts.boot_id,
-            groups: Groups::new(parts.wire.clone()),
-            wire: parts.wire,
-            reader: parts.reader,
-            sink: parts.sink,
+            setting: Arc::new(Setting {
+                gateway_id: parts.gateway_id,
+                clock: Clock::start(),
+                metrics: DispatchMetrics::register(&parts.metrics),
+                timing,
+            }),
+            handles: Handles {
+                groups: Groups::new(parts.wire.clone()),
+                wire: parts.wire,
+                reader: parts.reader,
+                sink: parts.sink,
+            },
             meter: parts.meter,
             view: parts.view,
             owners: parts.owners,
             budget: Budget::new(timing.cached_bytes),
-            clock: Clock::start(),
             pulse: Arc::new(Pulse::new(Instant::now())),
             key_hasher: RandomState::new(),
-            metrics: DispatchMetrics::register(&parts.metrics),
-            timing,
             tasks: parts.tasks,
             stop: watch::Sender::new(None),
         };
@@ -256,15 +266,16 @@ impl Dispatchers {
     fn begin(&self, config: Arc<ResolvedGroup>, tenant: Arc<TenantEntry>) -> mpsc::Sender<Command> {
         let (inbox, commands) = mpsc::channel(INBOX);
         let uid = config.group_uid;
-        let group = Group::new(Arc::clone(&self.shared), config, tenant, commands);
+        let group = Driver::new(Arc::new(Io::of(&self.shared)), config, tenant, commands);
         let (shared, registry) = (Arc::clone(&self.shared), Arc::clone(&self.registry));
         self.shared.tasks.spawn("group", async move {
             let guard = Ended { registry: Arc::clone(&registry), uid, until: None };
             let end = group.run().await;
-            let until = matches!(end, End::Fenced | End::Lost).then(|| Instant::now() + shared.timing.cool_down);
+            let until =
+                matches!(end, End::Fenced | End::Lost).then(|| Instant::now() + shared.setting.timing.cool_down);
             guard.with(until);
             if let Some(until) = until {
-                shared.metrics.fenced.inc();
+                shared.setting.metrics.fenced.inc();
                 shared.tasks.shutdown().run_until_cancelled(tokio::time::sleep_until(until)).await;
                 registry.cooled(uid, until);
             }
@@ -406,7 +417,7 @@ impl Dispatch for Dispatchers {
                 return self.ask(&inbox, deadline, |reply| Command::Inspect { deadline, reply }).await;
             }
             let (config, tenant) = self.resolve(call)?;
-            Ok(resting::inspect(&self.shared, &config, &tenant, deadline).await?)
+            Ok(resting::inspect(&Io::of(&self.shared), &config, &tenant, deadline).await?)
         })
     }
 
@@ -419,7 +430,7 @@ impl Dispatch for Dispatchers {
             let deadline = Instant::from_std(call.deadline);
             if request.dry_run && self.running(call.group.group_uid).is_none() {
                 let (config, tenant) = self.resolve(call)?;
-                return Ok(resting::try_reset(&self.shared, &config, &tenant, &request, deadline).await?);
+                return Ok(resting::try_reset(&Io::of(&self.shared), &config, &tenant, &request, deadline).await?);
             }
             // A group that nobody dispatches is taken for it: as its member we cannot collide with another dispatcher.
             let inbox = self.inbox(call)?;

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use sluice_proto::internal::control::v1::control_record::Resource;
 use sluice_types::physical::PhysicalGroup;
 use sluice_types::{GroupUid, TenantUid};
-use sluice_wire::{CommitOffset, Committer, Error};
+use sluice_wire::{Client, CommitOffset, Committer, Error};
 
 use crate::groups::dispatch::command::Command;
 use crate::groups::dispatch::shared::Shared;
@@ -68,7 +68,7 @@ pub(super) async fn sweep(shared: &Shared, inbox: &(impl Fn(GroupUid) -> Option<
         };
         let is_there = || tenant.names().group_of(uid).is_some();
         for (name, topics) in names_of(&group, topics, letters, running.is_some()) {
-            match refresh(shared, name.as_str(), &topics, is_there).await {
+            match refresh(&shared.handles().wire, name.as_str(), &topics, is_there).await {
                 Ok(()) => refreshed += 1,
                 // Somebody consumes now, or nobody ever did.
                 Err(error) if error.membership().is_some() => {}
@@ -99,8 +99,8 @@ fn names_of(
 }
 
 /// Commits again what is committed, if the group is there still.
-async fn refresh(shared: &Shared, group: &str, topics: &[String], is_there: impl Fn() -> bool) -> Result<(), Error> {
-    let found = match shared.wire.committed_offsets(group, Committer::Outside, None, CALL).await {
+async fn refresh(wire: &Client, group: &str, topics: &[String], is_there: impl Fn() -> bool) -> Result<(), Error> {
+    let found = match wire.committed_offsets(group, Committer::Outside, None, CALL).await {
         Ok(found) => found,
         Err(error) if error.kafka_code() == Some(sluice_wire::code::GROUP_ID_NOT_FOUND) => return Ok(()),
         Err(error) => return Err(error),
@@ -117,5 +117,5 @@ async fn refresh(shared: &Shared, group: &str, topics: &[String], is_there: impl
     if commits.is_empty() || !is_there() {
         return Ok(());
     }
-    shared.wire.commit_offsets(group, Committer::Outside, &commits, CALL).await.map(drop)
+    wire.commit_offsets(group, Committer::Outside, &commits, CALL).await.map(drop)
 }

@@ -42,29 +42,58 @@ impl Default for Timing {
     }
 }
 
-/// See the module.
-pub(super) struct Shared {
+/// What a group knows of its process: nothing that does I/O.
+pub(super) struct Setting {
     pub(super) gateway_id: Arc<str>,
-    pub(super) boot_id: Arc<str>,
+    pub(super) clock: Clock,
+    pub(super) metrics: DispatchMetrics,
+    pub(super) timing: Timing,
+}
+
+/// What a group reaches Kafka with, made when it begins.
+#[derive(Clone)]
+pub(super) struct Handles {
     pub(super) wire: Client,
     pub(super) groups: Groups,
     pub(super) reader: Reader,
     pub(super) sink: Arc<dyn ProduceSink>,
+}
+
+/// With what calls are made for a group.
+pub(super) struct Io {
+    pub(super) shared: Arc<Shared>,
+    pub(super) handles: Handles,
+}
+
+impl Io {
+    /// What every group here has.
+    pub(super) fn of(shared: &Arc<Shared>) -> Self {
+        Self { shared: Arc::clone(shared), handles: shared.handles() }
+    }
+}
+
+/// See the module.
+pub(super) struct Shared {
+    pub(super) boot_id: Arc<str>,
+    pub(super) setting: Arc<Setting>,
+    pub(super) handles: Handles,
     pub(super) meter: Meter,
     pub(super) view: Arc<View>,
     pub(super) owners: Arc<MemberOwners>,
     pub(super) budget: Budget,
-    pub(super) clock: Clock,
     pub(super) pulse: Arc<Pulse>,
     pub(super) key_hasher: RandomState,
-    pub(super) metrics: DispatchMetrics,
-    pub(super) timing: Timing,
     pub(super) tasks: TaskSet,
     /// By when everything must be handed over, once the process ends.
     pub(super) stop: watch::Sender<Option<Instant>>,
 }
 
 impl Shared {
+    /// What a group reaches Kafka with.
+    pub(super) fn handles(&self) -> Handles {
+        self.handles.clone()
+    }
+
     /// A hash that nobody outside can foresee: colliding keys would wait for each other.
     pub(super) fn key_hash(&self, key: &[u8]) -> u64 {
         self.key_hasher.hash_one(key)

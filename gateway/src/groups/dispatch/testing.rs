@@ -6,7 +6,7 @@ use std::time::Instant as StdInstant;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -17,11 +17,12 @@ use sluice_runtime::{Metrics, TaskSet};
 use sluice_types::{GroupUid, NamespaceUid, TenantUid, TopicUid};
 use sluice_wire::{Client, ClientConfig, Groups, KafkaTopicId, Reader, TopicPartition};
 
+use crate::groups::dispatch::action::Moment;
 use crate::groups::dispatch::budget::Budget;
 use crate::groups::dispatch::group::{Group, Stage};
 use crate::groups::dispatch::metrics::DispatchMetrics;
 use crate::groups::dispatch::pulse::Pulse;
-use crate::groups::dispatch::shared::{Clock, Shared, Timing};
+use crate::groups::dispatch::shared::{Clock, Handles, Io, Setting, Shared, Timing};
 use crate::groups::owner::MemberOwners;
 use crate::metering::Meter;
 use crate::view::View;
@@ -95,32 +96,46 @@ pub(super) fn group() -> Group {
     let entry = view.tenant(tenant).expect("tenant");
     let config = entry.names().group_of(uid).expect("group");
     let topic = entry.names().topic_in(namespace, &config.topics[0]).expect("topic");
-    let wire = Client::new(ClientConfig::new(["localhost:1"])).expect("a client");
-    let (tasks, metrics) = (TaskSet::new("test", CancellationToken::new()), Metrics::new());
-    let shared = Shared {
-        gateway_id: "a".into(),
-        boot_id: "1".into(),
-        groups: Groups::new(wire.clone()),
-        reader: Reader::new(wire.clone()),
-        sink: Arc::new(NoSink),
-        meter: Meter::start("a/1".into(), wire.clone(), &tasks, &metrics),
-        wire,
-        view,
-        owners: MemberOwners::new("a".into(), "1".into()),
-        budget: Budget::new(Timing::default().cached_bytes),
-        clock: Clock::start(),
-        pulse: Arc::new(Pulse::new(Instant::now())),
-        key_hasher: RandomState::new(),
-        metrics: DispatchMetrics::register(&metrics),
-        timing: Timing::default(),
-        tasks,
-        stop: watch::Sender::new(None),
-    };
-    let (_, commands) = mpsc::channel(1);
-    let mut group = Group::new(Arc::new(shared), config, entry, commands);
+    let (now, account) = (Instant::now(), Budget::new(Timing::default().cached_bytes).open(tenant));
+    let moment = Moment { at: now, awake_since: now, member: None };
+    let mut group = Group::new(setting(), account, config, entry, 1, moment);
     group.stage = Stage::Running;
     group.topics.insert(topic.physical.as_str().into(), topic);
     group
+}
+
+fn setting() -> Arc<Setting> {
+    Arc::new(Setting {
+        gateway_id: "a".into(),
+        clock: Clock::start(),
+        metrics: DispatchMetrics::register(&Metrics::new()),
+        timing: Timing::default(),
+    })
+}
+
+/// Calls that find no cluster.
+pub(super) fn io() -> Io {
+    let wire = Client::new(ClientConfig::new(["localhost:1"])).expect("a client");
+    let (tasks, metrics) = (TaskSet::new("test", CancellationToken::new()), Metrics::new());
+    let shared = Shared {
+        boot_id: "1".into(),
+        setting: setting(),
+        handles: Handles {
+            groups: Groups::new(wire.clone()),
+            reader: Reader::new(wire.clone()),
+            sink: Arc::new(NoSink),
+            wire: wire.clone(),
+        },
+        meter: Meter::start("a/1".into(), wire, &tasks, &metrics),
+        view: Arc::new(View::default()),
+        owners: MemberOwners::new("a".into(), "1".into()),
+        budget: Budget::new(Timing::default().cached_bytes),
+        pulse: Arc::new(Pulse::new(Instant::now())),
+        key_hasher: RandomState::new(),
+        tasks,
+        stop: watch::Sender::new(None),
+    };
+    Io::of(&Arc::new(shared))
 }
 
 /// A partition of its topic.
