@@ -56,6 +56,11 @@ impl ProduceSink for NoSink {
 
 /// A group that runs, with one topic of two partitions, `orders`, and nothing assigned.
 pub(super) fn group() -> Group {
+    group_of(&Budget::new(Timing::default().cached_bytes))
+}
+
+/// The same with its account in this budget.
+pub(super) fn group_of(budget: &Budget) -> Group {
     let (tenant, namespace, uid, topic) =
         (TenantUid::random(), NamespaceUid::random(), GroupUid::random(), TopicUid::random());
     let life = Life::Active.into();
@@ -96,7 +101,7 @@ pub(super) fn group() -> Group {
     let entry = view.tenant(tenant).expect("tenant");
     let config = entry.names().group_of(uid).expect("group");
     let topic = entry.names().topic_in(namespace, &config.topics[0]).expect("topic");
-    let (now, account) = (Instant::now(), Budget::new(Timing::default().cached_bytes).open(tenant));
+    let (now, account) = (Instant::now(), budget.open(tenant));
     let moment = Moment { at: now, awake_since: now, member: None };
     let mut group = Group::new(setting(), account, config, entry, 1, moment);
     group.stage = Stage::Running;
@@ -115,7 +120,12 @@ fn setting() -> Arc<Setting> {
 
 /// Calls that find no cluster.
 pub(super) fn io() -> Io {
-    let wire = Client::new(ClientConfig::new(["localhost:1"])).expect("a client");
+    io_to("localhost:1")
+}
+
+/// Calls to a broker at this address.
+pub(super) fn io_to(broker: &str) -> Io {
+    let wire = Client::new(ClientConfig::new([broker])).expect("a client");
     let (tasks, metrics) = (TaskSet::new("test", CancellationToken::new()), Metrics::new());
     let shared = Shared {
         boot_id: "1".into(),
