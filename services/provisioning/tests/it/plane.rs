@@ -292,6 +292,7 @@ impl IntentService for Plane {
         let group = |(group, namespace): (&String, &String)| DeletedGroup {
             namespace_uid: namespace.clone(),
             group_uid: group.clone(),
+            ..Default::default()
         };
         let next_after_group_uid = next.map(|(group, _)| group.clone()).unwrap_or_default();
         Ok(Response::new(ListDeletedGroupsResponse {
