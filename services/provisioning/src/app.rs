@@ -3,11 +3,11 @@
 //! Shutdown: not ready any more, begin no further run and wait for those under way, give the lease back.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_process::{Error, Frame, Life, Process, Role, Stops};
+use sluice_process::{ClusterAccess, Error, Frame, Life, Process, Role, Stops};
 use sluice_runtime::internal::internal_channel;
-use sluice_types::ClusterUid;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
@@ -55,8 +55,10 @@ impl Role for Provisioning {
 
     async fn build(config: Config, frame: &mut Frame) -> Result<Self, Error> {
         let channel = internal_channel(&config.control_plane, &frame.internal_tls, CONTROL_PLANE)?;
+        let cluster = |of: &ClusterAccess| (of.uid, Cluster::new(of.uid, of.client.clone(), config.replication));
+        let clusters = frame.clusters.iter().map(cluster).collect();
         let reconciler = Reconciler {
-            cluster: Cluster::new(ClusterUid::FIRST, frame.kafka.clone(), config.replication),
+            clusters: Arc::new(clusters),
             intents: Intents::new(channel),
             lease: Lease::default(),
             fail_points: frame.fail_points.clone(),

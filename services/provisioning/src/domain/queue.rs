@@ -1,13 +1,13 @@
 //! Which topic is worked on next: tenants in turn, of each first come first served, each at most once at a time, failing ones
-//! after a pause.
+//! after a pause. Each cluster has a queue and workers of its own, so one that is down holds up its own topics only.
 //!
 //! It holds no truth. A topic that is refused here (running, pausing, no room) is offered again by the next poll or
 //! resync, always with its newest intent. So one bad topic costs its own retries and nothing else.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use sluice_types::{TenantUid, TopicUid};
+use sluice_types::{ClusterUid, TenantUid, TopicUid};
 
 use super::intent::{Intent, Want};
 
@@ -18,9 +18,81 @@ const PAUSE_MIN: Duration = Duration::from_millis(200);
 /// Longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// The queue.
+/// The queues of all clusters.
+#[derive(Debug)]
+pub struct Queues {
+    at_once: usize,
+    clusters: BTreeMap<ClusterUid, OfCluster>,
+}
+
 #[derive(Debug, Default)]
-pub struct Queue {
+struct OfCluster {
+    queue: Queue,
+    /// Topics that were taken and are neither settled nor failed.
+    taken: usize,
+}
+
+impl Queues {
+    /// With so many workers for each cluster.
+    pub fn new(at_once: usize) -> Self {
+        Self { at_once, clusters: BTreeMap::new() }
+    }
+
+    /// Takes an intent in, unless its topic waits, runs or pauses. A new generation ends a pause.
+    pub fn offer(&mut self, intent: Intent, now: Instant) -> bool {
+        self.clusters.entry(intent.cluster).or_default().queue.offer(intent, now)
+    }
+
+    /// The next one to work on, of any cluster that has a worker free; tell [`Queues::settled`] or [`Queues::failed`] afterwards.
+    pub fn take(&mut self) -> Option<Intent> {
+        let at_once = self.at_once;
+        self.clusters.values_mut().filter(|of| of.taken < at_once).find_map(|of| {
+            let intent = of.queue.take()?;
+            of.taken += 1;
+            Some(intent)
+        })
+    }
+
+    /// Nothing more to do for this topic now.
+    pub fn settled(&mut self, cluster: ClusterUid, topic: TopicUid) {
+        if let Some(of) = self.clusters.get_mut(&cluster) {
+            of.taken = of.taken.saturating_sub(1);
+            of.queue.settled(topic);
+        }
+    }
+
+    /// It did not work; a pause begins.
+    pub fn failed(&mut self, intent: &Intent, now: Instant) {
+        if let Some(of) = self.clusters.get_mut(&intent.cluster) {
+            of.taken = of.taken.saturating_sub(1);
+            of.queue.failed(intent, now);
+        }
+    }
+
+    /// Gives all waiting ones up: the lease is lost.
+    pub fn clear(&mut self) {
+        self.clusters.values_mut().for_each(|of| of.queue.clear());
+    }
+
+    /// Forgets pauses of topics that no intent names any more.
+    pub fn retain(&mut self, intended: impl Fn(ClusterUid, TopicUid) -> bool) {
+        self.clusters.iter_mut().for_each(|(cluster, of)| of.queue.retain(|topic| intended(*cluster, topic)));
+    }
+
+    /// Topics that wait or run.
+    pub fn busy(&self) -> usize {
+        self.clusters.values().map(|of| of.queue.busy()).sum()
+    }
+
+    /// Topics whose last attempt failed.
+    pub fn failing(&self) -> usize {
+        self.clusters.values().map(|of| of.queue.failing()).sum()
+    }
+}
+
+/// The queue of one cluster.
+#[derive(Debug, Default)]
+struct Queue {
     /// Those that wait, by tenant. None is empty.
     ready: HashMap<TenantUid, VecDeque<Intent>>,
     /// Whose turn is next; each tenant with something that waits is in it once.
@@ -39,7 +111,7 @@ struct Pause {
 
 impl Queue {
     /// Takes an intent in, unless its topic waits, runs or pauses. A new generation ends a pause.
-    pub fn offer(&mut self, intent: Intent, now: Instant) -> bool {
+    fn offer(&mut self, intent: Intent, now: Instant) -> bool {
         let about = (intent.generation, intent.want);
         let pauses = self.pausing.get(&intent.topic).is_some_and(|pause| pause.about == about && now < pause.until);
         if pauses || self.waiting >= READY_MAX || !self.busy.insert(intent.topic) {
@@ -55,8 +127,8 @@ impl Queue {
         true
     }
 
-    /// The next one to work on; tell [`Queue::settled`] or [`Queue::failed`] afterwards.
-    pub fn take(&mut self) -> Option<Intent> {
+    /// The next one to work on; told of by `settled` or `failed` afterwards.
+    fn take(&mut self) -> Option<Intent> {
         let tenant = self.turns.pop_front()?;
         let of_tenant = self.ready.get_mut(&tenant)?;
         let intent = of_tenant.pop_front()?;
@@ -69,13 +141,13 @@ impl Queue {
     }
 
     /// Nothing more to do for this topic now.
-    pub fn settled(&mut self, topic: TopicUid) {
+    fn settled(&mut self, topic: TopicUid) {
         self.busy.remove(&topic);
         self.pausing.remove(&topic);
     }
 
     /// It did not work; a pause begins.
-    pub fn failed(&mut self, intent: &Intent, now: Instant) {
+    fn failed(&mut self, intent: &Intent, now: Instant) {
         self.busy.remove(&intent.topic);
         let about = (intent.generation, intent.want);
         let before = self.pausing.get(&intent.topic).filter(|pause| pause.about == about);
@@ -84,24 +156,24 @@ impl Queue {
     }
 
     /// Gives all waiting ones up: the lease is lost.
-    pub fn clear(&mut self) {
+    fn clear(&mut self) {
         while let Some(intent) = self.take() {
             self.busy.remove(&intent.topic);
         }
     }
 
     /// Forgets pauses of topics that no intent names any more.
-    pub fn retain(&mut self, intended: impl Fn(TopicUid) -> bool) {
+    fn retain(&mut self, intended: impl Fn(TopicUid) -> bool) {
         self.pausing.retain(|topic, _| intended(*topic));
     }
 
     /// Topics that wait or run.
-    pub fn busy(&self) -> usize {
+    fn busy(&self) -> usize {
         self.busy.len()
     }
 
     /// Topics whose last attempt failed.
-    pub fn failing(&self) -> usize {
+    fn failing(&self) -> usize {
         self.pausing.len()
     }
 }
@@ -179,6 +251,31 @@ mod tests {
             now += pause;
         }
         assert_eq!(pause_after(40), PAUSE_MAX);
+    }
+
+    #[test]
+    fn a_cluster_on_which_every_run_hangs_takes_no_worker_from_another() {
+        let (mut queues, now) = (Queues::new(2), Instant::now());
+        let (down, up) = (ClusterUid::FIRST, ClusterUid::from_i64(9));
+        let on = |cluster, topic| Intent { cluster, ..intent(topic, 1) };
+        for topic in 0..100 {
+            assert!(queues.offer(on(down, topic), now));
+        }
+        for topic in 100..103 {
+            assert!(queues.offer(on(up, topic), now));
+        }
+        let taken: Vec<Intent> = std::iter::from_fn(|| queues.take()).collect();
+        let topics: Vec<i64> = taken.iter().map(|intent| intent.topic.as_i64()).collect();
+        assert_eq!(topics, [0, 1, 100, 101]);
+        // Those of the first hang; the other goes on as its runs end.
+        queues.settled(up, taken[2].topic);
+        assert_eq!(queues.take().map(|intent| intent.topic.as_i64()), Some(102));
+        assert!(queues.take().is_none());
+        queues.failed(&taken[0], now);
+        assert_eq!(queues.take().map(|intent| intent.topic.as_i64()), Some(2));
+        assert_eq!((queues.busy(), queues.failing()), (101, 1));
+        queues.retain(|cluster, _| cluster != down);
+        assert_eq!(queues.failing(), 0);
     }
 
     #[test]

@@ -3,11 +3,11 @@
 //! A poll answers at once while anything is due, also what already runs or pauses here; then the next poll waits a moment
 //! or until a run ends, so a bad topic costs ten questions a second and never holds up another.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use sluice_runtime::{ComponentStatus, Health};
-use sluice_types::TopicUid;
+use sluice_types::{ClusterUid, TopicUid};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +15,7 @@ use super::reconcile::{Outcome, Reconciler, took};
 use super::resync::{self, Found, ResyncError};
 use crate::domain::intent::Intent;
 use crate::domain::orphans::Orphans;
-use crate::domain::queue::Queue;
+use crate::domain::queue::Queues;
 use crate::intents::CallError;
 
 /// Pause after a poll that brought nothing new, or failed.
@@ -26,29 +26,31 @@ const POLL_FAILED: Duration = Duration::from_millis(500);
 pub struct WorkLoop {
     /// Does the work.
     pub reconciler: Reconciler,
-    /// Runs at a time.
+    /// Runs at a time on each cluster.
     pub concurrency: usize,
     /// Told how it fares.
     pub health: Health,
 }
 
 type Polled = Result<Vec<Intent>, CallError>;
-type Resynced = (Result<Found, ResyncError>, Orphans);
+type Resynced = (Result<Found, ResyncError>, OrphansByCluster);
+type OrphansByCluster = BTreeMap<ClusterUid, Orphans>;
 
 struct State {
-    queue: Queue,
+    queues: Queues,
     runs: JoinSet<(Intent, Outcome)>,
-    running: HashMap<Id, TopicUid>,
+    running: HashMap<Id, (ClusterUid, TopicUid)>,
 }
 
 impl WorkLoop {
     /// The loop itself.
     pub async fn run(self, shutdown: CancellationToken) {
-        let mut state = State { queue: Queue::default(), runs: JoinSet::new(), running: Default::default() };
+        let queues = Queues::new(self.concurrency);
+        let mut state = State { queues, runs: JoinSet::new(), running: Default::default() };
         let mut polls: JoinSet<Polled> = JoinSet::new();
         let mut resyncs: JoinSet<Resynced> = JoinSet::new();
         let mut next_poll = Some(Instant::now());
-        let mut next_resync = Some((Instant::now(), Orphans::default()));
+        let mut next_resync = Some((Instant::now(), OrphansByCluster::default()));
         loop {
             let epoch = tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -87,7 +89,7 @@ impl WorkLoop {
                 () = sleep_until(wake) => {}
             }
             if self.reconciler.lease.epoch().is_none() {
-                state.queue.clear();
+                state.queues.clear();
             }
             self.tell(&state);
         }
@@ -97,9 +99,8 @@ impl WorkLoop {
     }
 
     fn start_runs(&self, state: &mut State) {
-        while state.runs.len() < self.concurrency {
-            let Some(intent) = state.queue.take() else { return };
-            let topic = intent.topic;
+        while let Some(intent) = state.queues.take() {
+            let (cluster, topic) = (intent.cluster, intent.topic);
             let reconciler = self.reconciler.clone();
             let run = state.runs.spawn(async move {
                 let (started, generation) = (Instant::now(), intent.generation);
@@ -107,7 +108,7 @@ impl WorkLoop {
                 tracing::debug!(%topic, generation, ?outcome, ms = took(started), "run ended");
                 (intent, outcome)
             });
-            state.running.insert(run.id(), topic);
+            state.running.insert(run.id(), (cluster, topic));
         }
     }
 
@@ -116,14 +117,14 @@ impl WorkLoop {
             Ok((id, (intent, outcome))) => {
                 state.running.remove(&id);
                 match outcome {
-                    Outcome::Settled => state.queue.settled(intent.topic),
-                    Outcome::Failed => state.queue.failed(&intent, Instant::now()),
+                    Outcome::Settled => state.queues.settled(intent.cluster, intent.topic),
+                    Outcome::Failed => state.queues.failed(&intent, Instant::now()),
                 }
             }
             Err(error) => {
                 tracing::error!(%error, "a run panicked");
-                if let Some(topic) = state.running.remove(&error.id()) {
-                    state.queue.settled(topic);
+                if let Some((cluster, topic)) = state.running.remove(&error.id()) {
+                    state.queues.settled(cluster, topic);
                 }
             }
         }
@@ -135,7 +136,7 @@ impl WorkLoop {
             Ok(Ok(intents)) => {
                 self.health.set_component("control-plane", ComponentStatus::ok("answers"));
                 let (all, now) = (intents.len(), Instant::now());
-                let new = intents.into_iter().filter(|intent| state.queue.offer(intent.clone(), now)).count();
+                let new = intents.into_iter().filter(|intent| state.queues.offer(intent.clone(), now)).count();
                 if all == 0 || new > 0 { Duration::ZERO } else { IDLE }
             }
             Ok(Err(error)) => {
@@ -151,27 +152,29 @@ impl WorkLoop {
     }
 
     /// Takes a resync's findings in; how long until the next, and what it must remember.
-    fn resynced(&self, state: &mut State, resynced: Result<Resynced, JoinError>) -> (Duration, Orphans) {
+    fn resynced(&self, state: &mut State, resynced: Result<Resynced, JoinError>) -> (Duration, OrphansByCluster) {
         let (found, orphans) = match resynced {
             Ok(resynced) => resynced,
             Err(error) => {
                 tracing::error!(%error, "a resync panicked");
-                return (resync::AGAIN, Orphans::default());
+                return (resync::AGAIN, OrphansByCluster::default());
             }
         };
         let pause = match found {
             Ok(found) => {
-                self.health.set_component("resync", ComponentStatus::ok(format!("{} intents", found.intended.len())));
+                let (status, pause) = judged(&found);
+                self.health.set_component("resync", status);
                 let metrics = &self.reconciler.metrics;
                 metrics.drifted.inc_by(found.drifted);
                 metrics.orphans.set(i64::try_from(found.orphans).unwrap_or(i64::MAX));
                 let intended: HashSet<TopicUid> = found.work.iter().map(|intent| intent.topic).collect();
-                state.queue.retain(|topic| intended.contains(&topic));
+                // What was not looked at is not known to be as wanted.
+                state.queues.retain(|cluster, topic| found.unseen.contains_key(&cluster) || intended.contains(&topic));
                 let now = Instant::now();
                 for intent in found.work {
-                    state.queue.offer(intent, now);
+                    state.queues.offer(intent, now);
                 }
-                resync::EVERY
+                pause
             }
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
@@ -185,9 +188,22 @@ impl WorkLoop {
 
     fn tell(&self, state: &State) {
         let metrics = &self.reconciler.metrics;
-        metrics.busy.set(i64::try_from(state.queue.busy()).unwrap_or(i64::MAX));
-        metrics.failing.set(i64::try_from(state.queue.failing()).unwrap_or(i64::MAX));
+        metrics.busy.set(i64::try_from(state.queues.busy()).unwrap_or(i64::MAX));
+        metrics.failing.set(i64::try_from(state.queues.failing()).unwrap_or(i64::MAX));
     }
+}
+
+/// What health says of a resync, and how soon the next one is.
+fn judged(found: &Found) -> (ComponentStatus, Duration) {
+    if found.unseen.is_empty() {
+        return (ComponentStatus::ok(format!("{} intents", found.intents)), resync::EVERY);
+    }
+    let mut unseen = Vec::new();
+    for (cluster, error) in &found.unseen {
+        tracing::info!(%cluster, %error, "the topics of a cluster cannot be listed");
+        unseen.push(format!("cluster {cluster}: {error}"));
+    }
+    (ComponentStatus::failing(unseen.join("; ")), resync::AGAIN)
 }
 
 async fn sleep_until(wake: Option<Instant>) {

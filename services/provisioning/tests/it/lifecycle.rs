@@ -1,6 +1,7 @@
 //! Topics are made, grown, changed and deleted as intended, and one bad topic holds up no other.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use sluice_proto::internal::control::v1::report_topic_request::Observed;
 use sluice_provisioning::cluster::Cluster;
@@ -14,10 +15,13 @@ use sluice_runtime::FailPoints;
 use sluice_runtime::Health;
 use sluice_runtime::internal::internal_channel;
 use sluice_runtime::tls::InternalTls;
+use sluice_types::ClusterUid;
 use sluice_wire::ConfigChange;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{CALL, SOON, World, eventually, run};
+
+const FIRST: ClusterUid = ClusterUid::FIRST;
 
 fn ready(generation: i64) -> impl Fn(&crate::plane::Known) -> bool {
     move |known| known.observed == Observed::Ready && known.intent.observed_generation == generation
@@ -114,7 +118,7 @@ async fn drift_is_found_by_the_resync_and_repaired() {
     let tls = InternalTls::load(&config.internal_tls).unwrap();
     let kafka = crate::support::stack().await.kafka().unwrap().client(sluice_devstack::PROVISIONING).unwrap();
     let reconciler = Reconciler {
-        cluster: Cluster::new(sluice_types::ClusterUid::FIRST, kafka, Some(1)),
+        clusters: Arc::new([(FIRST, Cluster::new(FIRST, kafka, Some(1)))].into()),
         intents: Intents::new(internal_channel(&config.control_plane, &tls, "control-plane").unwrap()),
         lease: Lease::default(),
         fail_points: FailPoints::default(),
@@ -124,7 +128,7 @@ async fn drift_is_found_by_the_resync_and_repaired() {
     let (intents, lease) = (reconciler.intents.clone(), reconciler.lease.clone());
     let keep = tokio::spawn(lease.keep("one".into(), intents, Health::new(), Metrics::default(), stop.clone()));
     reconciler.lease.held().await;
-    let mut orphans = Orphans::default();
+    let mut orphans = BTreeMap::<ClusterUid, Orphans>::new();
     let uid = world.plane.want(1, &[("retention.ms", "86400000")]);
     let mine = |found: Vec<sluice_provisioning::domain::intent::Intent>| {
         found.into_iter().find(|intent| intent.topic.to_string() == uid)
