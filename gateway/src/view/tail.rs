@@ -361,3 +361,6 @@ fn control_status(reading: &Reading, batch: &TailBatch, from_disk: Option<System
         None => ComponentStatus::ok("follows the control log"),
     }
 }
+
+#[cfg(test)]
+mod tests;
