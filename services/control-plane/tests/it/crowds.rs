@@ -10,7 +10,8 @@ use sluice_runtime::statuses::from_tonic;
 use sluice_types::{ErrorKind, Reason};
 use sqlx::{Connection as _, PgConnection};
 use tokio::task::JoinHandle;
-use tonic::Status;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Status};
 
 use crate::provisioner::{lease, report, work};
 use crate::support::{Plant, Principal, eventually, url};
@@ -146,13 +147,20 @@ async fn gateways_get_keys_beside_a_crowd_that_waits_with_all_connections_of_oth
     let plant = Plant::start().await;
     let (busy, quiet) = (plant.tenant("busy").await, plant.tenant("quiet").await);
     let holder = hold_changes(&plant, "busy").await;
-    let changes: Vec<_> = (0..CROWD).map(|i| tokio::spawn(create(busy.clone(), format!("n{i}")))).collect();
-    // The operator takes no turns: these wait with a connection each.
-    let keys: Vec<_> = (0..CROWD)
-        .map(|_| {
-            let request = plant.as_operator(IssueOwnerKeyRequest { name: "tenants/busy".into(), ..Default::default() });
-            let mut operator = plant.operator();
-            tokio::spawn(async move { operator.issue_owner_key(request).await.map(drop) })
+    // Who waited too long is told so, and comes again. The operator takes no turns: those calls wait with a connection each.
+    let over = CancellationToken::new();
+    let crowd: Vec<_> = (0..CROWD)
+        .map(|i| {
+            let (over, busy, mut operator, token) =
+                (over.clone(), busy.clone(), plant.operator(), plant.operator_token());
+            tokio::spawn(async move {
+                while !over.is_cancelled() {
+                    let mut key =
+                        Request::new(IssueOwnerKeyRequest { name: "tenants/busy".into(), ..Default::default() });
+                    key.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+                    let _ = tokio::join!(create(busy.clone(), format!("n{i}")), operator.issue_owner_key(key));
+                }
+            })
         })
         .collect();
     eventually("all wait that can", || async {
@@ -166,9 +174,9 @@ async fn gateways_get_keys_beside_a_crowd_that_waits_with_all_connections_of_oth
         assert_eq!(found.unwrap().into_inner().records.len(), 3, "key, account and tenant");
     }
 
+    over.cancel();
     drop(holder);
-    for call in changes.into_iter().chain(keys) {
-        // Those that waited too long are told so.
-        let _ = call.await.unwrap();
+    for calls in crowd {
+        calls.await.unwrap();
     }
 }
