@@ -311,10 +311,10 @@ impl<D: StreamService + DataPath> Parts<D> {
         let metrics = self.metrics.connections.clone();
         let manner = Manner { tls: self.public_tls, edge, drain: DRAIN, metrics };
         let (closing, internal_stop) = (CancellationToken::new(), CancellationToken::new());
-        let public = Listener::new("public", self.public, manner, service).start(closing.clone());
+        let public = Listener::new("public", self.public, manner, service).start(closing.clone(), tasks);
         let for_peers = ServeParts { local: Arc::clone(&dispatchers) as Arc<_>, view, applied };
         let peers = peers(self.internal, self.internal_tls, Peer(Arc::clone(&heartbeats)), for_peers);
-        let internal = peers.start(internal_stop.clone());
+        let internal = peers.start(internal_stop.clone(), tasks);
 
         let (grpc_health, draining, data) = (self.grpc_health, Arc::clone(&heartbeats), self.data);
         Stops::new()

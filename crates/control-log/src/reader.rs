@@ -37,6 +37,9 @@ pub struct Stand {
     pub log: KafkaTopicId,
     /// The offset to read next.
     pub next: i64,
+    /// Leader epoch of the record before that, if known. Without it a log that lost its end and has grown again beyond `next`
+    /// is taken for the one that was read.
+    pub epoch: Option<i32>,
     /// Until when what was appended was read, in ms since 1970.
     pub read_ms: i64,
 }
@@ -81,7 +84,7 @@ impl<T: Carried> Reader<T> {
 
     /// Reads on. Does no I/O yet.
     pub fn resume(client: Client, options: ReaderOptions, stand: Stand) -> Self {
-        let tail = tail_from(&client, &options, Some(stand.log), stand.next);
+        let tail = tail_from(&client, &options, Some(stand.log), stand.next, stand.epoch);
         let following = Following::new(Some(stand.log), Marker::after(stand.read_ms));
         Self { client, options, tail, following }
     }
@@ -115,7 +118,7 @@ impl<T: Carried> Reader<T> {
     pub fn set_poll_wait(&mut self, poll_wait: Duration) {
         self.options.poll_wait = poll_wait;
         if let Some(next) = self.tail.position() {
-            self.tail = tail_from(&self.client, &self.options, self.tail.topic_id(), next);
+            self.tail = tail_from(&self.client, &self.options, self.tail.topic_id(), next, self.tail.last_epoch());
         }
     }
 
@@ -139,6 +142,11 @@ impl<T: Carried> Reader<T> {
         self.tail.position()
     }
 
+    /// Leader epoch of the record before that, if known; see [`Stand::epoch`].
+    pub fn epoch(&self) -> Option<i32> {
+        self.tail.last_epoch()
+    }
+
     /// The log that is read; `None` until it is known.
     pub fn log(&self) -> Option<KafkaTopicId> {
         self.following.log
@@ -159,8 +167,15 @@ fn tail_from_beginning(client: &Client, options: &ReaderOptions) -> LogTail {
     LogTail::new(client.clone(), options.topic, 0, OffsetAt::Earliest, tail_options(options, options.log))
 }
 
-fn tail_from(client: &Client, options: &ReaderOptions, log: Option<KafkaTopicId>, next: i64) -> LogTail {
-    LogTail::from_offset(client.clone(), options.topic, 0, next, tail_options(options, log))
+fn tail_from(
+    client: &Client,
+    options: &ReaderOptions,
+    log: Option<KafkaTopicId>,
+    next: i64,
+    epoch: Option<i32>,
+) -> LogTail {
+    let options_at = TailOptions { last_epoch: epoch, ..tail_options(options, log) };
+    LogTail::from_offset(client.clone(), options.topic, 0, next, options_at)
 }
 
 /// Nobody writes to the log in transactions: all that is there is to be seen.
@@ -170,5 +185,6 @@ fn tail_options(options: &ReaderOptions, log: Option<KafkaTopicId>) -> TailOptio
         poll_wait: options.poll_wait,
         isolation: Isolation::ReadUncommitted,
         topic_id: log,
+        last_epoch: None,
     }
 }

@@ -62,6 +62,8 @@ fn reflection(audience: Audience) -> Result<Routes, RoutesError> {
         Audience::Operator | Audience::Internal => &[],
     };
     set.file.retain(|file| !hidden.iter().any(|package| file.package().starts_with(package)));
+    // What ours import declares services that nobody serves here.
+    set.file.iter_mut().filter(|file| !file.package().starts_with("sluice.")).for_each(|file| file.service.clear());
     let builder = || {
         tonic_reflection::server::Builder::configure()
             .register_file_descriptor_set(set.clone())

@@ -40,6 +40,9 @@ pub struct TailOptions {
     pub isolation: Isolation,
     /// The topic's id if known; otherwise the first one read is kept to.
     pub topic_id: Option<KafkaTopicId>,
+    /// Leader epoch of the record before the offset to begin at, if known. A log that was cut off below that offset since and
+    /// has grown again is then [`Error::LogTruncated`], and not read on as if nothing had happened.
+    pub last_epoch: Option<i32>,
 }
 
 impl Default for TailOptions {
@@ -50,6 +53,7 @@ impl Default for TailOptions {
             poll_wait: Duration::from_millis(500),
             isolation: Isolation::ReadCommitted,
             topic_id: None,
+            last_epoch: None,
         }
     }
 }
@@ -127,7 +131,9 @@ impl LogTail {
         offset: i64,
         options: TailOptions,
     ) -> Self {
-        Self { position: Some(offset), ..Self::new(client, topic, partition, OffsetAt::Earliest, options) }
+        let last_epoch = options.last_epoch;
+        let tail = Self::new(client, topic, partition, OffsetAt::Earliest, options);
+        Self { position: Some(offset), last_epoch, ..tail }
     }
 
     /// Reads from where the log begins, ends, or was at a time; resolved at the first success. Does no I/O yet.
@@ -161,6 +167,11 @@ impl LogTail {
     /// Offset to be read next; `None` until the start is resolved.
     pub fn position(&self) -> Option<i64> {
         self.position
+    }
+
+    /// Leader epoch of the record before [`LogTail::position`], if known: what [`TailOptions::last_epoch`] needs to read on.
+    pub fn last_epoch(&self) -> Option<i32> {
+        self.last_epoch
     }
 
     /// Id of the topic being read, once known.

@@ -9,6 +9,7 @@ mod docs;
 mod features;
 mod glossary;
 mod layers;
+mod metrics;
 mod slowest;
 mod sources;
 
@@ -29,7 +30,7 @@ enum Command {
     Features,
     /// Libraries and functions are used only where they may be.
     Sources,
-    /// Links resolve, every error reason is documented, every service has its README, the glossary names what exists.
+    /// Links resolve, every error reason and metric is documented, every service has its README, the glossary names what exists.
     Docs,
     /// All of them.
     Check,
@@ -60,6 +61,7 @@ fn main() -> Result<ExitCode> {
     if matches!(command, Command::Docs | Command::Check) {
         faults.extend(docs::faults(&root)?);
         faults.extend(glossary::faults(&root)?);
+        faults.extend(metrics::faults(&root)?);
     }
     for fault in &faults {
         eprintln!("xtask: {fault}");

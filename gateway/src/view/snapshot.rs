@@ -31,6 +31,8 @@ pub struct Snapshot {
     pub topic_id: [u8; 16],
     /// All up to and including this offset is in it.
     pub offset: i64,
+    /// Leader epoch of the record there, if known: whether the log still is the one that was read.
+    pub epoch: Option<i32>,
     /// When the log was known to hold no more than this.
     pub time: SystemTime,
     /// The latest record of every resource, by key.
@@ -47,6 +49,8 @@ struct Header {
     time_ms: i64,
     #[prost(uint64, tag = "4")]
     records: u64,
+    #[prost(int32, optional, tag = "5")]
+    epoch: Option<i32>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -124,6 +128,7 @@ fn encode(snapshot: &Snapshot) -> Vec<u8> {
         offset: snapshot.offset,
         time_ms,
         records: snapshot.records.len() as u64,
+        epoch: snapshot.epoch,
     };
     let mut bytes = MAGIC.to_vec();
     bytes.extend(header.encode_length_delimited_to_vec());
@@ -155,6 +160,7 @@ fn decode(bytes: &[u8]) -> Result<Snapshot, SnapshotError> {
     Ok(Snapshot {
         topic_id: header.topic_id.try_into().map_err(|_| SnapshotError::Damaged("topic id"))?,
         offset: header.offset,
+        epoch: header.epoch,
         time: UNIX_EPOCH + Duration::from_millis(u64::try_from(header.time_ms).unwrap_or(0)),
         records,
     })
@@ -166,7 +172,7 @@ mod tests {
 
     fn snapshot(time: SystemTime) -> Snapshot {
         let record = |key: &str| (key.to_owned(), Bytes::from_static(b"\xff whatever it is"));
-        Snapshot { topic_id: [3; 16], offset: 41, time, records: vec![record("a"), record("b")] }
+        Snapshot { topic_id: [3; 16], offset: 41, epoch: Some(7), time, records: vec![record("a"), record("b")] }
     }
 
     fn whole_ms() -> SystemTime {

@@ -183,7 +183,8 @@ impl Feed {
         let read = found.time.duration_since(UNIX_EPOCH).unwrap_or_default();
         let read_ms = i64::try_from(read.as_millis()).unwrap_or_default();
         self.view.set_behind(true);
-        let stand = Stand { log: KafkaTopicId(found.topic_id), next: found.offset + 1, read_ms };
+        let (log, next) = (KafkaTopicId(found.topic_id), found.offset + 1);
+        let stand = Stand { log, next, epoch: found.epoch, read_ms };
         let options = ReaderOptions { poll_wait: START_POLL_WAIT, ..reader_options() };
         reading.reader = Reader::resume(self.client.clone(), options, stand);
         // Only a whole view is written.
@@ -321,9 +322,10 @@ impl Feed {
         let age = reading.as_of.map_or(Duration::ZERO, |as_of| as_of.elapsed());
         let now = SystemTime::now();
         let (topic_id, time) = (self.applied.topic_id(), now.checked_sub(age).unwrap_or(now));
+        let epoch = reading.reader.epoch();
         let (index, dir) = (Arc::clone(&reading.index), self.data_dir.clone());
         reading.saving = Some(tokio::task::spawn_blocking(move || {
-            let snapshot = Snapshot { topic_id, offset, time, records: index.values() };
+            let snapshot = Snapshot { topic_id, offset, epoch, time, records: index.values() };
             if let Err(error) = snapshot::write(&dir, &snapshot) {
                 tracing::warn!(error = &error as &dyn std::error::Error, "snapshot not written");
             }
@@ -359,3 +361,6 @@ fn control_status(reading: &Reading, batch: &TailBatch, from_disk: Option<System
         None => ComponentStatus::ok("follows the control log"),
     }
 }
+
+#[cfg(test)]
+mod tests;

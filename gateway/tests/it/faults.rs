@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use sluice_proto::internal::control::v1::{ControlRecord, Life, MemberHeartbeat};
 use sluice_types::TopicUid;
+use sluice_types::physical::CONTROL_TOPIC;
 
 use crate::world::{Gateway, PATIENCE, Tenant, World, mark_complete, mark_complete_for};
 
@@ -129,5 +130,41 @@ async fn a_gateway_that_saw_its_log_lose_something_asks_whether_it_is_complete()
             && heartbeat.awaits_complete.is_empty()
     };
     world.heartbeat("gateway-a", asks_no_more).await;
+    gateway.stop().await.expect("an orderly end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_control_log_that_lost_its_end_and_grew_again_while_the_gateway_was_away_is_read_anew() {
+    let world = World::new().await;
+    let gateway = world.gateway("gateway-a").await;
+    let tenant = Tenant::new("acme");
+    let mut records = tenant.base();
+    records.push(tenant.topic(TopicUid::random(), 1, Life::Active, 3));
+    records.push(tenant.key_state(1, Life::Active));
+    let mut read_to = 0;
+    for record in &records {
+        read_to = world.publish(record).await;
+    }
+    world.applied(&gateway, read_to).await;
+    assert_eq!(gateway.get(METADATA, &tenant.key).await.0, 200);
+    gateway.stop().await.expect("an orderly end");
+
+    // All is lost, and other records come where those stood that were read, and beyond.
+    let broker = world.stack.kafka().expect("Kafka");
+    broker.stop(1).await.expect("stop");
+    let log = world.stack.dir().join("kafka/node-1/data").join(format!("{CONTROL_TOPIC}-0"));
+    std::fs::remove_dir_all(log).expect("remove");
+    broker.start_broker(1).await.expect("start");
+    assert_eq!(world.publish(&tenant.key_state(2, Life::Gone)).await, 0);
+    records.pop();
+    while world.publish(&records[0]).await <= read_to {}
+    for record in &records {
+        world.publish(record).await;
+    }
+    mark_complete(&world.kafka).await;
+
+    let gateway = world.gateway("gateway-a").await;
+    until("the key is revoked", async || gateway.get(METADATA, &tenant.key).await.0 == 401).await;
+    until("all is well", async || gateway.health.component("control").is_some_and(|status| status.ok)).await;
     gateway.stop().await.expect("an orderly end");
 }

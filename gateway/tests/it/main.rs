@@ -8,6 +8,7 @@ mod egress;
 mod faults;
 mod groups_dispatch;
 mod groups_door;
+mod grpc;
 mod payloads;
 mod server_info;
 mod streams_limit;

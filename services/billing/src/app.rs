@@ -90,7 +90,7 @@ impl Role for Billing {
         life.check_kafka();
         life.check_database(database.clone());
         self.jobs.start(tasks);
-        let internal = self.internal.start(life.shutdown.clone());
+        let internal = self.internal.start(life.shutdown.clone(), &life.tasks);
         life.health.set_ready(true);
         let stop_feeds = tasks.shutdown();
         Stops::new()

@@ -128,8 +128,8 @@ impl Role for ControlPlane {
                 health.set_ready(true);
             }),
         );
-        let internal = self.internal.start(life.shutdown.clone());
-        let operator = self.operator.start(life.shutdown.clone());
+        let internal = self.internal.start(life.shutdown.clone(), tasks);
+        let operator = self.operator.start(life.shutdown.clone(), tasks);
         let (closing, stop_jobs) = (plane.closing.clone(), tasks.shutdown());
         Stops::new()
             .at_once("tell jobs and waiting calls", move || {

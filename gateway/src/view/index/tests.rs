@@ -385,3 +385,78 @@ fn a_record_of_a_look_up_gives_way_to_the_logs_own() {
     index.apply_value(&world.namespace.to_string(), Bytes::from(record.encode_to_vec()).into()).expect("a good record");
     assert_eq!(index.values().len(), 1);
 }
+
+/// What is held after a start from a snapshot with these records.
+fn restored(records: &[(String, Bytes)]) -> (Index, Vec<RecordError>) {
+    use crate::view::snapshot::{self, Snapshot};
+    let dir = tempfile::tempdir().expect("directory");
+    let now = std::time::SystemTime::now();
+    let written = Snapshot { topic_id: [3; 16], offset: 41, epoch: None, time: now, records: records.to_vec() };
+    snapshot::write(dir.path(), &written).expect("write");
+    let read = snapshot::read(dir.path(), now).expect("read").expect("there");
+    let index = Index::default();
+    let applied = read.records.into_iter().map(|(uid, value)| index.apply_value(&uid, value.into()));
+    let errors = applied.filter_map(Result::err).collect();
+    (index, errors)
+}
+
+/// A snapshot says nothing of the schema of the build that wrote it, and need not: no build's knowledge is in it.
+#[test]
+fn a_snapshot_of_a_build_that_knows_less_or_more_is_read_without_a_loss() {
+    let world = World::new();
+    let (topic, group) = (TopicUid::random(), GroupUid::random());
+    let mut compacted = world.topic(topic, 1, Life::Active, 3);
+    if let Some(Resource::Topic(topic)) = &mut compacted.resource {
+        topic.compacted = true;
+    }
+    let group_state = control::GroupState {
+        uid: group.to_string(),
+        id: "billing".into(),
+        namespace_uid: world.namespace.to_string(),
+        namespace_id: "prod".into(),
+        life: Life::Active.into(),
+        topic_ids: vec!["orders".into()],
+        ack_deadline_ms: 10_000,
+        minimum_backoff_ms: 100,
+        maximum_backoff_ms: 1_000,
+        ..Default::default()
+    };
+    let group_record = world.record(1, Resource::Group(group_state));
+    let all = [tenant_of(&world, 1, false), world.namespace(1, Life::Active), compacted.clone(), group_record.clone()];
+    let bytes = |record: &ControlRecord| Bytes::from(record.encode_to_vec());
+
+    // One that knows no groups, and of topics not whether they are compacted.
+    let older = Index::default();
+    for record in &all {
+        let mut seen = record.clone();
+        match &mut seen.resource {
+            Some(Resource::Group(_)) => seen.resource = None,
+            Some(Resource::Topic(topic)) => topic.compacted = false,
+            _ => {}
+        }
+        let applied =
+            older.apply_value(resource_uid(record).expect("a uid"), Value { bytes: bytes(record), record: Some(seen) });
+        assert_eq!(applied.is_err(), *record == group_record);
+    }
+    // It was started again in between, so what it wrote went through a snapshot of its own.
+    let (index, errors) = restored(&restored(&older.values()).0.values());
+    assert!(errors.is_empty(), "{errors:?}");
+    let entry = index.tenant(world.tenant).expect("the tenant");
+    assert!(entry.names().topic_of(world.namespace, &"orders".parse().expect("id"), topic).expect("served").compacted);
+    assert!(entry.names().group_of(group).is_some());
+
+    // One that knows more: a further field, and a further kind of resource.
+    let mut further = bytes(&compacted).to_vec();
+    prost::encoding::int64::encode(4_000, &77, &mut further);
+    let mut kind =
+        ControlRecord { version: 3, tenant_uid: world.tenant.to_string(), ..Default::default() }.encode_to_vec();
+    prost::encoding::bytes::encode(4_001, &Bytes::from_static(b"of the future"), &mut kind);
+    let newer: [(String, Bytes); 2] = [(topic.to_string(), further.into()), ("further".to_owned(), kind.into())];
+    let (index, errors) = restored(&newer);
+    assert_eq!(errors.len(), 1, "only of the kind that is not known: {errors:?}");
+    let mut kept = restored(&index.values()).0.values();
+    kept.sort();
+    let mut wanted = newer.to_vec();
+    wanted.sort();
+    assert_eq!(kept, wanted, "byte for byte, so that build finds it again");
+}

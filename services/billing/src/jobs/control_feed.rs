@@ -18,7 +18,7 @@ use sluice_types::{ClusterUid, NamespaceUid, TenantUid, TopicUid};
 use tokio_util::sync::CancellationToken;
 
 use super::log_feed::{Ended, FeedError, LogFeed, PAUSE_MIN, POLL, RECORDS_PER_COMMIT};
-use crate::store::log_position::{Log, Position};
+use crate::store::log_position::{Log, Position, Reached};
 use crate::store::names::{Named, names_adopt, names_adopted, names_store};
 
 /// The control log has one partition.
@@ -60,13 +60,13 @@ struct ControlFeed<'a> {
 
 impl<'a> ControlFeed<'a> {
     fn begin(feed: &'a LogFeed<NameSink>, stored: Position) -> Self {
-        let Position { topic_id: log, next, read_ms, anew_after_ms } = stored;
+        let Position { topic_id: log, next, epoch, read_ms, anew_after_ms } = stored;
         let options = ReaderOptions { topic: feed.log.topic, log: Some(log), ..ReaderOptions::default() };
         let reader = match anew_after_ms {
             Some(after_ms) => Reader::anew(feed.kafka.clone(), options, after_ms),
             // Nothing was read that could be missing, wherever the log begins.
             None if next == 0 => Reader::from_beginning(feed.kafka.clone(), options),
-            None => Reader::resume(feed.kafka.clone(), options, Stand { log, next, read_ms }),
+            None => Reader::resume(feed.kafka.clone(), options, Stand { log, next, epoch, read_ms }),
         };
         Self { feed, reader, stored }
     }
@@ -103,13 +103,14 @@ impl<'a> ControlFeed<'a> {
 
     /// Stores what was read up to `to`. Tombstones change nothing: names stay.
     async fn apply(&mut self, changes: Vec<Change<Named>>, to: i64, shutdown: &CancellationToken) -> Option<Ended> {
-        let read_ms = self.reader.read_ms();
+        let (read_ms, epoch) = (self.reader.read_ms(), self.reader.epoch());
         let mut changes = changes.into_iter().filter_map(|change| Some((change.offset, change.now?))).peekable();
         while self.stored.next < to {
             let part: Vec<(i64, Named)> = changes.by_ref().take(RECORDS_PER_COMMIT).collect();
-            let end = match (changes.peek(), part.last()) {
-                (Some(_), Some((last, _))) => last + 1,
-                _ => to,
+            let end: Reached = match (changes.peek(), part.last()) {
+                // Leaders may have changed between here and the end.
+                (Some(_), Some((last, _))) => (last + 1).into(),
+                _ => Reached { next: to, epoch },
             };
             let (at, names): (Position, Arc<[Named]>) = (self.stored, part.into_iter().map(|(_, name)| name).collect());
             let work = || {
@@ -119,7 +120,7 @@ impl<'a> ControlFeed<'a> {
             if let Some(ended) = self.feed.store(at.next, work, shutdown).await {
                 return Some(ended);
             }
-            self.stored.next = end;
+            self.stored = Position { next: end.next, epoch: end.epoch, ..self.stored };
         }
         None
     }
@@ -127,6 +128,7 @@ impl<'a> ControlFeed<'a> {
     /// Makes the names be what a log says that was read anew to `to`. Each part may be stored twice; the position moves last.
     async fn adopt(&mut self, whole: WholeLog<Named>, to: i64, shutdown: &CancellationToken) -> Option<Ended> {
         let (at, read_ms) = (self.stored, self.reader.read_ms());
+        let to = Reached { next: to, epoch: self.reader.epoch() };
         let names: Vec<Named> = whole.into_states().map(|(_, _, name)| name).collect();
         for part in names.chunks(RECORDS_PER_COMMIT) {
             if shutdown.is_cancelled() {
@@ -150,7 +152,7 @@ impl<'a> ControlFeed<'a> {
             return Some(ended);
         }
         tracing::info!(log = ?self.feed.log, names = names.len(), "names are what the control log says now");
-        self.stored = Position { next: to, anew_after_ms: None, ..self.stored };
+        self.stored = Position { next: to.next, epoch: to.epoch, anew_after_ms: None, ..self.stored };
         None
     }
 

@@ -16,7 +16,7 @@ use sluice_wire::{Client, Isolation, KafkaTopicId, LogTail, OffsetAt, Record, Ta
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::{LogLabels, Metrics};
-use crate::store::log_position::{Log, Position, log_position_load, log_position_restart, log_position_skip};
+use crate::store::log_position::{Log, Position, Reached, log_position_load, log_position_restart, log_position_skip};
 
 /// Records of one transaction at most, so that it stays well below the statement timeout.
 pub(super) const RECORDS_PER_COMMIT: usize = 500;
@@ -34,7 +34,7 @@ pub trait Sink: Send + Sync + 'static {
         &self,
         log: Log,
         at: Position,
-        to: i64,
+        to: Reached,
         records: Vec<Record>,
     ) -> impl Future<Output = Result<bool, DbError>> + Send;
 }
@@ -109,6 +109,7 @@ impl<S: Sink> LogFeed<S> {
         let options = TailOptions {
             isolation: Isolation::ReadUncommitted,
             topic_id: Some(position.topic_id),
+            last_epoch: position.epoch,
             ..TailOptions::default()
         };
         let mut next = position.next;
@@ -131,22 +132,29 @@ impl<S: Sink> LogFeed<S> {
                 Err(source) => return Err(FeedError::Kafka { log: self.log.clone(), source }),
             };
             self.tell(&batch, None);
-            let to = batch.position;
+            let to = Reached { next: batch.position, epoch: tail.last_epoch() };
             let mut chunks = batch.records.chunks(RECORDS_PER_COMMIT).peekable();
             while let Some(chunk) = chunks.next() {
                 let chunk_end = match (chunks.peek(), chunk.last()) {
-                    (Some(_), Some(last)) => last.offset + 1,
+                    // Leaders may have changed between here and the end.
+                    (Some(_), Some(last)) => (last.offset + 1).into(),
                     _ => to,
                 };
                 if let Some(ended) = self.commit(Position { next, ..position }, chunk_end, chunk, shutdown).await {
                     return Ok(ended);
                 }
-                next = chunk_end;
+                next = chunk_end.next;
             }
         }
     }
 
-    async fn commit(&self, at: Position, to: i64, records: &[Record], shutdown: &CancellationToken) -> Option<Ended> {
+    async fn commit(
+        &self,
+        at: Position,
+        to: Reached,
+        records: &[Record],
+        shutdown: &CancellationToken,
+    ) -> Option<Ended> {
         let work = || {
             let (sink, log, records) = (Arc::clone(&self.sink), self.log.clone(), records.to_vec());
             async move { sink.commit(log, at, to, records).await }
@@ -167,7 +175,8 @@ impl<S: Sink> LogFeed<S> {
             self.metrics.log_gaps.inc();
             log_position_skip(self.database.system(), &self.log, at, start).await.map(drop)
         } else if end < at.next {
-            self.restart(at, Position { next: start, ..at }, "the log ends before what was read of it").await
+            self.restart(at, Position { next: start, epoch: None, ..at }, "the log ends before what was read of it")
+                .await
         } else {
             Ok(())
         };
@@ -179,14 +188,14 @@ impl<S: Sink> LogFeed<S> {
 
     /// The log was cut off below the next offset and holds other records since, however far it has grown. Where it began to
     /// differ is known as an upper bound only, so all is read again. The position must be stored before reading goes on: the
-    /// epoch of what was read is not, and without it the other records would be taken for the ones that follow.
+    /// epoch of what was read may not be, and without it the other records would be taken for the ones that follow.
     async fn read_again(&self, at: Position, shutdown: &CancellationToken) -> Ended {
         let mut pause = PAUSE_MIN;
         loop {
             let failure = match self.listed(OffsetAt::Earliest).await {
                 None => "find the beginning of a log that was cut off".to_owned(),
                 Some(start) => {
-                    let now = Position { next: start.min(at.next), ..at };
+                    let now = Position { next: start.min(at.next), epoch: None, ..at };
                     match self.restart(at, now, "the log was cut off below what was read of it").await {
                         Ok(()) => return Ended::Reload,
                         Err(error) => format!("begin a log again that was cut off: {error}"),

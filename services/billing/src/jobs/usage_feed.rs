@@ -13,7 +13,7 @@ use super::log_feed::Sink;
 use crate::domain::window::{Window, WindowError};
 use crate::metrics::Metrics;
 use crate::store::ingest::{Ingested, Received, ingest};
-use crate::store::log_position::{Log, Position};
+use crate::store::log_position::{Log, Position, Reached};
 
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(2);
@@ -29,7 +29,7 @@ pub struct UsageSink {
 }
 
 impl Sink for UsageSink {
-    async fn commit(&self, log: Log, at: Position, to: i64, records: Vec<Record>) -> Result<bool, DbError> {
+    async fn commit(&self, log: Log, at: Position, to: Reached, records: Vec<Record>) -> Result<bool, DbError> {
         let now_ms = now_ms();
         let received: Vec<Received> = records.iter().map(|record| receive(record, now_ms)).collect();
         match ingest(&self.system, &log, at, to, &received, &self.fail_points).await? {

@@ -11,7 +11,7 @@ use sluice_db::{DbError, SystemScope};
 use sluice_runtime::FailPoints;
 use sluice_types::{NamespaceUid, TenantUid, TopicUid};
 
-use super::log_position::{Log, Position, log_position_advance_on_conn};
+use super::log_position::{Log, Position, Reached, log_position_advance_on_conn};
 use super::sources::{source_list_on_conn, source_store_on_conn};
 use crate::domain::coverage::{Coverage, Interval};
 use crate::domain::fold::{Amounts, Fold, Folded, Partition};
@@ -56,12 +56,12 @@ pub async fn ingest(
     system: &SystemScope,
     log: &Log,
     at: Position,
-    to: i64,
+    to: impl Into<Reached>,
     records: &[Received],
     fail_points: &FailPoints,
 ) -> Result<Option<Ingested>, DbError> {
     let mut tx = system.begin().await?;
-    if !log_position_advance_on_conn(tx.conn(), log, at, to).await? {
+    if !log_position_advance_on_conn(tx.conn(), log, at, to.into()).await? {
         tx.rollback().await?;
         return Ok(None);
     }

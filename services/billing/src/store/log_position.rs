@@ -23,6 +23,8 @@ pub struct Position {
     pub topic_id: KafkaTopicId,
     /// The offset to read next.
     pub next: i64,
+    /// Leader epoch of the record before that, if known: whether the log still holds what was read of it.
+    pub epoch: Option<i32>,
     /// Of a log of states: when the latest record was appended that was read, in ms since 1970.
     pub read_ms: i64,
     /// Of a log of states that is read anew: it is complete when it says so in a record that was appended after this time.
@@ -32,12 +34,33 @@ pub struct Position {
 impl Position {
     /// The beginning of this topic.
     pub fn beginning(topic_id: KafkaTopicId) -> Self {
-        Self { topic_id, next: 0, read_ms: 0, anew_after_ms: None }
+        Self { topic_id, next: 0, epoch: None, read_ms: 0, anew_after_ms: None }
     }
 
     /// The beginning of a log of states, which replaces what is held once it is complete.
     pub fn anew(topic_id: KafkaTopicId, after_ms: i64) -> Self {
         Self { anew_after_ms: Some(after_ms), ..Self::beginning(topic_id) }
+    }
+
+    /// Nothing was read.
+    pub fn stays(self) -> Reached {
+        Reached { next: self.next, epoch: self.epoch }
+    }
+}
+
+/// Where a reading came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reached {
+    /// The offset to read next.
+    pub next: i64,
+    /// See [`Position::epoch`].
+    pub epoch: Option<i32>,
+}
+
+impl From<i64> for Reached {
+    /// Without the epoch of what was read.
+    fn from(next: i64) -> Self {
+        Self { next, epoch: None }
     }
 }
 
@@ -59,7 +82,8 @@ pub async fn log_position_load(system: &SystemScope, log: &Log, topic_id: KafkaT
     .execute(tx.conn())
     .await?;
     let row = sqlx::query(
-        "SELECT topic_id, next, read_ms, anew_after_ms FROM billing.ingest_offset WHERE topic = $1 AND partition = $2",
+        "SELECT topic_id, next, read_ms, anew_after_ms, epoch FROM billing.ingest_offset \
+         WHERE topic = $1 AND partition = $2",
     )
     .bind(log.topic)
     .bind(log.partition)
@@ -69,7 +93,13 @@ pub async fn log_position_load(system: &SystemScope, log: &Log, topic_id: KafkaT
     let stored: String = row.try_get(0)?;
     let topic_id =
         stored.parse().map_err(|_| sqlx::Error::Decode(Box::new(StoredTopicId(log.topic)))).map_err(DbError::from)?;
-    Ok(Position { topic_id, next: row.try_get(1)?, read_ms: row.try_get(2)?, anew_after_ms: row.try_get(3)? })
+    Ok(Position {
+        topic_id,
+        next: row.try_get(1)?,
+        epoch: row.try_get(4)?,
+        read_ms: row.try_get(2)?,
+        anew_after_ms: row.try_get(3)?,
+    })
 }
 
 /// Moves the position from `at`; false if it was not there, or is one in another topic of this name. First in its transaction,
@@ -78,17 +108,18 @@ pub async fn log_position_advance_on_conn(
     conn: &mut PgConnection,
     log: &Log,
     at: Position,
-    to: i64,
+    to: Reached,
 ) -> Result<bool, DbError> {
     let moved = sqlx::query(
-        "UPDATE billing.ingest_offset SET next = $5
+        "UPDATE billing.ingest_offset SET next = $5, epoch = $6
          WHERE topic = $1 AND partition = $2 AND topic_id = $3 AND next = $4",
     )
     .bind(log.topic)
     .bind(log.partition)
     .bind(at.topic_id.to_string())
     .bind(at.next)
-    .bind(to)
+    .bind(to.next)
+    .bind(to.epoch)
     .execute(conn)
     .await?;
     Ok(moved.rows_affected() == 1)
@@ -125,7 +156,7 @@ pub async fn log_position_restart(
 ) -> Result<bool, DbError> {
     let mut tx = system.begin().await?;
     let moved = sqlx::query(
-        "UPDATE billing.ingest_offset SET topic_id = $5, next = $6, read_ms = $7, anew_after_ms = $8
+        "UPDATE billing.ingest_offset SET topic_id = $5, next = $6, read_ms = $7, anew_after_ms = $8, epoch = $9
          WHERE topic = $1 AND partition = $2 AND topic_id = $3 AND next = $4",
     )
     .bind(log.topic)
@@ -136,6 +167,7 @@ pub async fn log_position_restart(
     .bind(now.next)
     .bind(now.read_ms)
     .bind(now.anew_after_ms)
+    .bind(now.epoch)
     .execute(tx.conn())
     .await?;
     if moved.rows_affected() == 0 {
@@ -160,7 +192,7 @@ pub async fn log_position_restart(
 /// Puts on record that offsets were gone before they were read, and goes on behind them.
 pub async fn log_position_skip(system: &SystemScope, log: &Log, at: Position, to: i64) -> Result<bool, DbError> {
     let mut tx = system.begin().await?;
-    if !log_position_advance_on_conn(tx.conn(), log, at, to).await? {
+    if !log_position_advance_on_conn(tx.conn(), log, at, to.into()).await? {
         tx.rollback().await?;
         return Ok(false);
     }

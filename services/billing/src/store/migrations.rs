@@ -24,5 +24,6 @@ pub const MIGRATIONS: Migrations = Migrations {
         migration!(6, "holes", "0006_holes.sql"),
         migration!(7, "control log anew", "0007_control_log_anew.sql"),
         migration!(8, "clusters", "0008_clusters.sql"),
+        migration!(9, "log epoch", "0009_log_epoch.sql"),
     ],
 };

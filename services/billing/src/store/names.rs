@@ -5,7 +5,7 @@ use sluice_db::{DbError, SystemScope};
 use sluice_proto::internal::control::v1::Life;
 
 use super::log_position::{
-    Log, Position, log_position_adopted_on_conn, log_position_advance_on_conn, log_position_read_on_conn,
+    Log, Position, Reached, log_position_adopted_on_conn, log_position_advance_on_conn, log_position_read_on_conn,
 };
 
 /// One change of a name.
@@ -82,12 +82,12 @@ enum Rule {
 pub async fn names_store(
     system: &SystemScope,
     log: &Log,
-    (at, to): (Position, i64),
+    (at, to): (Position, impl Into<Reached>),
     read_ms: i64,
     changes: &[Named],
 ) -> Result<bool, DbError> {
     let mut tx = system.begin().await?;
-    if !log_position_advance_on_conn(tx.conn(), log, at, to).await? {
+    if !log_position_advance_on_conn(tx.conn(), log, at, to.into()).await? {
         tx.rollback().await?;
         return Ok(false);
     }
@@ -102,7 +102,7 @@ pub async fn names_store(
 /// Makes some names be what a log says that was read anew; the position stays at `at`. False if another reader moved it.
 pub async fn names_adopt(system: &SystemScope, log: &Log, at: Position, names: &[Named]) -> Result<bool, DbError> {
     let mut tx = system.begin().await?;
-    if !log_position_advance_on_conn(tx.conn(), log, at, at.next).await? {
+    if !log_position_advance_on_conn(tx.conn(), log, at, at.stays()).await? {
         tx.rollback().await?;
         return Ok(false);
     }
@@ -119,12 +119,12 @@ pub async fn names_adopt(system: &SystemScope, log: &Log, at: Position, names: &
 pub async fn names_adopted(
     system: &SystemScope,
     log: &Log,
-    (at, to): (Position, i64),
+    (at, to): (Position, impl Into<Reached>),
     read_ms: i64,
     known: &[i64],
 ) -> Result<bool, DbError> {
     let mut tx = system.begin().await?;
-    if !log_position_advance_on_conn(tx.conn(), log, at, to).await? {
+    if !log_position_advance_on_conn(tx.conn(), log, at, to.into()).await? {
         tx.rollback().await?;
         return Ok(false);
     }

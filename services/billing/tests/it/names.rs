@@ -24,22 +24,22 @@ const SETTINGS: [(&str, &str); 2] = [("cleanup.policy", "compact"), ("message.ti
 const TOPICS: &str = "SELECT id, life, partitions, final_end_offsets, version FROM billing.topic ORDER BY id";
 
 /// A control log, and billing that reads it.
-struct World {
-    database: TestDatabase,
+pub(crate) struct World {
+    pub(crate) database: TestDatabase,
     kafka: Client,
     log: Log,
-    place: Place,
+    pub(crate) place: Place,
 }
 
 /// A reader under way.
-struct Reading {
+pub(crate) struct Reading {
     health: Health,
     stop: CancellationToken,
     done: JoinHandle<Result<(), FeedError>>,
 }
 
 impl Reading {
-    async fn end(self) {
+    pub(crate) async fn end(self) {
         self.stop.cancel();
         self.done.await.unwrap().unwrap();
     }
@@ -47,12 +47,17 @@ impl Reading {
 
 impl World {
     async fn new() -> Self {
-        let (database, kafka, log) = (fresh_database().await, kafka().await, fresh_log());
+        Self::on(kafka().await, fresh_log()).await
+    }
+
+    /// On this Kafka, with a log that is to be made.
+    pub(crate) async fn on(kafka: Client, log: Log) -> Self {
+        let database = fresh_database().await;
         make_topic_with(&kafka, log.topic, 1, &SETTINGS).await;
         Self { database, kafka, log, place: Place::fresh() }
     }
 
-    fn read(&self) -> Reading {
+    pub(crate) fn read(&self) -> Reading {
         let sink = NameSink::new(self.database.database.system().clone());
         let feed = feed(self.log.clone(), self.kafka.clone(), self.database.database.clone(), sink);
         let (health, stop) = (feed.health.clone(), CancellationToken::new());
@@ -73,7 +78,7 @@ impl World {
         self.record(uid, version, Resource::Topic(topic))
     }
 
-    fn tenant(&self, id: &str, version: i64) -> (String, Vec<u8>) {
+    pub(crate) fn tenant(&self, id: &str, version: i64) -> (String, Vec<u8>) {
         let (uid, life) = (self.place.tenant.to_string(), Life::Active.into());
         let tenant = TenantState { uid, id: id.into(), life, ..Default::default() };
         self.record(self.place.tenant.uid(), version, Resource::Tenant(tenant))
@@ -86,14 +91,14 @@ impl World {
     }
 
     /// What the control plane says when all is in the log.
-    async fn complete(&self) -> (String, Vec<u8>) {
+    pub(crate) async fn complete(&self) -> (String, Vec<u8>) {
         let control_topic_id = self.kafka.topic(self.log.topic, CALL).await.unwrap().topic_id.to_string();
         let complete = LogComplete { control_topic_id, ..Default::default() };
         let record = ControlRecord { resource: Some(Resource::Complete(complete)), ..Default::default() };
         (CONTROL_COMPLETE_KEY.to_owned(), record.encode_to_vec())
     }
 
-    async fn append(&self, records: Vec<(String, Vec<u8>)>) {
+    pub(crate) async fn append(&self, records: Vec<(String, Vec<u8>)>) {
         let record = |(key, value): (String, Vec<u8>)| OutRecord {
             key: Some(key.into()),
             value: Some(value.into()),
@@ -104,7 +109,7 @@ impl World {
     }
 
     /// Waits until this is the next offset to be read.
-    async fn read_to(&self, next: i64) {
+    pub(crate) async fn read_to(&self, next: i64) {
         let sql = format!("SELECT next FROM billing.ingest_offset WHERE topic = '{}'", self.log.topic);
         eventually("the log is read", SOON, || async { self.database.sql(&sql).await == next.to_string() }).await;
     }

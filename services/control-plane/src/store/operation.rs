@@ -174,3 +174,6 @@ pub(crate) async fn operation_end(tx: &mut TenantTx, target_uid: Uid, generation
     query.execute(tx.conn()).await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,18 +3,23 @@
 use std::time::Instant;
 
 use sluice_proto::admin::v1::{CreateNamespaceRequest, ListNamespacesRequest, Namespace};
+use sluice_proto::internal::control::v1::LookupKeyRequest;
 use sluice_proto::internal::control::v1::report_topic_request::Observed;
+use sluice_proto::operator::v1::IssueOwnerKeyRequest;
 use sluice_runtime::statuses::from_tonic;
 use sluice_types::{ErrorKind, Reason};
 use sqlx::{Connection as _, PgConnection};
 use tokio::task::JoinHandle;
-use tonic::Status;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Status};
 
 use crate::provisioner::{lease, report, work};
 use crate::support::{Plant, Principal, eventually, url};
 
 /// Calls of the busy tenant: more than there are connections.
 const CROWD: usize = 40;
+/// Connections that the operator's calls share with upkeep, but for the one that listens.
+const OPERATOR_CONNECTIONS: usize = 4;
 
 /// Somebody in the middle of a change of the tenant, for as long as the connection lives.
 async fn hold_changes(plant: &Plant, tenant: &str) -> PgConnection {
@@ -135,4 +140,43 @@ async fn a_report_about_a_busy_tenant_is_put_off_and_the_lease_stays() {
 async fn busy_uid(plant: &Plant) -> String {
     let uid: i64 = plant.sql("SELECT uid FROM control.tenant WHERE id = 'busy'").await.parse().unwrap();
     sluice_types::TenantUid::from_i64(uid).to_string()
+}
+
+#[tokio::test]
+async fn gateways_get_keys_beside_a_crowd_that_waits_with_all_connections_of_others() {
+    let plant = Plant::start().await;
+    let (busy, quiet) = (plant.tenant("busy").await, plant.tenant("quiet").await);
+    let holder = hold_changes(&plant, "busy").await;
+    // Who waited too long is told so, and comes again. The operator takes no turns: those calls wait with a connection each.
+    let over = CancellationToken::new();
+    let crowd: Vec<_> = (0..CROWD)
+        .map(|i| {
+            let (over, busy, mut operator, token) =
+                (over.clone(), busy.clone(), plant.operator(), plant.operator_token());
+            tokio::spawn(async move {
+                while !over.is_cancelled() {
+                    let mut key =
+                        Request::new(IssueOwnerKeyRequest { name: "tenants/busy".into(), ..Default::default() });
+                    key.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+                    let _ = tokio::join!(create(busy.clone(), format!("n{i}")), operator.issue_owner_key(key));
+                }
+            })
+        })
+        .collect();
+    eventually("all wait that can", || async {
+        waiting_in_the_database(&plant, "app").await == 1
+            && waiting_in_the_database(&plant, "system").await == OPERATOR_CONNECTIONS
+    })
+    .await;
+
+    for key in [&busy.key, &quiet.key] {
+        let found = plant.lookup().lookup_key(LookupKeyRequest { key_id: key.uid.clone() }).await;
+        assert_eq!(found.unwrap().into_inner().records.len(), 3, "key, account and tenant");
+    }
+
+    over.cancel();
+    drop(holder);
+    for calls in crowd {
+        calls.await.unwrap();
+    }
 }

@@ -132,3 +132,13 @@ async fn a_message_that_is_none_is_refused_with_a_reason() {
     let refused = tonic::Status::from_header_map(&answer.headers).unwrap();
     assert_eq!(from_tonic(&refused).reason, Reason::MalformedBody);
 }
+
+#[tokio::test]
+async fn a_message_encoding_that_is_not_known_is_refused_with_those_that_are() {
+    let plant = Plant::start().await;
+    let mut compressed = plant.as_operator(ListTenantsRequest::default());
+    compressed.metadata_mut().insert("grpc-encoding", "snappy".parse().unwrap());
+    let refused = plant.operator().list_tenants(compressed).await.unwrap_err();
+    assert_eq!((refused.code(), from_tonic(&refused).reason), (Code::Unimplemented, Reason::MalformedBody));
+    assert_eq!(refused.metadata().get("grpc-accept-encoding").unwrap(), "identity,gzip");
+}
