@@ -157,6 +157,8 @@ reasons! {
     DeletionProtected = "DELETION_PROTECTED",
     /// The resource still has children.
     ResourceNotEmpty = "RESOURCE_NOT_EMPTY",
+    /// A consumer group would read topics on several Kafka clusters.
+    TopicsOnSeveralClusters = "TOPICS_ON_SEVERAL_CLUSTERS",
     /// The resource is being made.
     ResourcePending = "RESOURCE_PENDING",
     /// The resource is not in a state that allows this.
