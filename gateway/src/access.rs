@@ -5,7 +5,7 @@
 //! checks the grammar, the grants and the tenant's names together, so a handler cannot forget one, and "absent" and "not
 //! yours" come from the same line.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use sluice_edge::admit::long_call;
 use sluice_runtime::server::{ConnHandle, LongCall};
@@ -25,6 +25,8 @@ pub struct DataCall {
     permission: &'static str,
     view: Arc<View>,
     connection: ConnHandle,
+    /// The resource that the grants were found to cover: the layer asks before the handler does, and grants of a call do not change.
+    permitted: OnceLock<Box<str>>,
 }
 
 impl DataCall {
@@ -35,7 +37,7 @@ impl DataCall {
         permission: &'static str,
         view: Arc<View>,
     ) -> Self {
-        Self { context, limiter, permission, view, connection: ConnHandle::default() }
+        Self { context, limiter, permission, view, connection: ConnHandle::default(), permitted: OnceLock::new() }
     }
 
     /// The connection that it came on.
@@ -121,7 +123,7 @@ impl DataCall {
     /// The same call of the same caller, with what is known of it now.
     pub fn with_context(&self, context: Arc<OpContext>, limiter: Arc<TenantLimiter>) -> Self {
         let (view, connection) = (Arc::clone(&self.view), self.connection.clone());
-        Self { context, limiter, permission: self.permission, view, connection }
+        Self { context, limiter, permission: self.permission, view, connection, permitted: OnceLock::new() }
     }
 
     /// The permission of the RPC.
@@ -143,8 +145,13 @@ impl DataCall {
 
     /// Decides without asking whether the resource exists, so the answer cannot tell.
     fn permit(&self, resource: &str) -> Result<(), Error> {
+        if self.permitted.get().is_some_and(|permitted| **permitted == *resource) {
+            return Ok(());
+        }
         let grants = &self.context.principal.grants;
         if role::allows(grants, self.permission, resource) {
+            // Another one of the same call is decided by itself.
+            self.permitted.get_or_init(|| resource.into());
             Ok(())
         } else if role::sees(grants, resource) {
             Err(permission_missing(self.permission, resource))

@@ -1,5 +1,6 @@
 //! The words of the command line.
 
+pub(crate) mod clusters;
 pub(crate) mod consume;
 pub(crate) mod groups;
 mod records;
@@ -42,10 +43,10 @@ pub(crate) struct Global {
     /// A file that holds the API key; without it the key is SLUICE_API_KEY [env: SLUICE_API_KEY_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) key_file: Option<PathBuf>,
-    /// Address of the operator listener, for `tenants` [env: SLUICE_OPERATOR_URL] [default: http://127.0.0.1:8090]
+    /// Address of the operator listener, for `tenants` and `clusters` [env: SLUICE_OPERATOR_URL] [default: http://127.0.0.1:8090]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) operator_url: Option<String>,
-    /// The file that holds the operator's token, for `tenants` [env: SLUICE_OPERATOR_TOKEN_FILE] [default:
+    /// The file that holds the operator's token, for `tenants` and `clusters` [env: SLUICE_OPERATOR_TOKEN_FILE] [default:
     /// .sluice/operator.token]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) operator_token_file: Option<PathBuf>,
@@ -79,6 +80,9 @@ pub(crate) enum Command {
     /// Tenants of the installation (operator)
     #[command(subcommand)]
     Tenants(Tenants),
+    /// Kafka clusters, and on which one a namespace's topics are made (operator)
+    #[command(subcommand)]
+    Clusters(clusters::Clusters),
     /// The tenant of your key, with the limits in force
     Whoami,
     /// Namespaces: groups of topics

@@ -1,6 +1,7 @@
 //! The commands, a file per noun.
 
 mod accounts;
+mod clusters;
 mod confirm;
 mod consume;
 mod fetch;
@@ -23,6 +24,7 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
     let global = cli.global;
     match cli.command {
         Command::Tenants(command) => tenants::run(&global, command).await,
+        Command::Clusters(command) => clusters::run(&global, command).await,
         Command::Whoami => tenants::whoami(&global).await,
         Command::Namespaces(command) => namespaces::run(&global, command).await,
         Command::Topics(command) => topics::run(&global, command).await,

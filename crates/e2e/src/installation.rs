@@ -10,8 +10,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use parking_lot::Mutex;
 use sluice_devstack::{DataDir, KafkaConnection, ProcessHandle, ProcessSpec, Ready, Signal, Stack, Tuning};
+use sluice_proto::operator::v1::clusters_service_client::ClustersServiceClient;
+use sluice_proto::operator::v1::namespaces_service_client::NamespacesServiceClient;
 use sluice_proto::operator::v1::tenants_service_client::TenantsServiceClient;
-use sluice_proto::operator::v1::{CreateTenantRequest, IssueOwnerKeyRequest, Tenant as OperatorTenant};
+use sluice_proto::operator::v1::{
+    CreateClusterRequest, CreateTenantRequest, IssueOwnerKeyRequest, PlaceNamespaceRequest, Tenant as OperatorTenant,
+};
 use sluice_types::physical::PhysicalTopic;
 use sluiced::local::{Instance, Layout, Local};
 use sluiced::role::Role;
@@ -19,6 +23,7 @@ use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::http::Http;
+use crate::second_cluster::{SECOND, SecondCluster};
 use crate::tenant::{Api, Tenant};
 
 const READY_WITHIN: Duration = Duration::from_secs(40);
@@ -35,6 +40,8 @@ pub struct Options {
     pub binaries: Option<PathBuf>,
     /// Lines of TOML for a role's configuration, which win.
     pub extra: Vec<(Role, String)>,
+    /// Whether there is a second Kafka cluster, `clusters/second`, which every role knows.
+    pub second_cluster: bool,
     /// Roles not to start yet.
     pub leave_out: Vec<Role>,
     /// How the stack is tuned. For tests: its JVM starts quickly and stays slow, which no measurement should stand on.
@@ -48,6 +55,7 @@ impl Default for Options {
             brokers: 1,
             binaries: None,
             extra: Vec::new(),
+            second_cluster: false,
             leave_out: Vec::new(),
             tuning: Tuning::Tests,
         }
@@ -60,6 +68,8 @@ pub struct Installation {
     pub stack: Stack,
     /// Addresses and files.
     pub local: Local,
+    /// The second Kafka cluster, if there is one.
+    pub second: Option<SecondCluster>,
     program: PathBuf,
     processes: Mutex<BTreeMap<String, ProcessHandle>>,
 }
@@ -79,8 +89,11 @@ impl Installation {
         let dir = stack.dir().join("sluice");
         let layout = Layout { gateways: options.gateways, extra: options.extra.clone(), ..Layout::default() };
         let local = Local::prepare(&stack, &dir, &layout).await?;
-        let program = program(options.binaries)?;
-        let installation = Self { stack, local, program, processes: Mutex::default() };
+        let program = program(options.binaries.clone())?;
+        let mut installation = Self { stack, local, second: None, program, processes: Mutex::default() };
+        if options.second_cluster {
+            installation.add_second_cluster(&options).await?;
+        }
         let wanted: Vec<Instance> = installation
             .local
             .instances
@@ -88,13 +101,36 @@ impl Installation {
             .filter(|instance| !options.leave_out.contains(&instance.role))
             .cloned()
             .collect();
-        for instance in &wanted {
+        let running = |instance: &Instance| installation.processes.lock().contains_key(&instance.name);
+        for instance in wanted.iter().filter(|instance| !running(instance)) {
             installation.spawn(&instance.name)?;
         }
         for instance in &wanted {
             installation.ready(&instance.name).await?;
         }
         Ok(installation)
+    }
+
+    /// Has the control plane make it, and names it in the configuration of every role.
+    async fn add_second_cluster(&mut self, options: &Options) -> Result<()> {
+        let control_plane = "control-plane";
+        self.spawn(control_plane)?;
+        let stack = SecondCluster::start(options.tuning).await?;
+        self.ready(control_plane).await?;
+        let (channel, token) = self.operator_channel()?;
+        let request = CreateClusterRequest { cluster_id: SECOND.into(), ..Default::default() };
+        let request = Self::operator_request(request, &token)?;
+        let made = ClustersServiceClient::new(channel).create_cluster(request).await?.into_inner();
+        let second = SecondCluster::new(stack, made.uid.parse().context("the cluster's uid")?, &self.local.dir)?;
+        for instance in &self.local.instances {
+            let mut lines = second.section(instance.role)?;
+            for (_, extra) in options.extra.iter().filter(|(role, _)| *role == instance.role) {
+                lines = format!("{extra}\n{lines}");
+            }
+            instance.configure(&lines)?;
+        }
+        self.second = Some(second);
+        Ok(())
     }
 
     /// Starts (again) the process of an instance, without waiting.
@@ -231,9 +267,18 @@ impl Installation {
     /// # Errors
     /// If the token file cannot be read.
     pub fn operator(&self) -> Result<(TenantsServiceClient<Channel>, String)> {
+        let (channel, token) = self.operator_channel()?;
+        Ok((TenantsServiceClient::new(channel), token))
+    }
+
+    /// The operator's connection, and its credential.
+    ///
+    /// # Errors
+    /// If the token file cannot be read.
+    pub fn operator_channel(&self) -> Result<(Channel, String)> {
         let token = std::fs::read_to_string(&self.local.operator_token_file)?;
         let endpoint = Endpoint::from_shared(format!("http://{}", self.local.operator))?;
-        Ok((TenantsServiceClient::new(endpoint.connect_lazy()), token.trim().to_owned()))
+        Ok((endpoint.connect_lazy(), token.trim().to_owned()))
     }
 
     /// A request of the operator.
@@ -245,6 +290,22 @@ impl Installation {
         request.set_timeout(Duration::from_secs(20));
         request.metadata_mut().insert("authorization", format!("Bearer {token}").parse()?);
         Ok(request)
+    }
+
+    /// Places a namespace of a tenant on a cluster (`first`, `second`): its topics are made there from now on.
+    ///
+    /// # Errors
+    /// As answered.
+    pub async fn place(&self, tenant: &str, namespace: &str, cluster: &str) -> Result<()> {
+        let (channel, token) = self.operator_channel()?;
+        let request = PlaceNamespaceRequest {
+            name: format!("tenants/{tenant}/namespaces/{namespace}"),
+            cluster: format!("clusters/{cluster}"),
+            ..Default::default()
+        };
+        let request = Self::operator_request(request, &token)?;
+        NamespacesServiceClient::new(channel).place_namespace(request).await?;
+        Ok(())
     }
 
     /// Makes a tenant with an owner's key.
@@ -281,6 +342,9 @@ impl Installation {
                     dirty.push(format!("{name}: {status}"));
                 }
             }
+        }
+        if let Some(second) = self.second {
+            second.stop().await;
         }
         self.stack.stop().await;
         if !dirty.is_empty() {

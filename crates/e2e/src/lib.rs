@@ -15,6 +15,7 @@ pub mod installation;
 pub mod kafka_reader;
 pub mod raw;
 pub mod requests;
+pub mod second_cluster;
 pub mod tenant;
 pub mod wait;
 

@@ -31,6 +31,8 @@ pub struct Wanted {
     pub admin: String,
     /// The processes' principals.
     pub principals: Principals,
+    /// Whether it has the internal topics: the first cluster of an installation, and no other.
+    pub internal_topics: bool,
     /// Replicas of internal topics; absent: one on each of up to three brokers.
     pub replication: Option<u8>,
     /// Passwords of principals, where they are known. One that is not known is not checked.

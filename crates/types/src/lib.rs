@@ -19,7 +19,7 @@ pub mod uid;
 
 pub use context::{Credential, OpContext, Principal, TenantScope};
 pub use error::{Error, ErrorKind, Reason};
-pub use name::{AccountId, GroupId, NamespaceId, ResourceName, TenantId, TopicId};
+pub use name::{AccountId, ClusterId, GroupId, NamespaceId, ResourceName, TenantId, TopicId};
 pub use revision::Revision;
 pub use role::{Grant, Role};
 pub use uid::{AccountUid, ClusterUid, GroupUid, KeyUid, LogUid, NamespaceUid, OperationUid, TenantUid, TopicUid, Uid};

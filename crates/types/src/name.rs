@@ -84,6 +84,8 @@ macro_rules! user_id {
 user_id! {
     /// Id of a tenant, chosen by the operator.
     TenantId, "a tenant id", is_id, ID_RULE;
+    /// Id of a Kafka cluster, chosen by the operator.
+    ClusterId, "a cluster id", is_id, ID_RULE;
     /// Id of a namespace within its tenant.
     NamespaceId, "a namespace id", is_id, ID_RULE;
     /// Id of a service account within its tenant.
@@ -111,6 +113,10 @@ pub enum ResourceName {
     Operation(String),
     /// `tenants/{tenant}`, in the operator's API.
     Tenant(TenantId),
+    /// `tenants/{tenant}/namespaces/{namespace}`, in the operator's API.
+    TenantNamespace(TenantId, NamespaceId),
+    /// `clusters/{cluster}`, in the operator's API.
+    Cluster(ClusterId),
 }
 
 impl ResourceName {
@@ -153,6 +159,22 @@ impl ResourceName {
             _ => Err(NameError("must look like tenants/{tenant}".into())),
         }
     }
+
+    /// Parses `tenants/{tenant}/namespaces/{namespace}`.
+    pub fn parse_tenant_namespace(text: &str) -> Result<(TenantId, NamespaceId), NameError> {
+        match text.parse()? {
+            Self::TenantNamespace(tenant, namespace) => Ok((tenant, namespace)),
+            _ => Err(NameError("must look like tenants/{tenant}/namespaces/{namespace}".into())),
+        }
+    }
+
+    /// Parses `clusters/{cluster}`.
+    pub fn parse_cluster(text: &str) -> Result<ClusterId, NameError> {
+        match text.parse()? {
+            Self::Cluster(cluster) => Ok(cluster),
+            _ => Err(NameError("must look like clusters/{cluster}".into())),
+        }
+    }
 }
 
 impl FromStr for ResourceName {
@@ -171,6 +193,10 @@ impl FromStr for ResourceName {
             ["serviceAccounts", account, "apiKeys", key] => Ok(Self::ApiKey(account.parse()?, (*key).into())),
             ["operations", operation] => Ok(Self::Operation((*operation).into())),
             ["tenants", tenant] => Ok(Self::Tenant(tenant.parse()?)),
+            ["tenants", tenant, "namespaces", namespace] => {
+                Ok(Self::TenantNamespace(tenant.parse()?, namespace.parse()?))
+            }
+            ["clusters", cluster] => Ok(Self::Cluster(cluster.parse()?)),
             _ => Err(NameError("is not the name of a resource, e.g. namespaces/prod/topics/orders".into())),
         }
     }
@@ -186,6 +212,8 @@ impl fmt::Display for ResourceName {
             Self::ApiKey(account, key) => write!(f, "serviceAccounts/{account}/apiKeys/{key}"),
             Self::Operation(operation) => write!(f, "operations/{operation}"),
             Self::Tenant(tenant) => write!(f, "tenants/{tenant}"),
+            Self::TenantNamespace(tenant, namespace) => write!(f, "tenants/{tenant}/namespaces/{namespace}"),
+            Self::Cluster(cluster) => write!(f, "clusters/{cluster}"),
         }
     }
 }
@@ -212,6 +240,8 @@ mod tests {
             "namespaces/prod/groups/a",
             "serviceAccounts/x/apiKeys/k",
             "tenants/t",
+            "tenants/t/namespaces/prod",
+            "clusters/second",
         ] {
             assert_eq!(text.parse::<ResourceName>().expect(text).to_string(), text);
         }

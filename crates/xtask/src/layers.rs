@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// Layer by crate. Lower numbers know less of the world.
-const LAYERS: [(&str, u8); 23] = [
+const LAYERS: [(&str, u8); 24] = [
     ("sluice-features", 0),
     ("sluice-types", 0),
     ("sluice-version", 0),
@@ -22,6 +22,7 @@ const LAYERS: [(&str, u8); 23] = [
     ("sluice-runtime", 3),
     ("sluice-edge", 4),
     ("sluice-process", 4),
+    ("sluice-reconcile", 4),
     ("sluice-gateway", 5),
     ("sluice-control-plane", 5),
     ("sluice-provisioning", 5),

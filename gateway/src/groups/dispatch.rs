@@ -5,6 +5,7 @@
 //! acknowledgement is answered OK only after the commit that holds it succeeded; nothing is delivered unless Kafka has lately confirmed
 //! that we are the group's only member; every queue, cache and list is bounded.
 
+mod action;
 mod attachment;
 mod budget;
 mod cache;
@@ -13,15 +14,18 @@ mod committing;
 mod consumers;
 mod dead_lettering;
 mod delivering;
+mod driver;
 mod epochs;
 mod explaining;
 mod finishing;
 mod group;
+mod inspecting;
 mod joining;
 mod losing;
 mod metrics;
 mod opening;
 mod part;
+mod performing;
 mod positions;
 mod prefetching;
 mod pulse;
@@ -32,6 +36,7 @@ mod resting;
 mod settling;
 mod shared;
 mod status;
+mod stepping;
 mod taking;
 #[cfg(test)]
 mod testing;
@@ -54,10 +59,11 @@ use sluice_types::{GroupUid, Reason};
 
 use self::budget::Budget;
 use self::command::{Caller, Command};
-use self::group::{End, Group};
+use self::driver::Driver;
+use self::group::End;
 use self::metrics::DispatchMetrics;
 use self::pulse::Pulse;
-use self::shared::{Clock, Common, Shared};
+use self::shared::{Clock, Io, Setting, Shared};
 use crate::clusters::Clusters;
 use crate::groups::home;
 use crate::groups::model::{
@@ -95,7 +101,7 @@ pub struct DispatchParts {
 
 /// See the module.
 pub struct Dispatchers {
-    shared: Arc<Common>,
+    shared: Arc<Shared>,
     registry: Arc<Registry>,
 }
 
@@ -135,19 +141,21 @@ impl Dispatchers {
 
     /// The same with other times, for tests.
     pub fn start_with(parts: DispatchParts, timing: Timing) -> Arc<Self> {
-        let shared = Common {
-            gateway_id: parts.gateway_id,
+        let shared = Shared {
             boot_id: parts.boot_id,
+            setting: Arc::new(Setting {
+                gateway_id: parts.gateway_id,
+                clock: Clock::start(),
+                metrics: DispatchMetrics::register(&parts.metrics),
+                timing,
+            }),
             clusters: parts.clusters,
             meter: parts.meter,
             view: parts.view,
             owners: parts.owners,
             budget: Budget::new(timing.cached_bytes),
-            clock: Clock::start(),
             pulse: Arc::new(Pulse::new(Instant::now())),
             key_hasher: RandomState::new(),
-            metrics: DispatchMetrics::register(&parts.metrics),
-            timing,
             tasks: parts.tasks,
             stop: watch::Sender::new(None),
         };
@@ -217,20 +225,20 @@ impl Dispatchers {
             return if inbox.is_closed() { Err(moving()) } else { Ok(inbox) };
         }
         let (config, tenant) = self.resolve(call)?;
-        let shared = self.at_home(&config, &tenant)?;
+        let io = self.at_home(&config, &tenant)?;
         match self.registry.slots.entry(uid) {
             Entry::Occupied(mut slot) => match slot.get() {
                 Slot::Running(inbox) if inbox.is_closed() => Err(moving()),
                 Slot::Running(inbox) => Ok(inbox.clone()),
                 Slot::Cooling(until) if Instant::now() < *until => Err(moving()),
                 Slot::Cooling(_) => {
-                    let inbox = self.begin(shared, config, tenant);
+                    let inbox = self.begin(io, config, tenant);
                     slot.insert(Slot::Running(inbox.clone()));
                     Ok(inbox)
                 }
             },
             Entry::Vacant(slot) => {
-                let inbox = self.begin(shared, config, tenant);
+                let inbox = self.begin(io, config, tenant);
                 slot.insert(Slot::Running(inbox.clone()));
                 Ok(inbox)
             }
@@ -247,29 +255,25 @@ impl Dispatchers {
         found.ok_or_else(|| Error::not_found(&call.group.name).into())
     }
 
-    /// What a group shares with the others, and its cluster's clients.
-    fn at_home(&self, config: &ResolvedGroup, tenant: &TenantEntry) -> Result<Arc<Shared>, Error> {
+    /// With what calls are made for a group: what all share, and its cluster's clients.
+    fn at_home(&self, config: &ResolvedGroup, tenant: &TenantEntry) -> Result<Arc<Io>, Error> {
         let cluster = self.shared.clusters.get(home::of_group(config, tenant)?)?;
-        Ok(Arc::new(Shared::at(Arc::clone(&self.shared), &cluster)))
+        Ok(Arc::new(Io::at(&self.shared, &cluster)))
     }
 
-    fn begin(
-        &self,
-        shared: Arc<Shared>,
-        config: Arc<ResolvedGroup>,
-        tenant: Arc<TenantEntry>,
-    ) -> mpsc::Sender<Command> {
+    fn begin(&self, io: Arc<Io>, config: Arc<ResolvedGroup>, tenant: Arc<TenantEntry>) -> mpsc::Sender<Command> {
         let (inbox, commands) = mpsc::channel(INBOX);
         let uid = config.group_uid;
-        let group = Group::new(shared, config, tenant, commands);
+        let group = Driver::new(io, config, tenant, commands);
         let (shared, registry) = (Arc::clone(&self.shared), Arc::clone(&self.registry));
         self.shared.tasks.spawn("group", async move {
             let guard = Ended { registry: Arc::clone(&registry), uid, until: None };
             let end = group.run().await;
-            let until = matches!(end, End::Fenced | End::Lost).then(|| Instant::now() + shared.timing.cool_down);
+            let until =
+                matches!(end, End::Fenced | End::Lost).then(|| Instant::now() + shared.setting.timing.cool_down);
             guard.with(until);
             if let Some(until) = until {
-                shared.metrics.fenced.inc();
+                shared.setting.metrics.fenced.inc();
                 shared.tasks.shutdown().run_until_cancelled(tokio::time::sleep_until(until)).await;
                 registry.cooled(uid, until);
             }
@@ -411,8 +415,8 @@ impl Dispatch for Dispatchers {
                 return self.ask(&inbox, deadline, |reply| Command::Inspect { deadline, reply }).await;
             }
             let (config, tenant) = self.resolve(call)?;
-            let shared = self.at_home(&config, &tenant)?;
-            Ok(resting::inspect(&shared, &config, &tenant, deadline).await?)
+            let io = self.at_home(&config, &tenant)?;
+            Ok(resting::inspect(&io, &config, &tenant, deadline).await?)
         })
     }
 
@@ -425,8 +429,8 @@ impl Dispatch for Dispatchers {
             let deadline = Instant::from_std(call.deadline);
             if request.dry_run && self.running(call.group.group_uid).is_none() {
                 let (config, tenant) = self.resolve(call)?;
-                let shared = self.at_home(&config, &tenant)?;
-                return Ok(resting::try_reset(&shared, &config, &tenant, &request, deadline).await?);
+                let io = self.at_home(&config, &tenant)?;
+                return Ok(resting::try_reset(&io, &config, &tenant, &request, deadline).await?);
             }
             // A group that nobody dispatches is taken for it: as its member we cannot collide with another dispatcher.
             let inbox = self.inbox(call)?;

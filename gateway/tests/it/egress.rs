@@ -1,5 +1,7 @@
 //! Who pays for an answer with records: whoever takes it, and nobody else.
 
+mod streams;
+
 use std::time::Duration;
 
 use prost::Message;

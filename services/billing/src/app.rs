@@ -23,6 +23,7 @@ use crate::domain::page_token::TokenKey;
 use crate::jobs::coverage_watch::CoverageWatch;
 use crate::jobs::log_feed::{FeedError, LogFeed};
 use crate::jobs::{control_feed, source_watch, usage_feed};
+use crate::log_ends::LogEnds;
 use crate::metrics::Metrics;
 use crate::store::log_position::Log;
 use crate::store::migrations::MIGRATIONS;
@@ -62,7 +63,8 @@ impl Role for Billing {
         let (database, _) = frame.database(&config.database, &MIGRATIONS, |_| {})?;
         let token_key = config.page_token_key_file.read_key();
         let token_key = TokenKey::new(token_key.map_err(|error| Error::File("page_token_key_file", error))?);
-        let api = Usage::new(database.clone(), frame.kafka.clone(), token_key);
+        let ends = LogEnds::from(&frame.clusters);
+        let api = Usage::new(database.clone(), ends.clone(), token_key);
         let caller = CallerLayer::new(CallerVerifier::new(ROLE));
         let routes = Routes::new(caller.layer(UsageServiceServer::new(api))).prepare();
         let (socket, internal_addr) = frame.bind("internal", config.internal_listen.addr()).await?;
@@ -71,6 +73,7 @@ impl Role for Billing {
         let jobs = Jobs {
             database,
             kafka: frame.kafka.clone(),
+            ends,
             fail_points: frame.fail_points.clone(),
             health: frame.health.clone(),
             metrics: frame.metrics.register(ROLE, Metrics::register),
@@ -102,6 +105,7 @@ impl Role for Billing {
 struct Jobs {
     database: Database,
     kafka: Client,
+    ends: LogEnds,
     fail_points: FailPoints,
     health: Health,
     metrics: Metrics,
@@ -116,7 +120,7 @@ impl Jobs {
         tasks.spawn_critical("usage feeds", self.start_usage_feeds(tasks));
         let watch = source_watch::run(self.database.clone(), self.health.clone(), self.metrics.clone(), stop.clone());
         tasks.spawn_critical("source watch", watch);
-        let coverage = CoverageWatch::new(self.database.clone(), self.kafka.clone());
+        let coverage = CoverageWatch::new(self.database.clone(), self.ends.clone());
         tasks.spawn_critical("coverage watch", coverage.run(self.health.clone(), self.metrics.clone(), stop));
     }
 

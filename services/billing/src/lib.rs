@@ -14,6 +14,7 @@ pub mod app;
 pub mod config;
 pub mod domain;
 pub mod jobs;
+pub mod log_ends;
 pub mod metrics;
 pub mod store;
 

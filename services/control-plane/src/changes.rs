@@ -5,6 +5,7 @@ pub(crate) mod account;
 pub(crate) mod answer;
 mod call;
 pub(crate) mod cascade;
+pub(crate) mod cluster;
 mod finish;
 pub(crate) mod group;
 pub(crate) mod key;

@@ -52,6 +52,11 @@ pub static MIGRATIONS: Migrations = Migrations {
             sql: include_str!("../../../migrations/control/0011_partitions_and_groups.sql"),
         },
         Migration { version: 12, name: "clusters", sql: include_str!("../../../migrations/control/0012_clusters.sql") },
+        Migration {
+            version: 13,
+            name: "placement",
+            sql: include_str!("../../../migrations/control/0013_placement.sql"),
+        },
     ],
 };
 

@@ -4,6 +4,7 @@
 pub(crate) mod account;
 pub(crate) mod audit;
 pub(crate) mod caller;
+pub(crate) mod cluster;
 pub(crate) mod comparison;
 #[cfg(test)]
 pub(crate) mod fixture;

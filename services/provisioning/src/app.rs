@@ -3,20 +3,19 @@
 //! Shutdown: not ready any more, begin no further run and wait for those under way, give the lease back.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_process::{Error, Frame, Life, Process, Role, Stops};
+use sluice_process::{ClusterAccess, Error, Frame, Life, Process, Role, Stops};
+use sluice_reconcile::{Driver, Lease};
 use sluice_runtime::internal::internal_channel;
-use sluice_types::ClusterUid;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::intents::Intents;
-use crate::jobs::forgetting;
-use crate::jobs::lease::Lease;
+use crate::jobs::forgetting::DeletedGroups;
 use crate::jobs::reconcile::{Reconciler, run_within};
-use crate::jobs::work::WorkLoop;
 use crate::metrics::Metrics;
 
 /// The role, in certificates.
@@ -25,6 +24,8 @@ pub const ROLE: &str = "provisioning";
 const CONTROL_PLANE: &str = "control-plane";
 /// Of an instance's name in the lease.
 const INSTANCE_BYTES: usize = 90;
+/// Deleted groups worked on at a time.
+const GROUPS_AT_ONCE: usize = 8;
 /// A run ends by itself in this time.
 const STOP: Duration = run_within().saturating_add(Duration::from_secs(5));
 /// A question under way, and the one to take the lease back.
@@ -55,8 +56,10 @@ impl Role for Provisioning {
 
     async fn build(config: Config, frame: &mut Frame) -> Result<Self, Error> {
         let channel = internal_channel(&config.control_plane, &frame.internal_tls, CONTROL_PLANE)?;
+        let cluster = |of: &ClusterAccess| (of.uid, Cluster::new(of.uid, of.client.clone(), config.replication));
+        let clusters = frame.clusters.iter().map(cluster).collect();
         let reconciler = Reconciler {
-            cluster: Cluster::new(ClusterUid::FIRST, frame.kafka.clone(), config.replication),
+            clusters: Arc::new(clusters),
             intents: Intents::new(channel),
             lease: Lease::default(),
             fail_points: frame.fail_points.clone(),
@@ -75,12 +78,27 @@ impl Role for Provisioning {
         // The lease outlives the tasks, so that runs under way can finish with it.
         let stop_lease = CancellationToken::new();
         let lease = self.reconciler.lease.clone();
-        let keep = lease.keep(holder(&self.instance), intents, health.clone(), metrics, stop_lease.clone());
+        let told = move |held| {
+            metrics.lease_held.set(i64::from(held));
+        };
+        let keep = lease.keep(holder(&self.instance), intents, health.clone(), told, stop_lease.clone());
         let lease = tokio::spawn(keep);
         life.check_kafka();
-        tasks.spawn_critical("deleted groups", forgetting::run(self.reconciler.clone(), tasks.shutdown()));
-        let work = WorkLoop { reconciler: self.reconciler, concurrency: self.concurrency, health: health.clone() };
-        tasks.spawn_critical("work loop", work.run(tasks.shutdown()));
+        let lease_of_work = self.reconciler.lease.clone();
+        let groups = Driver {
+            resource: DeletedGroups(self.reconciler.clone()),
+            lease: lease_of_work.clone(),
+            at_once: GROUPS_AT_ONCE,
+            health: health.clone(),
+        };
+        tasks.spawn_critical("deleted groups", groups.run(tasks.shutdown()));
+        let topics = Driver {
+            resource: self.reconciler,
+            lease: lease_of_work,
+            at_once: self.concurrency,
+            health: health.clone(),
+        };
+        tasks.spawn_critical("topics", topics.run(tasks.shutdown()));
         health.set_ready(true);
         Stops::new().tasks(tasks, STOP).then("lease", LEASE_STOP, async move {
             stop_lease.cancel();

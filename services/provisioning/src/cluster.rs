@@ -40,6 +40,13 @@ pub enum ClusterError {
     Disagreement,
 }
 
+impl ClusterError {
+    /// Whether Kafka did not answer at all.
+    pub fn is_no_answer(&self) -> bool {
+        matches!(self, Self::Kafka(error) if error.kafka_code().is_none())
+    }
+}
+
 impl Cluster {
     /// Through this client; `None`: the cluster's own default of replicas.
     pub fn new(uid: ClusterUid, client: Client, replication: Option<i16>) -> Self {

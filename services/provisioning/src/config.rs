@@ -6,9 +6,9 @@ use sluice_runtime::config::{Faults, InternalTlsConfig, KafkaConfig, ListenAddr,
 use sluice_runtime::fail_point::Testing;
 use sluice_runtime::telemetry::TelemetryConfig;
 
-/// Topics worked on at a time, at most.
+/// Topics of one cluster worked on at a time, at most.
 const CONCURRENCY_MAX: usize = 64;
-/// Topics worked on at a time, unless the configuration says otherwise.
+/// Topics of one cluster worked on at a time, unless the configuration says otherwise.
 pub const CONCURRENCY: usize = 8;
 
 /// Where a test can have the process die, before and after each thing that changes the world: making, growing, closing,
@@ -40,7 +40,7 @@ pub struct Config {
     /// Replicas of each partition; absent: the cluster's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replication: Option<i16>,
-    /// Topics worked on at a time.
+    /// Topics of one cluster worked on at a time.
     #[serde(default = "concurrency")]
     pub concurrency: usize,
     /// Who we are to the other processes.

@@ -1,7 +1,6 @@
-//! The rules of reconciling, free of I/O: what a topic should be, what to do next, when to try again.
+//! The rules of reconciling, free of I/O: what a topic should be, what to do next.
 
 pub mod configs;
 pub mod intent;
 pub mod orphans;
 pub mod plan;
-pub mod queue;

@@ -5,8 +5,9 @@ use std::time::Duration;
 use sluice_proto::internal::control::v1 as pb;
 use sluice_proto::internal::control::v1::intent_service_client::IntentServiceClient;
 use sluice_proto::internal::control::v1::report_topic_request::Observed;
+use sluice_reconcile::Leases;
 use sluice_runtime::statuses;
-use sluice_types::{GroupUid, NamespaceUid, Reason, TopicUid};
+use sluice_types::{ClusterUid, GroupUid, NamespaceUid, Reason, TopicUid};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
@@ -37,6 +38,28 @@ pub enum CallError {
     /// Anything else; try again.
     #[error("call the control plane")]
     Failed(#[source] Status),
+}
+
+/// A deleted group that Kafka may still hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeletedGroup {
+    /// Its namespace.
+    pub namespace: NamespaceUid,
+    /// The group.
+    pub group: GroupUid,
+    /// The clusters that may hold it.
+    pub clusters: Vec<ClusterUid>,
+}
+
+impl DeletedGroup {
+    fn read(from: pb::DeletedGroup) -> Option<Self> {
+        let mut clusters = from.cluster_uids.iter().map(|uid| uid.parse().ok()).collect::<Option<Vec<_>>>()?;
+        if clusters.is_empty() {
+            // An older control plane does not say them, and knows one cluster.
+            clusters.push(ClusterUid::FIRST);
+        }
+        Some(Self { namespace: from.namespace_uid.parse().ok()?, group: from.group_uid.parse().ok()?, clusters })
+    }
 }
 
 /// What is reported of a topic.
@@ -81,22 +104,6 @@ impl Intents {
         Self { client: IntentServiceClient::new(channel) }
     }
 
-    /// Takes or renews the lease; its epoch, or `None` while another holder's runs.
-    pub async fn acquire(&self, holder: &str, ttl: Duration) -> Result<Option<i64>, CallError> {
-        let request = pb::AcquireLeaseRequest { holder: holder.to_owned(), ttl: Some(ttl.into()) };
-        match self.client.clone().acquire_lease(within(CALL, request)).await {
-            Ok(answer) => Ok(Some(answer.into_inner().epoch)),
-            Err(status) if status.code() == Code::FailedPrecondition => Ok(None),
-            Err(status) => Err(CallError::Failed(status)),
-        }
-    }
-
-    /// Gives the lease back, so that the next holder need not wait.
-    pub async fn release(&self, holder: &str) -> Result<(), CallError> {
-        let request = pb::AcquireLeaseRequest { holder: holder.to_owned(), ttl: Some(Duration::ZERO.into()) };
-        self.client.clone().acquire_lease(within(CALL, request)).await.map(drop).map_err(CallError::Failed)
-    }
-
     /// Topics to work on; waits for some.
     pub async fn await_work(&self) -> Result<Vec<Intent>, CallError> {
         let request = pb::AwaitWorkRequest { wait: Some(AWAIT.into()), limit: PAGE };
@@ -125,13 +132,12 @@ impl Intents {
     pub async fn deleted_groups(
         &self,
         after: Option<String>,
-    ) -> Result<(Vec<(NamespaceUid, GroupUid)>, Option<String>), CallError> {
+    ) -> Result<(Vec<DeletedGroup>, Option<String>), CallError> {
         let request = pb::ListDeletedGroupsRequest { after_group_uid: after.unwrap_or_default(), limit: PAGE };
         let page = self.client.clone().list_deleted_groups(within(CALL, request)).await.map_err(CallError::Failed)?;
         let page = page.into_inner();
-        let uids = |group: pb::DeletedGroup| Some((group.namespace_uid.parse().ok()?, group.group_uid.parse().ok()?));
         let next = Some(page.next_after_group_uid).filter(|next| !next.is_empty());
-        Ok((page.groups.into_iter().filter_map(uids).collect(), next))
+        Ok((page.groups.into_iter().filter_map(DeletedGroup::read).collect(), next))
     }
 
     /// Reports that Kafka does not hold a deleted group.
@@ -161,6 +167,25 @@ impl Intents {
             cluster_uid: intent.cluster.to_string(),
         };
         self.client.clone().report_topic(within(CALL, request)).await.map(drop).map_err(refused)
+    }
+}
+
+/// The lease of the work.
+impl Leases for Intents {
+    type Error = CallError;
+
+    async fn acquire(&self, holder: &str, ttl: Duration) -> Result<Option<i64>, CallError> {
+        let request = pb::AcquireLeaseRequest { holder: holder.to_owned(), ttl: Some(ttl.into()) };
+        match self.client.clone().acquire_lease(within(CALL, request)).await {
+            Ok(answer) => Ok(Some(answer.into_inner().epoch)),
+            Err(status) if status.code() == Code::FailedPrecondition => Ok(None),
+            Err(status) => Err(CallError::Failed(status)),
+        }
+    }
+
+    async fn release(&self, holder: &str) -> Result<(), CallError> {
+        let request = pb::AcquireLeaseRequest { holder: holder.to_owned(), ttl: Some(Duration::ZERO.into()) };
+        self.client.clone().acquire_lease(within(CALL, request)).await.map(drop).map_err(CallError::Failed)
     }
 }
 

@@ -1,7 +1,6 @@
 //! What provisioning does: a file per job.
 
 pub mod forgetting;
-pub mod lease;
 pub mod reconcile;
 pub mod resync;
-pub mod work;
+pub mod topics;

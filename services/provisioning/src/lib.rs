@@ -1,7 +1,7 @@
 //! Provisioning: makes Kafka match intent.
 //!
 //! ```text
-//! control plane ─ AwaitWork, ListIntents ─► jobs/work, jobs/resync ─► domain/queue ─► jobs/reconcile ─► Kafka
+//! control plane ─ AwaitWork, ListIntents ─► jobs/topics, jobs/resync ─► the driver ─► jobs/reconcile ─► Kafka
 //!               ◄──────── RecordAttempt, ReportTopic (with the lease's epoch) ────────┘   domain/plan decides
 //! ```
 //!

@@ -44,6 +44,18 @@ pub(super) fn topic_name(text: &str) -> Result<String, String> {
     }
 }
 
+/// `acme/prod` and the full name both mean `tenants/acme/namespaces/prod`.
+pub(super) fn tenant_namespace(text: &str) -> Result<String, String> {
+    match text.split('/').collect::<Vec<_>>()[..] {
+        [tenant, namespace] | ["tenants", tenant, "namespaces", namespace]
+            if !tenant.is_empty() && !namespace.is_empty() =>
+        {
+            Ok(format!("tenants/{tenant}/namespaces/{namespace}"))
+        }
+        _ => Err("name the namespace as tenant/namespace".into()),
+    }
+}
+
 /// `app/kemho3iwiends` and the full name both mean `serviceAccounts/app/apiKeys/kemho3iwiends`.
 pub(super) fn key_name(text: &str) -> Result<String, String> {
     match text.split('/').collect::<Vec<_>>()[..] {
@@ -96,6 +108,10 @@ mod tests {
         for wrong in ["orders", "/orders", "prod/", "a/b/c", ""] {
             assert!(topic_name(wrong).is_err(), "{wrong}");
         }
+        for good in ["acme/prod", "tenants/acme/namespaces/prod"] {
+            assert_eq!(tenant_namespace(good).as_deref(), Ok("tenants/acme/namespaces/prod"));
+        }
+        assert!(tenant_namespace("prod").is_err());
         assert_eq!(key_name("app/k").as_deref(), Ok("serviceAccounts/app/apiKeys/k"));
     }
 

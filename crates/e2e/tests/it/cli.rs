@@ -41,10 +41,19 @@ async fn a_tenant_from_its_birth_to_its_usage() -> Result<()> {
     ensure!(versions["server"]["apiVersions"].as_array().is_some_and(|all| all.len() > 3), "{versions}");
 
     ensure!(sluice.json(&["namespaces", "create", "prod"])?["state"] == "STATE_ACTIVE", "namespace");
+    let second = sluice.json(&["clusters", "create", "second"])?;
+    ensure!(second == sluice.json(&["clusters", "get", "second"])? && second["uid"].is_string(), "{second}");
+    for cluster in ["second", "first"] {
+        let placed = sluice.json(&["clusters", "place", "acme/prod", cluster])?;
+        ensure!(placed["cluster"] == format!("clusters/{cluster}"), "{placed}");
+        let shown = sluice.json(&["clusters", "placement", "acme/prod"])?;
+        ensure!(shown["cluster"] == placed["cluster"] && shown["etag"] == placed["etag"], "{shown}, not {placed}");
+    }
     let topic = sluice.json(&["topics", "create", "prod/orders", "-p", "3", "--retention", "7d"])?;
     ensure!(topic["effectivePartitionCount"] == 3 && topic["retention"] == "604800s", "{topic}");
     for (args, field, count) in [
         (vec!["tenants", "list"], "tenants", 1),
+        (vec!["clusters", "list"], "clusters", 2),
         (vec!["namespaces", "list"], "namespaces", 1),
         (vec!["topics", "list", "prod"], "topics", 1),
         (vec!["service-accounts", "list"], "serviceAccounts", 1),
@@ -191,6 +200,8 @@ async fn bad_input_says_what_would_be_right() -> Result<()> {
         (vec!["service-accounts", "set-grants", "owner"], 2, "--none"),
         (vec!["tenants", "delete", "acme"], 2, "--yes"),
         (vec!["tenants", "get", "nope"], 1, "tenants/nope does not exist"),
+        (vec!["clusters", "get", "nope"], 1, "clusters/nope does not exist"),
+        (vec!["clusters", "place", "prod", "second"], 2, "tenant/namespace"),
         (vec!["--timeout", "0s", "whoami"], 2, "more than 0"),
         (vec!["--url", "nonsense", "whoami"], 2, "https://host:443"),
         (vec!["--url", "http://127.0.0.1:1", "whoami"], 1, "no connection to http://127.0.0.1:1"),

@@ -16,7 +16,8 @@ const CALL_WITHIN: Duration = Duration::from_secs(10);
 /// The cluster cannot be reached, does not let us in, or fails otherwise than by a missing right.
 pub async fn observe(config: &ClientConfig, wanted: &Wanted) -> Result<Observed, Error> {
     let kafka = Client::connect(config.clone(), CALL_WITHIN).await?;
-    let cluster = kafka.metadata(&topics::NAMES, CALL_WITHIN).await?;
+    let names: &[&str] = if wanted.internal_topics { &topics::NAMES } else { &[] };
+    let cluster = kafka.metadata(names, CALL_WITHIN).await?;
     let mut found = BTreeMap::new();
     for topic in &cluster.topics {
         let replication = topics::replication(wanted.replication, cluster.brokers.len());

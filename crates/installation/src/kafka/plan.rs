@@ -104,6 +104,7 @@ mod tests {
         Wanted {
             admin: "installer".to_owned(),
             principals: Principals::default(),
+            internal_topics: true,
             replication: None,
             passwords: BTreeMap::new(),
         }

@@ -24,7 +24,7 @@ pub(crate) fn wanted() -> Wanted {
     };
     let password = |name: &str| (name.to_owned(), format!("password of {name}").into());
     let passwords = principals.by_role().map(|(_, name)| password(name)).into();
-    Wanted { admin: ADMIN.to_owned(), principals, replication: None, passwords }
+    Wanted { admin: ADMIN.to_owned(), principals, internal_topics: true, replication: None, passwords }
 }
 
 pub(crate) async fn differences(kafka: &KafkaConnection, wanted: &Wanted) -> Vec<Difference> {
@@ -80,6 +80,10 @@ async fn an_empty_cluster_becomes_ours_and_what_is_changed_by_hand_is_named_and_
     let empty = plan(&wanted, &observed);
     assert!(empty.iter().all(|difference| difference.state == State::Missing), "{empty:#?}");
     assert_eq!(kinds(&empty), [("access", 14), ("topic", 3), ("user", 4)].into());
+
+    let further = Wanted { internal_topics: false, ..wanted.clone() };
+    let of_further = differences(kafka, &further).await;
+    assert_eq!(kinds(&of_further), [("access", 14), ("user", 4)].into(), "it has no internal topics");
 
     apply_all(&admin, &wanted, &empty).await;
     until(kafka, &wanted, <[_]>::is_empty).await;

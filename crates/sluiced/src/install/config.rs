@@ -35,13 +35,21 @@ pub(super) struct PrincipalNames {
 }
 
 /// How internal topics are made.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Topics {
+    /// Whether the cluster has them: true for the first cluster of an installation, false for a further one.
+    pub(super) internal: bool,
     /// Replicas of each partition; absent: one on each of up to three brokers. The same as `internal_topics.replication` of the
     /// control plane.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) replication: Option<u8>,
+}
+
+impl Default for Topics {
+    fn default() -> Self {
+        Self { internal: true, replication: None }
+    }
 }
 
 /// The database server.

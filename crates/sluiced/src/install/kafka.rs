@@ -34,8 +34,13 @@ impl<'a> Target<'a> {
                 passwords.insert(name.to_owned(), password);
             }
         }
-        let wanted =
-            Wanted { admin: kafka.username.clone(), principals, replication: config.topics.replication, passwords };
+        let wanted = Wanted {
+            admin: kafka.username.clone(),
+            principals,
+            internal_topics: config.topics.internal,
+            replication: config.topics.replication,
+            passwords,
+        };
         let client = ClientConfig::new(&kafka.bootstrap).with_security(security).with_client_id("sluice-install");
         Ok(Self { client, wanted, secrets })
     }

@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt as _;
 use tokio::time::Instant;
 
 use sluice_types::TopicUid;
 use sluice_wire::{CommitOffset, Error, PartitionResults, code};
 
-use crate::groups::dispatch::group::{Done, Group};
+use crate::groups::dispatch::action::Action;
+use crate::groups::dispatch::group::Group;
 use crate::groups::dispatch::part::{Part, PartKey};
+use crate::groups::dispatch::positions::Member;
 
 /// Between the beginnings of two commits: what comes meanwhile goes together.
 const GAP: Duration = Duration::from_millis(5);
 /// What nobody waits for is committed within this.
 const LAZY: Duration = Duration::from_millis(500);
-const TIMEOUT: Duration = Duration::from_secs(5);
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
@@ -29,15 +29,35 @@ pub(super) struct Commits {
     failures: u32,
 }
 
-/// What became of one.
-pub(super) struct Committed {
+/// One that is to be made.
+pub(super) struct Commit {
+    /// In whose name.
+    pub(super) member: Member,
+    pub(super) offsets: Vec<CommitOffset>,
+    ticket: Ticket,
+}
+
+/// What it is about, for when it is over.
+struct Ticket {
     /// Partition, term, and the change it holds.
     marks: BTreeMap<PartKey, Mark>,
     /// Whose records Kafka's topics hold.
     topics: BTreeMap<String, TopicUid>,
     epoch: i32,
     began: Instant,
+}
+
+/// What became of one.
+pub(super) struct Committed {
+    ticket: Ticket,
     outcome: Result<PartitionResults<()>, Error>,
+}
+
+impl Commit {
+    /// It is over.
+    pub(super) fn over(self, outcome: Result<PartitionResults<()>, Error>) -> Committed {
+        Committed { ticket: self.ticket, outcome }
+    }
 }
 
 struct Mark {
@@ -91,7 +111,7 @@ impl Group {
         };
         let epoch = member.epoch;
         let mut marks = BTreeMap::new();
-        let (mut commits, mut topics) = (Vec::new(), BTreeMap::new());
+        let (mut offsets, mut topics) = (Vec::new(), BTreeMap::new());
         for part in self.parts.iter_mut().filter(|part| part.wants_commit(now)) {
             part.changed = false;
             let Some(snapshot) = part.window.snapshot().or_else(|| part.aged.then(|| part.window.current())) else {
@@ -99,7 +119,7 @@ impl Group {
             };
             marks.insert(part.key(), Mark { term: part.term, offset: snapshot.offset, sequence: snapshot.sequence });
             topics.insert(part.place.topic.to_string(), part.key().0);
-            commits.push(CommitOffset {
+            offsets.push(CommitOffset {
                 topic: part.place.topic.to_string(),
                 partition: part.place.partition,
                 offset: snapshot.offset,
@@ -108,28 +128,22 @@ impl Group {
             });
         }
         self.commits.due = None;
-        if commits.is_empty() {
+        if offsets.is_empty() {
             return false;
         }
         self.commits.in_flight = true;
         self.commits.not_before = now + GAP;
-        let wire = self.shared.wire.clone();
-        self.work.push(
-            async move {
-                let outcome = wire.commit_offsets(&member.group, member.committer(), &commits, TIMEOUT).await;
-                Done::Committed(Committed { marks, topics, epoch, began: now, outcome })
-            }
-            .boxed(),
-        );
+        let ticket = Ticket { marks, topics, epoch, began: now };
+        self.actions.push(Action::Commit(Commit { member, offsets, ticket }));
         true
     }
 
     pub(super) fn committed(&mut self, committed: Committed, now: Instant) {
         self.commits.in_flight = false;
-        let Committed { marks, topics, epoch, began, outcome } = committed;
+        let Committed { ticket: Ticket { marks, topics, epoch, began }, outcome } = committed;
         match outcome {
             Ok(results) => {
-                self.shared.metrics.commit_seconds.observe(now.saturating_duration_since(began).as_secs_f64());
+                self.setting.metrics.commit_seconds.observe(now.saturating_duration_since(began).as_secs_f64());
                 self.commits.failures = 0;
                 self.stale_since = None;
                 for ((topic, partition), result) in results {
@@ -142,7 +156,7 @@ impl Group {
                 self.settle_pending();
             }
             Err(error) => {
-                self.shared.metrics.commits_failed.inc();
+                self.setting.metrics.commits_failed.inc();
                 for (key, mark) in &marks {
                     if let Some(part) = self.part(*key, mark.term) {
                         part.changed = true;
@@ -186,7 +200,7 @@ impl Group {
                 let failures = part.commit_failed.map_or(0, |(failures, _)| failures);
                 part.commit_failed = Some((failures.saturating_add(1), now + pause(failures + 1)));
                 tracing::debug!(topic = %part.place.topic, partition = part.place.partition, %error, failures, "cannot commit; trying on");
-                self.shared.metrics.commits_failed.inc();
+                self.setting.metrics.commits_failed.inc();
                 self.commits.soon(now);
             }
         }
@@ -222,13 +236,13 @@ mod tests {
         };
         let mark = Mark { term: part.term, offset: 5, sequence: part.window.sequence() };
         let results = [((part.place.topic.to_string(), part.place.partition), Err(Error::Kafka(error)))];
-        Committed {
+        let ticket = Ticket {
             marks: BTreeMap::from([(part.key(), mark)]),
             topics: BTreeMap::from([(part.place.topic.to_string(), part.key().0)]),
             epoch: 1,
             began: now,
-            outcome: Ok(PartitionResults::from(results)),
-        }
+        };
+        Committed { ticket, outcome: Ok(PartitionResults::from(results)) }
     }
 
     #[tokio::test]

@@ -14,22 +14,22 @@ mod rereading;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt as _;
 use tokio::time::Instant;
 
 use sluice_kafka::{Batch, Failure, OnResolved, RecordOutcome, SinkRecord};
 
-use crate::groups::dispatch::group::{Done, Group};
+use crate::groups::dispatch::action::Action;
+use crate::groups::dispatch::group::Group;
 use crate::groups::dispatch::losing::Reading;
 use crate::groups::dispatch::part::PartKey;
-use crate::groups::dispatch::shared::Shared;
+use crate::groups::dispatch::shared::Io;
 use crate::metering::Meter;
 use crate::view::ResolvedTopic;
 
 use self::letter::{letter, path_of};
-use self::rereading::{DeadRecord, Found, cannot_be_read, reread_all};
+use self::rereading::cannot_be_read;
 
-pub(super) use self::rereading::RereadRecord;
+pub(super) use self::rereading::{DeadRecord, Found, RereadRecord, reread_all};
 
 /// Dead letters written at once.
 const BATCH: usize = 100;
@@ -107,8 +107,7 @@ impl Group {
         }
         self.dead_lettering.phase = Phase::Reading;
         self.dead_lettering.turn = self.turn_after(&dead_records);
-        let shared = Arc::clone(&self.shared);
-        self.work.push(async move { Done::RereadRecord(reread_all(shared, dead_records).await) }.boxed());
+        self.actions.push(Action::RereadDead(dead_records));
     }
 
     /// Some of the dead, of all partitions alike; who has none in one batch has some in one of the next.
@@ -155,9 +154,9 @@ impl Group {
         self.dead_lettering.phase = Phase::Resting;
         let (mut letters, mut failure) = (Vec::new(), None);
         let topic = self.letters_topic();
-        let (now_ms, uid) = (self.shared.clock.ms(now), Arc::clone(&self.uid));
+        let (now_ms, uid) = (self.setting.clock.ms(now), Arc::clone(&self.uid));
         for RereadRecord { dead_record, found } in reread {
-            let metrics = self.shared.metrics.clone();
+            let metrics = self.setting.metrics.clone();
             let tenant = self.config.tenant_uid;
             let offset = dead_record.dead.offset;
             let Some(part) = self.part(dead_record.key, dead_record.term) else { continue };
@@ -201,15 +200,14 @@ impl Group {
                         continue;
                     }
                     let (record, size) = letter(*record, &path, &dead_record, &uid, topic, now_ms);
-                    letters.push((dead_record.key, dead_record.term, offset, record, size));
+                    letters.push(Letter { key: dead_record.key, term: dead_record.term, offset, record, size });
                 }
             }
         }
         self.commits.soon(now);
         if let (Ok(topic), false) = (topic, letters.is_empty()) {
             self.dead_lettering.phase = Phase::Writing;
-            let shared = Arc::clone(&self.shared);
-            self.work.push(async move { Done::LetterOutcome(write(shared, topic, letters).await) }.boxed());
+            self.actions.push(Action::WriteLetters(Letters { topic, letters }));
         }
         if let Some(why) = failure {
             self.burial_failed(why, now);
@@ -220,7 +218,7 @@ impl Group {
         self.dead_lettering.phase = Phase::Resting;
         let mut failure = None;
         for LetterOutcome { key, term, offset, outcome } in outcomes {
-            let metrics = self.shared.metrics.clone();
+            let metrics = self.setting.metrics.clone();
             if outcome.is_ok() {
                 metrics.dead_letters.inc();
             }
@@ -261,18 +259,34 @@ impl Group {
     }
 }
 
-type Letter = (PartKey, u64, i64, SinkRecord, u64);
+/// One of them.
+pub(super) struct Letter {
+    key: PartKey,
+    term: u64,
+    offset: i64,
+    record: SinkRecord,
+    /// Its logical bytes.
+    size: u64,
+}
 
-async fn write(shared: Arc<Shared>, topic: Arc<ResolvedTopic>, letters: Vec<Letter>) -> Vec<LetterOutcome> {
+/// Letters to be written, of records that are dead still.
+pub(super) struct Letters {
+    pub(super) topic: Arc<ResolvedTopic>,
+    pub(super) letters: Vec<Letter>,
+}
+
+/// Writes them.
+pub(super) async fn write(io: Arc<Io>, letters: Letters) -> Vec<LetterOutcome> {
+    let Letters { topic, letters } = letters;
     let (mut records, mut sizes, mut sent) = (Vec::new(), Vec::new(), Vec::new());
-    for (key, term, offset, record, size) in letters {
+    for Letter { key, term, offset, record, size } in letters {
         records.push(record);
         sizes.push(size);
         sent.push((key, term, offset));
     }
-    let on_resolved = Some(count(shared.meter.clone(), Arc::clone(&topic), sizes));
+    let on_resolved = Some(count(io.shared.meter.clone(), Arc::clone(&topic), sizes));
     let until = std::time::Instant::now() + PRODUCE_WITHIN;
-    let outcomes = match shared.clusters.log(&topic) {
+    let outcomes = match io.shared.clusters.log(&topic) {
         Ok(log) => log.append(Batch { records, on_resolved }, until).await,
         Err(_) => vec![RecordOutcome::NotPersisted(Failure::Unavailable); sent.len()],
     };

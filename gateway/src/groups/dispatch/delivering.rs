@@ -3,17 +3,18 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures::FutureExt as _;
 use tokio::time::Instant;
 
 use sluice_edge::deadline::kept;
 use sluice_proto::stream::v1::DeliveryState;
 
+use crate::groups::dispatch::action::{Action, Moment};
 use crate::groups::dispatch::cache::own;
 use crate::groups::dispatch::command::{Caller, Reply};
 use crate::groups::dispatch::consumers::{Holder, Outstanding, Waiting};
-use crate::groups::dispatch::group::{Done, Group, Stage, too_many_consumers};
+use crate::groups::dispatch::group::{Group, Stage};
 use crate::groups::dispatch::part::Room;
+use crate::groups::dispatch::stepping::too_many_consumers;
 use crate::groups::model::{AttachEvent, Leased, TakeOptions, Taken};
 
 /// Nothing is handed out if the group has not confirmed us for so long: below the shortest session, 6 s.
@@ -49,10 +50,9 @@ impl Group {
 
     /// Whether Kafka has taken us for a member lately, and since this process last stood still.
     pub(super) fn is_confirmed(&self) -> bool {
-        let since = self.member.as_ref().and_then(sluice_wire::GroupMember::since_confirmed);
-        let now = Instant::now();
-        let awake = now.saturating_duration_since(self.shared.pulse.awake_since(now));
-        since.is_some_and(|since| since < CONFIRMED_WITHIN && since <= awake)
+        let Moment { at: now, awake_since, .. } = self.moment;
+        let confirmed = self.member().and_then(|member| member.confirmed_at);
+        confirmed.is_some_and(|at| now.saturating_duration_since(at) < CONFIRMED_WITHIN && at >= awake_since)
     }
 
     /// Hands out what can be handed out; true if something was.
@@ -64,13 +64,11 @@ impl Group {
             return false;
         }
         if !self.is_confirmed() {
-            if let Some(member) = &self.member {
-                member.beat_now();
-            }
+            self.actions.push(Action::Beat);
             self.wake_at(now + Duration::from_millis(100));
             return false;
         }
-        let now_ms = self.shared.clock.ms(now);
+        let now_ms = self.setting.clock.ms(now);
         let mut delivered = false;
         while let Some(waiting) = self.consumers.waiting.front() {
             if waiting.reply.is_closed() {
@@ -130,8 +128,8 @@ impl Group {
 
     fn count(&self, records: &[Leased]) {
         let again = records.iter().filter(|leased| leased.key.attempt > 1).count();
-        self.shared.metrics.deliveries.inc_by(records.len() as u64);
-        self.shared.metrics.redeliveries.inc_by(again as u64);
+        self.setting.metrics.deliveries.inc_by(records.len() as u64);
+        self.setting.metrics.redeliveries.inc_by(again as u64);
     }
 
     /// What a stream has out, from whichever attachment.
@@ -199,8 +197,7 @@ impl Group {
         for attached in &mut self.consumers.attached {
             if let Some(events) = attached.wait_for_place() {
                 let id = attached.id;
-                let place = async move { Done::Place { id, permit: events.reserve_owned().await.ok() } };
-                self.work.push(place.boxed());
+                self.actions.push(Action::AwaitPlace { id, events });
             }
         }
     }

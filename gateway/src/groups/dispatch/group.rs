@@ -1,89 +1,35 @@
-//! One dispatched group: a task that owns all of its state.
+//! One dispatched group, as a machine: an event and the moment it comes at go in, actions come out.
 //!
 //! It takes the group in Kafka, reads its partitions, hands records out, commits what was acknowledged, and ends when the group is
-//! not its own any more or nobody wants it. It waits for one thing at a time only in its loop; every call to Kafka is a future in
-//! `work`, so a partition that hangs holds up nobody but itself. An idle group has no timers: it sleeps until somebody comes, the
-//! next lease or backoff ends, or it has been idle for long enough.
+//! not its own any more or nobody wants it. All of its state is here, and it does no I/O: what it wants done is a list of actions,
+//! and what came of each comes back as an event, so a partition that hangs holds up nobody but itself. An idle group asks for no
+//! timers: it rests until somebody comes, the next lease or backoff ends, or it has been idle for long enough.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
-use futures::stream::{FuturesUnordered, StreamExt as _};
-use tokio::sync::mpsc;
-use tokio::sync::mpsc::OwnedPermit;
 use tokio::time::Instant;
 
-use sluice_types::TopicId;
-use sluice_wire::{Error, GroupMember, MemberEvent, TopicPartition};
+use sluice_types::{ClusterUid, TopicId};
 
+use crate::groups::dispatch::action::{Action, Membership, Moment};
 use crate::groups::dispatch::budget::Account;
-use crate::groups::dispatch::command::{AttachmentId, Command};
-use crate::groups::dispatch::committing::{Commits, Committed};
+use crate::groups::dispatch::committing::Commits;
 use crate::groups::dispatch::consumers::Consumers;
-use crate::groups::dispatch::dead_lettering::{DeadLettering, LetterOutcome, RereadRecord};
-use crate::groups::dispatch::losing::{LogBounds, Reading};
+use crate::groups::dispatch::dead_lettering::DeadLettering;
+use crate::groups::dispatch::finishing::Finishing;
 use crate::groups::dispatch::metrics::Figures;
-use crate::groups::dispatch::opening::{Step, ToOpen};
+use crate::groups::dispatch::opening::{Terms, ToOpen};
 use crate::groups::dispatch::part::{Part, PartKey};
-use crate::groups::dispatch::prefetching::Outcome;
-use crate::groups::dispatch::reading::Wanted;
-use crate::groups::dispatch::resetting::{Planned, ResetCall};
+use crate::groups::dispatch::resetting::ResetCall;
 use crate::groups::dispatch::settling::{Early, Pending};
-use crate::groups::dispatch::shared::Shared;
-use crate::groups::dispatch::taking::{Look, Target};
-use crate::groups::model::{DispatchError, Owner, Owners as _, ResolvedGroup};
+use crate::groups::dispatch::shared::Setting;
+use crate::groups::dispatch::taking::Target;
+use crate::groups::model::ResolvedGroup;
 use crate::groups::window::Policy;
 use crate::view::ResolvedTopic;
 use crate::view::TenantEntry;
-
-/// Commands and results taken in one go before the state is looked at.
-const BURST: usize = 64;
-
-/// Something under way.
-pub(super) type Work = BoxFuture<'static, Done>;
-
-/// What came of it.
-pub(super) enum Done {
-    Alone(Result<Look, Error>),
-    Opening {
-        epoch: i32,
-        step: Step,
-    },
-    Checked {
-        revoked: Vec<TopicPartition>,
-        is_alone: bool,
-    },
-    Read {
-        key: PartKey,
-        term: u64,
-        wanted: Wanted,
-        outcome: Outcome,
-    },
-    Reread {
-        key: PartKey,
-        term: u64,
-        wanted: Wanted,
-        outcome: Outcome,
-    },
-    Bounds {
-        key: PartKey,
-        term: u64,
-        reading: Reading,
-        outcome: Result<LogBounds, Error>,
-    },
-    Committed(Committed),
-    RereadRecord(Vec<RereadRecord>),
-    LetterOutcome(Vec<LetterOutcome>),
-    Place {
-        id: AttachmentId,
-        permit: Option<OwnedPermit<crate::groups::model::AttachEvent>>,
-    },
-    Planned(Planned),
-    /// Nothing to do with it: it answered by itself.
-    Over,
-}
 
 /// How far it is.
 pub(super) enum Stage {
@@ -118,15 +64,22 @@ pub(super) enum End {
 
 /// See the module.
 pub(super) struct Group {
-    pub(super) shared: Arc<Shared>,
+    pub(super) setting: Arc<Setting>,
+    /// The moment of the event that is dealt with.
+    pub(super) moment: Moment,
+    /// What is to be done, in this order; for the driver to take.
+    pub(super) actions: Vec<Action>,
+    pub(super) terms: Terms,
+    /// The cluster that it lives on.
+    pub(super) home: ClusterUid,
     pub(super) config: Arc<ResolvedGroup>,
     pub(super) tenant: Arc<TenantEntry>,
     pub(super) name: Arc<str>,
     pub(super) uid: Arc<str>,
     pub(super) policy: Policy,
-    pub(super) inbox: mpsc::Receiver<Command>,
     pub(super) stage: Stage,
-    pub(super) member: Option<GroupMember>,
+    /// It has asked to be a member.
+    pub(super) has_joined: bool,
     pub(super) joined: Instant,
     /// Looks at the group since then.
     pub(super) looks: u32,
@@ -147,7 +100,6 @@ pub(super) struct Group {
     /// What its caches hold.
     pub(super) account: Account,
     pub(super) consumers: Consumers,
-    pub(super) work: FuturesUnordered<Work>,
     pub(super) commits: Commits,
     pub(super) pending: VecDeque<Pending>,
     /// Settlements that cannot be answered yet.
@@ -161,6 +113,8 @@ pub(super) struct Group {
     /// Since when the group has known an epoch that we have not heard of.
     pub(super) stale_since: Option<Instant>,
     pub(super) ending: Option<End>,
+    /// The end is being made.
+    pub(super) finishing: Option<Finishing>,
     pub(super) last_use: Instant,
     /// When the caches last changed.
     pub(super) touched: Instant,
@@ -172,20 +126,26 @@ pub(super) struct Group {
 }
 
 impl Group {
+    /// A group on the first cluster, of which nothing is known yet. `seed` is by chance: what is derived of it must come to nobody else.
     pub(super) fn new(
-        shared: Arc<Shared>,
+        setting: Arc<Setting>,
+        account: Account,
         config: Arc<ResolvedGroup>,
         tenant: Arc<TenantEntry>,
-        inbox: mpsc::Receiver<Command>,
+        seed: u64,
+        moment: Moment,
     ) -> Self {
-        let now = Instant::now();
+        let now = moment.at;
         Self {
+            home: ClusterUid::FIRST,
             name: config.physical.as_str().into(),
             uid: config.group_uid.to_string().into(),
             policy: policy_of(&config),
-            inbox,
+            moment,
+            actions: Vec::new(),
+            terms: Terms::new(seed),
             stage: Stage::NoTopics,
-            member: None,
+            has_joined: false,
             joined: now,
             looks: 0,
             topics: BTreeMap::new(),
@@ -198,9 +158,8 @@ impl Group {
             index: HashMap::new(),
             turn: 0,
             read_turn: 0,
-            account: shared.budget.open(config.tenant_uid),
+            account,
             consumers: Consumers::default(),
-            work: FuturesUnordered::new(),
             commits: Commits::new(now),
             pending: VecDeque::new(),
             early: Vec::new(),
@@ -210,154 +169,17 @@ impl Group {
             trouble: None,
             stale_since: None,
             ending: None,
+            finishing: None,
             last_use: now,
             touched: now,
-            began_ms: shared.clock.ms(now),
-            figures: shared.metrics.group(),
+            began_ms: setting.clock.ms(now),
+            figures: setting.metrics.group(),
             figures_after: now,
             wake: None,
-            shared,
+            setting,
             config,
             tenant,
         }
-    }
-
-    /// Dispatches until the end; everything is answered and the group is left when this returns.
-    pub(super) async fn run(mut self) -> End {
-        let end = self.serve().await;
-        tracing::debug!(group = %self.name, ?end, "stops dispatching");
-        self.finish(end.clone()).await;
-        end
-    }
-
-    async fn serve(&mut self) -> End {
-        let mut owners = self.shared.owners.changes();
-        let mut tenant = self.tenant.changes();
-        let mut stop = self.shared.stop.subscribe();
-        let account = self.account.clone();
-        self.review();
-        loop {
-            let now = Instant::now();
-            self.advance(now);
-            if let Some(end) = self.ending.take() {
-                return end;
-            }
-            let wake = self.wake.take();
-            tokio::select! {
-                command = self.inbox.recv() => match command {
-                    Some(command) => self.obey_all(command),
-                    None => return End::Idle,
-                },
-                Some(done) = self.work.next(), if !self.work.is_empty() => self.take_all(done),
-                event = next_event(&mut self.member) => self.member_event(event),
-                Ok(()) = owners.changed() => self.look_at_owner(),
-                Ok(()) = tenant.changed() => self.review(),
-                Ok(()) = stop.changed() => {
-                    if let Some(deadline) = *stop.borrow_and_update() {
-                        return End::Stopped(deadline);
-                    }
-                }
-                () = account.woken() => {}
-                () = tokio::time::sleep_until(wake.unwrap_or(now)), if wake.is_some() => {}
-            }
-        }
-    }
-
-    fn look_at_owner(&mut self) {
-        if self.shared.owners.owner(self.config.group_uid) != Owner::Here {
-            self.end(End::Moved);
-        }
-    }
-
-    fn obey_all(&mut self, first: Command) {
-        let now = Instant::now();
-        self.obey(first, now);
-        for _ in 1..BURST {
-            let Ok(command) = self.inbox.try_recv() else { return };
-            self.obey(command, now);
-        }
-    }
-
-    fn obey(&mut self, command: Command, now: Instant) {
-        if !matches!(command, Command::Refresh) {
-            self.last_use = now;
-        }
-        match command {
-            Command::Take { caller, options, deadline, reply } => self.take(caller, options, deadline, reply, now),
-            Command::Settle { settle, leases, deadline, reply } => {
-                self.settle_or_keep(Early { settle, leases, deadline, reply }, now);
-            }
-            Command::Attach { caller, options, events, reply } => {
-                let answer = match self.consumers.is_full() {
-                    true => Err(too_many_consumers()),
-                    false => {
-                        let out = self.outstanding(options.stream);
-                        Ok(self.consumers.attach(caller, options, out, events, now))
-                    }
-                };
-                if let Err(Ok(id)) = reply.send(answer) {
-                    self.consumers.detach(id);
-                }
-            }
-            Command::Credit { id, records, bytes } => self.consumers.add_credit(id, records, bytes),
-            Command::Room { id, bytes } => self.consumers.add_room(id, bytes),
-            Command::Detach { id } => self.consumers.detach(id),
-            Command::Refresh => self.parts.iter_mut().for_each(Part::refresh),
-            Command::Inspect { deadline, reply } => self.inspect(deadline, reply, now),
-            Command::Reset { request, deadline, reply } => self.resets.push(ResetCall { request, deadline, reply }),
-        }
-    }
-
-    fn take_all(&mut self, first: Done) {
-        let now = Instant::now();
-        self.done(first, now);
-        for _ in 1..BURST {
-            let Some(Some(done)) = futures::FutureExt::now_or_never(self.work.next()) else { return };
-            self.done(done, now);
-        }
-    }
-
-    fn done(&mut self, done: Done, now: Instant) {
-        match done {
-            Done::Alone(outcome) => self.alone(outcome),
-            Done::Opening { epoch, step } => self.opening(epoch, step, now),
-            Done::Checked { revoked, is_alone } => self.checked(&revoked, is_alone),
-            Done::Read { key, term, wanted, outcome } => self.have_read(key, term, wanted, outcome, now),
-            Done::Reread { key, term, wanted, outcome } => self.have_reread(key, term, wanted, outcome, now),
-            Done::Bounds { key, term, reading, outcome } => self.bounds(key, term, reading, outcome, now),
-            Done::Committed(committed) => self.committed(committed, now),
-            Done::RereadRecord(reread) => self.reread(reread, now),
-            Done::LetterOutcome(outcomes) => self.dead_lettered(outcomes, now),
-            Done::Place { id, permit } => {
-                if let Some(attached) = self.consumers.get(id) {
-                    attached.place_came(permit);
-                }
-            }
-            Done::Planned(planned) => self.reset_planned(planned, now),
-            Done::Over => {}
-        }
-    }
-
-    /// Does all that can be done now.
-    fn advance(&mut self, now: Instant) {
-        self.wake = None;
-        self.consumers.drop_gone();
-        self.open_parts(now);
-        self.settle_early(now);
-        self.end_leases(now);
-        let delivered = self.deliver(now);
-        self.answer_waiting(now);
-        // After the delivery, so that every read brings something before it is given up.
-        self.pay_back();
-        self.plan_reads(now);
-        self.plan_burial(now);
-        self.plan_commit(now);
-        self.plan_resets(now);
-        self.end_pending(now);
-        self.await_places();
-        self.tell_states(now, delivered);
-        self.release_unused(now);
-        self.publish_figures(now);
     }
 
     /// Asks to be woken then.
@@ -368,6 +190,11 @@ impl Group {
     /// Ends; the first reason stands.
     pub(super) fn end(&mut self, end: End) {
         self.ending.get_or_insert(end);
+    }
+
+    /// What Kafka says of our membership, if we have one.
+    pub(super) fn member(&self) -> Option<&Membership> {
+        self.moment.member.as_ref()
     }
 
     pub(super) fn part(&mut self, key: PartKey, term: u64) -> Option<&mut Part> {
@@ -389,25 +216,25 @@ impl Group {
         Some(part)
     }
 
-    fn end_leases(&mut self, now: Instant) {
-        let now_ms = self.shared.clock.ms(now);
+    pub(super) fn end_leases(&mut self, now: Instant) {
+        let now_ms = self.setting.clock.ms(now);
         let mut next = None::<i64>;
         for part in &mut self.parts {
             for out in part.tick(now_ms) {
-                self.shared.metrics.expiries.inc();
+                self.setting.metrics.expiries.inc();
                 self.consumers.came_back(out.holder, out.bytes);
             }
             next = [next, part.window.wake_at()].into_iter().flatten().min();
         }
         if let Some(at_ms) = next {
             // Not for every millisecond of its own.
-            let at = self.shared.clock.at(at_ms).max(now + Duration::from_millis(5));
+            let at = self.setting.clock.at(at_ms).max(now + Duration::from_millis(5));
             self.wake_at(at);
         }
     }
 
     /// Gives memory back that is not used, and ends a group that nobody uses.
-    fn release_unused(&mut self, now: Instant) {
+    pub(super) fn release_unused(&mut self, now: Instant) {
         const UNUSED: Duration = Duration::from_secs(1);
         if self.parts.iter().any(|part| !part.cache.is_empty()) {
             if now >= self.touched + UNUSED {
@@ -427,18 +254,11 @@ impl Group {
                 .any(|part| part.changed || !part.out.is_empty() || part.window.dead().next().is_some());
         if busy {
             self.last_use = now;
-        } else if now >= self.last_use + self.shared.timing.idle {
+        } else if now >= self.last_use + self.setting.timing.idle {
             self.end(End::Idle);
         } else {
-            self.wake_at(self.last_use + self.shared.timing.idle);
+            self.wake_at(self.last_use + self.setting.timing.idle);
         }
-    }
-}
-
-async fn next_event(member: &mut Option<GroupMember>) -> Option<MemberEvent> {
-    match member {
-        Some(member) => member.next().await,
-        None => std::future::pending().await,
     }
 }
 
@@ -451,11 +271,4 @@ pub(super) fn policy_of(config: &ResolvedGroup) -> Policy {
         backoff_min_ms: millis(config.minimum_backoff),
         backoff_max_ms: millis(config.maximum_backoff),
     }
-}
-
-pub(super) fn too_many_consumers() -> DispatchError {
-    use sluice_types::limits::GROUP_CONSUMERS_MAX;
-    use sluice_types::{ErrorKind, Reason};
-    let what = format!("the group has {GROUP_CONSUMERS_MAX} consumers already; close some, or use another group");
-    sluice_types::Error::new(ErrorKind::ResourceExhausted, Reason::QuotaExceeded, what).into()
 }

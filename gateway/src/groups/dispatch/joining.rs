@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt as _;
 use tokio::time::Instant;
 
-use sluice_types::{TopicId, Uid};
-use sluice_wire::{Error, MemberEvent, MemberOptions, MembershipRefusal, OnFenced, TopicPartition};
+use sluice_types::TopicId;
+use sluice_wire::{Error, MemberEvent, MembershipRefusal, TopicPartition};
 
-use crate::groups::dispatch::group::{Done, End, Group, Stage, policy_of};
+use crate::groups::dispatch::action::Action;
+use crate::groups::dispatch::group::{End, Group, Stage, policy_of};
 use crate::groups::dispatch::opening::ToOpen;
 use crate::groups::dispatch::part::Part;
-use crate::groups::dispatch::taking::{self, Look};
+use crate::groups::dispatch::taking::Look;
 use crate::groups::home;
 use crate::view::ResolvedTopic;
 
@@ -24,7 +24,6 @@ const BEAT_PAUSE: Duration = Duration::from_millis(10);
 /// How long an epoch may be unknown to us that the group has given.
 const STALE_MAX: Duration = Duration::from_secs(2);
 const STALE_PAUSE: Duration = Duration::from_millis(20);
-const CHECK: Duration = Duration::from_secs(2);
 
 impl Group {
     /// Looks at the group's definition and its topics anew.
@@ -63,7 +62,7 @@ impl Group {
             }
         }
         // Topics came that lie elsewhere: it is begun anew where they are, or refused if they lie on several clusters.
-        if !topics.is_empty() && home::of_topics(topics.values().cloned()) != Ok(self.shared.cluster) {
+        if !topics.is_empty() && home::of_topics(topics.values().cloned()) != Ok(self.home) {
             return self.end(End::Again);
         }
         let same = self.topics.keys().eq(topics.keys());
@@ -73,41 +72,27 @@ impl Group {
                 part.topic = Arc::clone(topic);
             }
         }
-        match (&self.member, self.topics.is_empty()) {
-            (None, true) => {}
-            (None, false) => self.join(),
+        match (self.has_joined, self.topics.is_empty()) {
+            (false, true) => {}
+            (false, false) => self.join(),
             // Its consumers come again and wait for topics.
-            (Some(_), true) => self.end(End::Again),
-            (Some(_), false) if same => {}
-            (Some(member), false) => {
-                let names: Vec<&str> = self.topics.keys().map(|name| &**name).collect();
-                if let Err(error) = member.subscribe(&names) {
-                    tracing::error!(group = %self.name, %error, "cannot change topics");
-                    self.end(End::Again);
-                }
+            (true, true) => self.end(End::Again),
+            (true, false) if same => {}
+            (true, false) => {
+                let topics = self.topics.keys().cloned().collect();
+                self.actions.push(Action::Subscribe { topics });
             }
         }
     }
 
     fn join(&mut self) {
-        let shared = &self.shared;
-        let member_id = format!("{}/{}/{}", shared.gateway_id, shared.boot_id, Uid::random());
-        let options =
-            MemberOptions { member_id: Some(member_id), on_fenced: OnFenced::End, ..MemberOptions::default() };
-        let names: Vec<&str> = self.topics.keys().map(|name| &**name).collect();
-        match shared.groups.join(&self.name, &names, options) {
-            Ok(member) => {
-                self.joined = Instant::now();
-                self.looks = 0;
-                self.member = Some(member);
-                self.stage = Stage::Joining { target: None };
-                self.look_for_others(Duration::ZERO);
-            }
-            Err(error) => {
-                tracing::error!(group = %self.name, %error, "cannot join");
-                self.end(End::Lost);
-            }
-        }
+        self.joined = self.moment.at;
+        self.looks = 0;
+        self.has_joined = true;
+        self.stage = Stage::Joining { target: None };
+        let topics = self.topics.keys().cloned().collect();
+        self.actions.push(Action::Join { topics });
+        self.look_for_others(Duration::ZERO);
     }
 
     fn look_soon(&mut self) {
@@ -117,31 +102,20 @@ impl Group {
     }
 
     fn look_for_others(&mut self, after: Duration) {
-        let Some(member) = &self.member else { return };
-        let (shared, name, since) = (Arc::clone(&self.shared), Arc::clone(&self.name), self.joined);
-        let member_id: Arc<str> = member.member_id().into();
-        self.work.push(
-            async move {
-                tokio::time::sleep(after).await;
-                Done::Alone(taking::alone(shared, name, member_id, since).await)
-            }
-            .boxed(),
-        );
+        self.actions.push(Action::LookForOthers { after, since: self.joined });
     }
 
     pub(super) fn alone(&mut self, outcome: Result<Look, Error>) {
         match outcome {
             Ok(Look::NotYet) => self.look_soon(),
             Ok(Look::Beat) => {
-                if let Some(member) = &self.member {
-                    member.beat_now();
-                }
+                self.actions.push(Action::Beat);
                 self.look_soon();
             }
             Ok(Look::Alone(target)) => {
                 self.trouble = None;
-                if let (Some(member), false) = (&self.member, self.assigned.is_superset(&target)) {
-                    member.beat_now();
+                if !self.assigned.is_superset(&target) {
+                    self.actions.push(Action::Beat);
                 }
                 if let Stage::Joining { target: wanted } = &mut self.stage {
                     *wanted = Some(target);
@@ -161,8 +135,9 @@ impl Group {
             && self.assigned.is_superset(target)
         {
             self.stage = Stage::Running;
-            self.shared.metrics.takeovers.inc();
-            let took_ms = u64::try_from(self.joined.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.setting.metrics.takeovers.inc();
+            let took_ms =
+                u64::try_from(self.moment.at.saturating_duration_since(self.joined).as_millis()).unwrap_or(u64::MAX);
             tracing::debug!(group = %self.name, partitions = self.assigned.len(), took_ms, "dispatches");
         }
     }
@@ -196,16 +171,7 @@ impl Group {
 
     /// What we want was revoked: either its topic is gone in Kafka before we heard of it, or somebody else joined.
     fn check(&mut self, revoked: Vec<TopicPartition>) {
-        let Some(member) = &self.member else { return };
-        let (wire, name, own) = (self.shared.wire.clone(), Arc::clone(&self.name), member.member_id().to_owned());
-        self.work.push(
-            async move {
-                let described = wire.describe_group(&name, CHECK).await;
-                let is_alone = described.is_ok_and(|group| group.members.iter().all(|other| other.member_id == own));
-                Done::Checked { revoked, is_alone }
-            }
-            .boxed(),
-        );
+        self.actions.push(Action::CheckOthers { revoked });
     }
 
     pub(super) fn checked(&mut self, revoked: &[TopicPartition], is_alone: bool) {
@@ -226,8 +192,8 @@ impl Group {
                 part.out.values().for_each(|out| self.consumers.came_back(out.holder, out.bytes));
             }
         }
-        if let (Some(member), false) = (&self.member, partitions.is_empty()) {
-            member.release(partitions);
+        if !partitions.is_empty() {
+            self.actions.push(Action::Release(partitions.to_vec()));
         }
         self.settle_pending();
     }
@@ -240,7 +206,7 @@ impl Group {
                 self.end(End::Fenced);
             }
             MembershipRefusal::StaleEpoch => {
-                if self.member.as_ref().and_then(sluice_wire::GroupMember::epoch).is_some_and(|known| known != epoch) {
+                if self.member().and_then(|member| member.epoch).is_some_and(|known| known != epoch) {
                     return Some(now);
                 }
                 let since = *self.stale_since.get_or_insert(now);

@@ -9,14 +9,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt as _;
 use tokio::time::Instant;
 
-use sluice_wire::{Error, OffsetAt};
+use sluice_wire::Error;
 
-use crate::groups::dispatch::group::{Done, Group};
+use crate::groups::dispatch::action::Action;
+use crate::groups::dispatch::group::Group;
 use crate::groups::dispatch::part::PartKey;
-use crate::groups::dispatch::positions;
 
 const RETRY: Duration = Duration::from_millis(500);
 /// A log that ends before the position for so long was cut off.
@@ -51,26 +50,13 @@ pub(super) enum Reading {
 impl Group {
     /// An offset is not in the log: asks where the log is.
     pub(super) fn find_bounds(&mut self, key: PartKey, term: u64, reading: Reading) {
-        let shared = Arc::clone(&self.shared);
         let Some(part) = self.part(key, term) else { return };
         match reading {
             Reading::On => part.reading = true,
             Reading::Again => part.rereading = true,
         }
         let place = part.place.clone();
-        self.work.push(
-            async move {
-                let partitions = [place.partition];
-                let find = |at| positions::find_at(&shared, &place.topic, &partitions, at);
-                let found = tokio::try_join!(find(OffsetAt::Earliest), find(OffsetAt::Latest));
-                let outcome = found.and_then(|(start, end)| {
-                    let of = |found| positions::one(found, place.partition);
-                    Ok(LogBounds { start: of(&start)?, end: of(&end)? })
-                });
-                Done::Bounds { key, term, reading, outcome }
-            }
-            .boxed(),
-        );
+        self.actions.push(Action::FindBounds { key, term, reading, place });
     }
 
     pub(super) fn bounds(
@@ -105,8 +91,8 @@ impl Group {
 
     /// The log begins at this offset now; tells how many offsets were lost.
     pub(super) fn lose_below(&mut self, key: PartKey, term: u64, log_start: i64, now: Instant) -> u64 {
-        let at_ms = self.shared.clock.ms(now);
-        let (metrics, tenant, name) = (self.shared.metrics.clone(), self.config.tenant_uid, Arc::clone(&self.name));
+        let at_ms = self.setting.clock.ms(now);
+        let (metrics, tenant, name) = (self.setting.metrics.clone(), self.config.tenant_uid, Arc::clone(&self.name));
         let Some(part) = self.part(key, term) else { return 0 };
         let lost = part.lose_below(log_start, at_ms);
         if lost == 0 {
@@ -135,7 +121,7 @@ impl Group {
     /// From an offset on the log is not the one that was read: what was done above the first record that was not is not known any
     /// more, and what is out is stale.
     pub(super) fn cut_off(&mut self, key: PartKey, term: u64, end: i64, now: Instant) {
-        let at_ms = self.shared.clock.ms(now);
+        let at_ms = self.setting.clock.ms(now);
         let Some(part) = self.part(key, term) else { return };
         let (position, to) = (part.window.next_read(), part.window.base().min(end));
         tracing::error!(topic = %part.place.topic, partition = part.place.partition, position, end, to, "the log was cut off below the position of a group");

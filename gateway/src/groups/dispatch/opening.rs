@@ -6,14 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt as _;
 use tokio::time::Instant;
 
-use sluice_types::Uid;
 use sluice_wire::{Error, TopicPartition};
 
+use crate::groups::dispatch::action::Action;
 use crate::groups::dispatch::epochs::Epochs;
-use crate::groups::dispatch::group::{Done, Group, Stage};
+use crate::groups::dispatch::group::{Group, Stage};
 use crate::groups::dispatch::part::Part;
 use crate::groups::dispatch::positions::{self, Closed, Known, Member, Position};
 use crate::groups::dispatch::reading::Place;
@@ -90,17 +89,7 @@ impl Group {
         if closed.is_empty() {
             return;
         }
-        let shared = Arc::clone(&self.shared);
-        self.work.push(
-            async move {
-                let step = match positions::look(&shared, &member, closed.clone()).await {
-                    Ok(looked) => Step::Looked(looked),
-                    Err(error) => Step::Failed(closed, error),
-                };
-                Done::Opening { epoch: member.epoch, step }
-            }
-            .boxed(),
-        );
+        self.actions.push(Action::LookPositions { member, closed });
     }
 
     pub(super) fn opening(&mut self, epoch: i32, step: Step, now: Instant) {
@@ -169,24 +158,13 @@ impl Group {
         if fresh.is_empty() {
             return;
         }
-        let closed: Vec<Closed> = fresh.iter().map(|(closed, _)| closed.clone()).collect();
         let Some(member) = self.as_member() else {
             // Fenced, which the next event tells.
             let ours =
-                self.to_open.iter_mut().filter(|one| closed.iter().any(|closed| closed.assigned == one.assigned));
+                self.to_open.iter_mut().filter(|one| fresh.iter().any(|(closed, _)| closed.assigned == one.assigned));
             return ours.for_each(|one| one.asked = false);
         };
-        let shared = Arc::clone(&self.shared);
-        self.work.push(
-            async move {
-                let step = match positions::begin(&shared, &member, fresh).await {
-                    Ok(begun) => Step::Begun(begun),
-                    Err(error) => Step::Failed(closed, error),
-                };
-                Done::Opening { epoch: member.epoch, step }
-            }
-            .boxed(),
-        );
+        self.actions.push(Action::BeginPositions { member, fresh });
     }
 
     fn not_opened(&mut self, closed: &Closed, error: &Error, now: Instant) {
@@ -199,7 +177,7 @@ impl Group {
     }
 
     fn open(&mut self, epoch: i32, closed: Closed, position: Position) {
-        let now_ms = self.shared.clock.ms(Instant::now());
+        let now_ms = self.setting.clock.ms(self.moment.at);
         let Closed { assigned, topic } = closed;
         let before = self.to_open.len();
         self.to_open.retain(|one| one.assigned != assigned);
@@ -218,7 +196,7 @@ impl Group {
             group: Arc::clone(&self.uid),
             last_epoch: None,
         };
-        let mut part = Part::new(topic, place, assigned, term(epoch), window);
+        let mut part = Part::new(topic, place, assigned, self.terms.next(epoch), window);
         part.epochs = Epochs::restored(offset, leader_epoch);
         self.remove_part(part.key());
         self.add_part(part);
@@ -226,16 +204,31 @@ impl Group {
 
     /// In whose name positions are read and committed now.
     pub(super) fn as_member(&self) -> Option<Member> {
-        let member = self.member.as_ref()?;
-        let epoch = member.epoch()?;
-        Some(Member { group: Arc::clone(&self.name), id: member.member_id().into(), epoch })
+        let member = self.member()?;
+        Some(Member { group: Arc::clone(&self.name), id: Arc::clone(&member.id), epoch: member.epoch? })
     }
 }
 
-/// A number that no other time in which anybody had the partition shares.
-pub(super) fn term(epoch: i32) -> u64 {
-    let random = Uid::random().as_u64() & u64::from(u32::MAX);
-    u64::from(epoch.unsigned_abs()) << 32 | random
+/// Numbers that no other time shares in which anybody had a partition: of the member's epoch, and by chance.
+#[derive(Debug)]
+pub(super) struct Terms(u64);
+
+impl Terms {
+    /// Those that follow from a number that nobody else has.
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next one, in an epoch.
+    pub(super) fn next(&mut self, epoch: i32) -> u64 {
+        // SplitMix64: each state comes once, and each looks like chance.
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^= mixed >> 31;
+        u64::from(epoch.unsigned_abs()) << 32 | mixed & u64::from(u32::MAX)
+    }
 }
 
 #[cfg(test)]

@@ -9,9 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use sluice_wire::{CommitOffset, Committer, Error, Isolation, OffsetAt, PartitionResults, TopicPartition};
+use sluice_wire::{Client, CommitOffset, Committer, Error, Isolation, OffsetAt, PartitionResults, TopicPartition};
 
-use crate::groups::dispatch::shared::Shared;
 use crate::groups::model::{ResolvedGroup, Start};
 use crate::view::ResolvedTopic;
 
@@ -68,7 +67,7 @@ pub(super) fn start_of(group: &ResolvedGroup) -> Start {
 
 /// Looks what is committed. An error is of the whole group.
 pub(super) async fn look(
-    shared: &Shared,
+    wire: &Client,
     member: &Member,
     closed: Vec<Closed>,
 ) -> Result<Vec<(Closed, Result<Known, Error>)>, Error> {
@@ -79,7 +78,7 @@ pub(super) async fn look(
     let asked: Vec<(Arc<str>, Vec<i32>)> =
         topics.iter().map(|(name, closed)| (Arc::clone(name), all_of(closed))).collect();
     let asked: Vec<(&str, &[i32])> = asked.iter().map(|(name, partitions)| (&**name, &partitions[..])).collect();
-    let found = shared.wire.committed_offsets(&member.group, member.committer(), Some(&asked), CALL).await?;
+    let found = wire.committed_offsets(&member.group, member.committer(), Some(&asked), CALL).await?;
     Ok(closed.into_iter().map(|closed| (closed.clone(), known(&found, &closed.assigned))).collect())
 }
 
@@ -106,7 +105,7 @@ fn known(
 
 /// Finds where partitions without a position begin, and commits that. An error is of the whole group.
 pub(super) async fn begin(
-    shared: &Shared,
+    wire: &Client,
     member: &Member,
     closed: Vec<(Closed, Start)>,
 ) -> Result<Vec<(Closed, Result<Position, Error>)>, Error> {
@@ -119,7 +118,7 @@ pub(super) async fn begin(
     }
     // At the same time, so that a topic whose leaders are away holds up no other.
     let answers = join_all(wanted.into_iter().map(|(topic, rule, partitions)| async move {
-        let found = find_each(shared, &topic, &partitions, offset_at(rule)).await;
+        let found = find_each(wire, &topic, &partitions, offset_at(rule)).await;
         found.into_iter().map(move |(partition, found)| ((Arc::clone(&topic), partition), found)).collect::<Vec<_>>()
     }));
     let mut answers: BTreeMap<(Arc<str>, i32), Result<i64, Error>> = answers.await.into_iter().flatten().collect();
@@ -133,7 +132,7 @@ pub(super) async fn begin(
     let commits: Vec<CommitOffset> = fresh.map(|(closed, offset)| commit_of(&closed.assigned, offset)).collect();
     let stored = match commits.is_empty() {
         true => BTreeMap::new(),
-        false => shared.wire.commit_offsets(&member.group, member.committer(), &commits, CALL).await?,
+        false => wire.commit_offsets(&member.group, member.committer(), &commits, CALL).await?,
     };
     let begun = closed.into_iter().zip(found).map(|((closed, _), found)| {
         let position = found.and_then(|offset| {
@@ -159,12 +158,12 @@ fn lacks_partition() -> Error {
 
 /// The offsets at which a start rule begins.
 pub(super) async fn find(
-    shared: &Shared,
+    wire: &Client,
     topic: &str,
     partitions: &[i32],
     rule: Start,
 ) -> Result<BTreeMap<i32, i64>, Error> {
-    find_at(shared, topic, partitions, offset_at(rule)).await
+    find_at(wire, topic, partitions, offset_at(rule)).await
 }
 
 pub(super) fn offset_at(rule: Start) -> OffsetAt {
@@ -177,28 +176,28 @@ pub(super) fn offset_at(rule: Start) -> OffsetAt {
 
 /// The offsets at a place, of all partitions or of none.
 pub(super) async fn find_at(
-    shared: &Shared,
+    wire: &Client,
     topic: &str,
     partitions: &[i32],
     at: OffsetAt,
 ) -> Result<BTreeMap<i32, i64>, Error> {
-    let found = find_each(shared, topic, partitions, at).await;
+    let found = find_each(wire, topic, partitions, at).await;
     found.into_iter().map(|(partition, found)| Ok((partition, found?))).collect()
 }
 
 /// The offset of each partition at a place. Where no record is that late it is the end as it was before that was known: a record
 /// that comes meanwhile is late enough, and is not skipped.
 pub(super) async fn find_each(
-    shared: &Shared,
+    wire: &Client,
     topic: &str,
     partitions: &[i32],
     at: OffsetAt,
 ) -> BTreeMap<i32, Result<i64, Error>> {
     let ends = match at {
-        OffsetAt::TimestampMs(_) => list(shared, topic, partitions, OffsetAt::Latest).await,
+        OffsetAt::TimestampMs(_) => list(wire, topic, partitions, OffsetAt::Latest).await,
         _ => Vec::new(),
     };
-    let listed = list(shared, topic, partitions, at).await;
+    let listed = list(wire, topic, partitions, at).await;
     or_ends(listed, ends)
 }
 
@@ -217,8 +216,8 @@ fn or_ends(listed: Listed, ends: Listed) -> BTreeMap<i32, Result<i64, Error>> {
     found.collect()
 }
 
-async fn list(shared: &Shared, topic: &str, partitions: &[i32], at: OffsetAt) -> Listed {
-    match shared.wire.list_offsets(topic, partitions, at, Isolation::ReadCommitted, CALL).await {
+async fn list(wire: &Client, topic: &str, partitions: &[i32], at: OffsetAt) -> Listed {
+    match wire.list_offsets(topic, partitions, at, Isolation::ReadCommitted, CALL).await {
         Ok(listed) => {
             listed.into_iter().map(|(partition, listed)| (partition, listed.map(|listed| listed.offset))).collect()
         }

@@ -2,20 +2,18 @@
 //!
 //! Partitions take turns, and each may have cached only its part of the group's share: no backlog of one keeps another waiting.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt as _;
 use tokio::time::Instant;
 
 use sluice_wire::Error;
 
+use crate::groups::dispatch::action::Action;
 use crate::groups::dispatch::budget::{Charge, SHARE_BYTES_MIN};
-use crate::groups::dispatch::group::{Done, Group, Stage};
+use crate::groups::dispatch::group::{Group, Stage};
 use crate::groups::dispatch::losing::Reading;
-use crate::groups::dispatch::opening::term;
 use crate::groups::dispatch::part::PartKey;
-use crate::groups::dispatch::reading::{Read, WAITING_BYTES, Wanted, read_within};
+use crate::groups::dispatch::reading::{Read, WAITING_BYTES, Wanted};
 
 /// Bytes of a read that catches up.
 pub(super) const CATCH_UP_BYTES: usize = 1 << 20;
@@ -104,17 +102,10 @@ impl Group {
         let Some(&from) = part.wants.first() else { return };
         part.rereading = true;
         part.expected += bytes;
-        let (shared, place, account) = (Arc::clone(&self.shared), part.place_at(from), self.account.clone());
-        let (key, term) = (part.key(), part.term);
+        let (key, term, place) = (part.key(), part.term, part.place_at(from));
         let fetch_bytes = u32::try_from(part.fetch_bytes.min(bytes)).unwrap_or(u32::MAX);
         let wanted = Wanted { offset: from, fetch_bytes, held_bytes: bytes, waits: false };
-        self.work.push(
-            async move {
-                let outcome = read_within(shared, place, account, wanted).await;
-                Done::Reread { key, term, wanted, outcome }
-            }
-            .boxed(),
-        );
+        self.actions.push(Action::Read { reading: Reading::Again, key, term, place, wanted });
     }
 
     /// Bytes that a read may bring, if the group may hold so many more. Without room, what is cached and cannot be delivered
@@ -160,16 +151,9 @@ impl Group {
         part.starved = false;
         part.expected += if waits { 0 } else { held_bytes };
         let offset = part.window.next_read();
-        let (shared, place, account) = (Arc::clone(&self.shared), part.place_at(offset), self.account.clone());
-        let (key, term) = (part.key(), part.term);
+        let (key, term, place) = (part.key(), part.term, part.place_at(offset));
         let wanted = Wanted { offset, fetch_bytes, held_bytes, waits };
-        self.work.push(
-            async move {
-                let outcome = read_within(shared, place, account, wanted).await;
-                Done::Read { key, term, wanted, outcome }
-            }
-            .boxed(),
-        );
+        self.actions.push(Action::Read { reading: Reading::On, key, term, place, wanted });
     }
 
     pub(super) fn have_read(&mut self, key: PartKey, term: u64, wanted: Wanted, outcome: Outcome, now: Instant) {
@@ -225,8 +209,8 @@ impl Group {
 
     /// Moves a partition to an offset, with a new term; gives that.
     pub(super) fn move_part(&mut self, key: PartKey, of_term: u64, offset: i64) -> Option<u64> {
-        let epoch = self.member.as_ref().and_then(sluice_wire::GroupMember::epoch).unwrap_or(0);
-        let (policy, fresh) = (self.policy, term(epoch));
+        let epoch = self.member().and_then(|member| member.epoch).unwrap_or(0);
+        let (policy, fresh) = (self.policy, self.terms.next(epoch));
         let lost = self.part(key, of_term)?.restart(offset, fresh, policy);
         lost.iter().for_each(|out| self.consumers.came_back(out.holder, out.bytes));
         self.settle_pending();
@@ -239,5 +223,44 @@ impl Group {
         part.trouble = Some(error.to_string());
         part.at_end = false;
         part.read_after = Some(now + RETRY);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use sluice_proto::stream::v1::DeliveryState;
+    use sluice_types::TenantUid;
+    use sluice_wire::MemberEvent;
+
+    use crate::groups::dispatch::budget::{Budget, PROCESS_BYTES_MAX};
+    use crate::groups::dispatch::opening::Step;
+    use crate::groups::dispatch::positions::{Closed, Known, Position};
+    use crate::groups::dispatch::testing;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_group_that_waits_for_its_share_is_catching_up_and_not_without_records() {
+        let budget = Budget::new(PROCESS_BYTES_MAX);
+        let mut group = testing::group_of(&budget);
+        let now = Instant::now();
+        let assigned = testing::partition(&group, 0);
+        group.member_event(Some(MemberEvent::Assigned(vec![assigned.clone()])));
+        let topic = Arc::clone(&group.topics[&assigned.topic]);
+        let position = Position { offset: 5, leader_epoch: None, metadata: String::new() };
+        group.opening(1, Step::Looked(vec![(Closed { assigned, topic }, Ok(Known::At(position)))]), now);
+        let state = |group: &Group| group.partition_states().next();
+        assert_eq!(state(&group), Some(DeliveryState::NoRecords), "nobody has looked yet");
+        // Somebody else has all of it, and gives nothing back for now.
+        let hoard = budget.open(TenantUid::random());
+        let held = hoard.try_charge(PROCESS_BYTES_MAX).expect("all");
+        group.plan_reads(now);
+        assert_eq!((state(&group), group.parts[0].reading), (Some(DeliveryState::CatchingUp), false));
+        assert!(hoard.owes() > 0, "it is asked for some");
+        drop(held);
+        group.plan_reads(now);
+        assert_eq!((state(&group), group.parts[0].reading), (Some(DeliveryState::CatchingUp), true));
     }
 }

@@ -13,7 +13,7 @@ use sluice_wire::{
 
 use crate::groups::dispatch::budget::{Account, Charge};
 use crate::groups::dispatch::cache::{RECORD_OVERHEAD, own};
-use crate::groups::dispatch::shared::Shared;
+use crate::groups::dispatch::shared::{Io, Shared};
 use crate::groups::window::Seen;
 
 /// Says for which group a record was published again; others pass over it.
@@ -82,32 +82,32 @@ pub(super) struct Wanted {
 
 /// Reads what is there, charged to the account; `None` if there was no room for it.
 pub(super) async fn read_within(
-    shared: Arc<Shared>,
+    io: &Io,
     place: Place,
     account: Account,
     wanted: Wanted,
 ) -> Result<Option<(Read, Charge)>, Error> {
     let charge = |came: usize| account.try_charge(wanted.held_bytes.min(came.saturating_mul(INFLATES)));
-    read_charged(shared, place, wanted, charge).await
+    read_charged(io, place, wanted, charge).await
 }
 
 /// Reads a little of what is there at an offset, for who holds it only for a moment.
-pub(super) async fn read(shared: Arc<Shared>, place: Place, offset: i64, bytes: u32) -> Result<Read, Error> {
+pub(super) async fn read(io: &Io, place: Place, offset: i64, bytes: u32) -> Result<Read, Error> {
     let held_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     let wanted = Wanted { offset, fetch_bytes: bytes, held_bytes, waits: false };
-    let read = read_charged(shared, place, wanted, |_| Some(())).await?;
+    let read = read_charged(io, place, wanted, |_| Some(())).await?;
     Ok(read.map(|(read, ())| read).unwrap_or_default())
 }
 
 async fn read_charged<C>(
-    shared: Arc<Shared>,
+    io: &Io,
     place: Place,
     wanted: Wanted,
     charge: impl Fn(usize) -> Option<C>,
 ) -> Result<Option<(Read, C)>, Error> {
     let offset = wanted.offset;
     let wait = if wanted.waits { WAIT } else { Duration::ZERO };
-    let mut fetched = fetch(&shared, &place, offset, wanted.fetch_bytes, wait).await?;
+    let mut fetched = fetch(io, &place, offset, wanted.fetch_bytes, wait).await?;
     let mut charged = charge(fetched.batches.len());
     if charged.is_none() {
         return Ok(None);
@@ -117,14 +117,14 @@ async fn read_charged<C>(
     if decoded.truncated && decoded.next_offset == offset {
         // Nothing is charged while it is on its way.
         drop(charged.take());
-        fetched = fetch(&shared, &place, offset, WHOLE_BATCH_BYTES, Duration::ZERO).await?;
+        fetched = fetch(io, &place, offset, WHOLE_BATCH_BYTES, Duration::ZERO).await?;
         charged = charge(fetched.batches.len());
         if charged.is_none() {
             return Ok(None);
         }
         decoded = decode_with(&fetched.batches, offset, &fetched.aborted, limits)?;
     }
-    let read = taken(&shared, &place, &fetched, decoded, wanted.held_bytes);
+    let read = taken(&io.shared, &place, &fetched, decoded, wanted.held_bytes);
     Ok(charged.map(|charged| (read, charged)))
 }
 
@@ -180,13 +180,7 @@ fn taken(shared: &Shared, place: &Place, fetched: &Fetched, mut decoded: Decoded
     }
 }
 
-async fn fetch(
-    shared: &Shared,
-    place: &Place,
-    offset: i64,
-    max_bytes: u32,
-    max_wait: Duration,
-) -> Result<Fetched, Error> {
+async fn fetch(io: &Io, place: &Place, offset: i64, max_bytes: u32, max_wait: Duration) -> Result<Fetched, Error> {
     let request = FetchRequest {
         topic: place.topic.to_string(),
         topic_id: Some(place.topic_id),
@@ -198,7 +192,7 @@ async fn fetch(
         max_wait,
         isolation: Isolation::ReadCommitted,
     };
-    shared.reader.fetch(request, place.share, max_wait + MARGIN).await
+    io.handles.reader.fetch(request, place.share, max_wait + MARGIN).await
 }
 
 /// What credit and windows count; with our own headers, because they travel too.
@@ -211,4 +205,48 @@ fn size(record: &Record) -> usize {
 pub(super) fn is_foreign(record: &Record, group: &[u8]) -> bool {
     let marks = record.headers.iter().filter(|(name, _)| name.as_ref() == REDRIVE_GROUP_HEADER);
     marks.last().is_some_and(|(_, value)| value.as_deref() != Some(group))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+
+    use sluice_types::TenantUid;
+
+    use crate::groups::dispatch::budget::{Budget, PROCESS_BYTES_MAX};
+    use crate::groups::dispatch::testing;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_read_that_waits_for_a_silent_broker_holds_nothing_of_the_memory() {
+        let broker = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let address = broker.local_addr().expect("address").to_string();
+        let budget = Budget::new(PROCESS_BYTES_MAX);
+        let (group, io) = (testing::group_of(&budget), testing::io_to(&address));
+        let assigned = testing::partition(&group, 0);
+        let place = Place {
+            topic: assigned.topic,
+            topic_id: assigned.topic_id,
+            partition: 0,
+            share: 1,
+            group: "g".into(),
+            last_epoch: None,
+        };
+        let account = group.account.clone();
+        let wanted = Wanted { offset: 0, fetch_bytes: 1 << 20, held_bytes: 1 << 20, waits: false };
+        let read = read_within(&io, place, account.clone(), wanted);
+        let silent = async {
+            let (mut asked, _) = broker.accept().await.expect("a connection");
+            asked.read_u32().await.expect("a request");
+            let other = budget.open(TenantUid::random());
+            assert_eq!(account.held(), 0);
+            assert!(other.try_charge(PROCESS_BYTES_MAX).is_some(), "all is there for others");
+        };
+        tokio::select! {
+            _ = read => panic!("nobody has answered"),
+            () = silent => {}
+        }
+    }
 }

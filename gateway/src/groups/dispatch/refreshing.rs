@@ -16,7 +16,7 @@ use sluice_types::{GroupUid, TenantUid};
 use sluice_wire::{Client, CommitOffset, Committer, Error};
 
 use crate::groups::dispatch::command::Command;
-use crate::groups::dispatch::shared::Common;
+use crate::groups::dispatch::shared::Shared;
 use crate::groups::home;
 use crate::groups::model::{Owner, Owners as _, ResolvedGroup};
 use crate::view::ResolvedTopic;
@@ -30,7 +30,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 const CALL: Duration = Duration::from_secs(10);
 
 /// Runs for ever. `inbox` gives the task of a group that is dispatched here.
-pub(super) async fn run(shared: Arc<Common>, inbox: impl Fn(GroupUid) -> Option<mpsc::Sender<Command>> + Send) {
+pub(super) async fn run(shared: Arc<Shared>, inbox: impl Fn(GroupUid) -> Option<mpsc::Sender<Command>> + Send) {
     tokio::time::sleep(FIRST).await;
     loop {
         sweep(&shared, &inbox).await;
@@ -39,7 +39,7 @@ pub(super) async fn run(shared: Arc<Common>, inbox: impl Fn(GroupUid) -> Option<
 }
 
 /// Refreshes every group that this gateway owns.
-pub(super) async fn sweep(shared: &Common, inbox: &(impl Fn(GroupUid) -> Option<mpsc::Sender<Command>> + Send)) -> u64 {
+pub(super) async fn sweep(shared: &Shared, inbox: &(impl Fn(GroupUid) -> Option<mpsc::Sender<Command>> + Send)) -> u64 {
     let groups: Vec<(TenantUid, GroupUid)> = shared
         .view
         .index()
@@ -102,7 +102,7 @@ fn names_of(
 }
 
 /// The client of the cluster that holds the positions: that of the topics. `None`: they lie on several, so no group reads them.
-fn wire_of(shared: &Common, topics: &[Arc<ResolvedTopic>]) -> Option<Client> {
+fn wire_of(shared: &Shared, topics: &[Arc<ResolvedTopic>]) -> Option<Client> {
     let cluster = shared.clusters.get(home::of_topics(topics.iter().cloned()).ok()?).ok()?;
     Some(cluster.wire().clone())
 }

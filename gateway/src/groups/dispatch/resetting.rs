@@ -4,21 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt as _;
 use tokio::time::Instant;
 
 use sluice_proto::stream::v1::reset_offsets_request::To;
 use sluice_proto::stream::v1::{Position, ResetOffsetsRequest, ResetOffsetsResponse, ResetPartition};
 use sluice_types::error::Error;
 use sluice_types::{ErrorKind, Reason};
-use sluice_wire::OffsetAt;
+use sluice_wire::{Client, OffsetAt};
 
 use crate::data::failure;
+use crate::groups::dispatch::action::Action;
 use crate::groups::dispatch::command::Reply;
-use crate::groups::dispatch::group::{Done, Group, Stage};
+use crate::groups::dispatch::group::{Group, Stage};
 use crate::groups::dispatch::part::PartKey;
 use crate::groups::dispatch::positions;
-use crate::groups::dispatch::shared::Shared;
 use crate::groups::model::{DispatchError, ResolvedGroup};
 
 /// Who pulled within this is a consumer.
@@ -34,8 +33,8 @@ pub(super) struct ResetCall {
 
 /// A reset whose offsets were found.
 pub(super) struct Planned {
-    call: ResetCall,
-    outcome: Result<Vec<Move>, Error>,
+    pub(super) call: ResetCall,
+    pub(super) outcome: Result<Vec<Move>, Error>,
 }
 
 /// One partition's move.
@@ -113,14 +112,7 @@ impl Group {
                 to: 0,
             })
             .collect();
-        let shared = Arc::clone(&self.shared);
-        self.work.push(
-            async move {
-                let outcome = targets(&shared, &call.request, moves).await;
-                Done::Planned(Planned { call, outcome })
-            }
-            .boxed(),
-        );
+        self.actions.push(Action::FindTargets { call, moves });
     }
 
     pub(super) fn reset_planned(&mut self, planned: Planned, now: Instant) {
@@ -171,7 +163,7 @@ fn within(offset: i64, first: i64, end: i64, (topic, partition): (&str, i32)) ->
 
 /// Fills in where to, within the log.
 pub(super) async fn targets(
-    shared: &Shared,
+    wire: &Client,
     request: &ResetOffsetsRequest,
     mut moves: Vec<Move>,
 ) -> Result<Vec<Move>, Error> {
@@ -181,7 +173,7 @@ pub(super) async fn targets(
     }
     let mut found = BTreeMap::new();
     for (topic, (name, partitions)) in topics {
-        let find = |at| positions::find_at(shared, &topic, &partitions, at);
+        let find = |at| positions::find_at(wire, &topic, &partitions, at);
         let offsets = match request.to {
             Some(To::Position(position)) if position == Position::Latest as i32 => find(OffsetAt::Latest).await,
             Some(To::Position(_)) | None => find(OffsetAt::Earliest).await,

@@ -18,7 +18,7 @@ use crate::groups::dispatch::group::policy_of;
 use crate::groups::dispatch::losing::CutOff;
 use crate::groups::dispatch::positions;
 use crate::groups::dispatch::resetting::{Move, nothing_selected, response, selects, targets};
-use crate::groups::dispatch::shared::Shared;
+use crate::groups::dispatch::shared::Io;
 use crate::groups::dispatch::status::skipped_range;
 use crate::groups::model::{Inspected, ResolvedGroup};
 use crate::groups::window::{Bounds, Window};
@@ -40,11 +40,11 @@ fn topics_of(config: &ResolvedGroup, tenant: &TenantEntry) -> (Vec<Arc<ResolvedT
 }
 
 async fn committed(
-    shared: &Shared,
+    io: &Io,
     config: &ResolvedGroup,
     timeout: Duration,
 ) -> Result<PartitionResults<Option<CommittedOffset>>, Error> {
-    let found = shared.wire.committed_offsets(config.physical.as_str(), Committer::Outside, None, timeout).await;
+    let found = io.handles.wire.committed_offsets(config.physical.as_str(), Committer::Outside, None, timeout).await;
     match found {
         Ok(found) => Ok(found),
         // Nobody ever consumed.
@@ -55,13 +55,13 @@ async fn committed(
 
 /// How the group stands.
 pub(super) async fn inspect(
-    shared: &Shared,
+    io: &Io,
     config: &ResolvedGroup,
     tenant: &TenantEntry,
     deadline: Instant,
 ) -> Result<Inspected, Error> {
     let (topics, missing_topics) = topics_of(config, tenant);
-    let (partitions, notes) = look(shared, config, &topics, deadline).await?.into_iter().unzip();
+    let (partitions, notes) = look(io, config, &topics, deadline).await?.into_iter().unzip();
     let state = if topics.is_empty() { DeliveryState::NoTopics } else { DeliveryState::NoRecords };
     let mut status = GroupStatus {
         group: config.name.clone(),
@@ -77,17 +77,17 @@ pub(super) async fn inspect(
 
 /// How the group stands in each partition of some of its topics.
 pub(super) async fn look(
-    shared: &Shared,
+    io: &Io,
     config: &ResolvedGroup,
     topics: &[Arc<ResolvedTopic>],
     deadline: Instant,
 ) -> Result<Vec<(PartitionStatus, PartNote)>, Error> {
-    let known = committed(shared, config, deadline.saturating_duration_since(Instant::now())).await?;
+    let known = committed(io, config, deadline.saturating_duration_since(Instant::now())).await?;
     let mut looked = Vec::new();
     for topic in topics {
         let numbers: Vec<i32> = (0..topic.partitions).collect();
         let name = topic.physical.as_str();
-        let find = |at| positions::find_each(shared, name, &numbers, at);
+        let find = |at| positions::find_each(&io.handles.wire, name, &numbers, at);
         let (starts, ends) = tokio::join!(find(OffsetAt::Earliest), find(OffsetAt::Latest));
         let position =
             |partition| known.get(&(name.to_owned(), partition)).and_then(|found| found.as_ref().ok()?.as_ref());
@@ -98,7 +98,7 @@ pub(super) async fn look(
         };
         for partition in numbers {
             let log = Log::of(partition, [&starts, &ends, &begins]);
-            looked.push(partition_status(shared, config, topic, partition, log, position(partition)));
+            looked.push(partition_status(io, config, topic, partition, log, position(partition)));
         }
     }
     Ok(looked)
@@ -122,14 +122,14 @@ impl Log {
 }
 
 fn partition_status(
-    shared: &Shared,
+    io: &Io,
     config: &ResolvedGroup,
     topic: &ResolvedTopic,
     partition: i32,
     log: Option<Log>,
     position: Option<&CommittedOffset>,
 ) -> (PartitionStatus, PartNote) {
-    let now_ms = shared.clock.ms(Instant::now());
+    let now_ms = io.shared.setting.clock.ms(Instant::now());
     let mut status = PartitionStatus {
         topic: topic.name.clone(),
         partition,
@@ -165,14 +165,14 @@ fn partition_status(
 
 /// What a reset would do.
 pub(super) async fn try_reset(
-    shared: &Shared,
+    io: &Io,
     config: &ResolvedGroup,
     tenant: &TenantEntry,
     request: &ResetOffsetsRequest,
     deadline: Instant,
 ) -> Result<ResetOffsetsResponse, Error> {
     let (topics, _) = topics_of(config, tenant);
-    let known = committed(shared, config, deadline.saturating_duration_since(Instant::now())).await?;
+    let known = committed(io, config, deadline.saturating_duration_since(Instant::now())).await?;
     let mut moves = Vec::new();
     for topic in topics {
         let name: Arc<str> = topic.physical.as_str().into();
@@ -190,5 +190,5 @@ pub(super) async fn try_reset(
     if moves.is_empty() {
         return Err(nothing_selected(request, config));
     }
-    Ok(response(&targets(shared, request, moves).await?))
+    Ok(response(&targets(&io.handles.wire, request, moves).await?))
 }

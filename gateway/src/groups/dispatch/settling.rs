@@ -11,6 +11,7 @@ use sluice_proto::stream::v1::{ResetOffsetsResponse, SettleOutcome};
 use sluice_types::Reason;
 use sluice_types::error::Error;
 
+use crate::groups::dispatch::action::Action;
 use crate::groups::dispatch::command::Reply;
 use crate::groups::dispatch::group::{Group, Stage};
 use crate::groups::dispatch::part::{Part, PartKey};
@@ -87,9 +88,9 @@ impl Group {
     /// Whether Kafka has to say first that we are its member still. Asks it to.
     fn is_unconfirmed(&mut self, now: Instant) -> bool {
         let is_unconfirmed = matches!(self.stage, Stage::Running) && !self.is_confirmed();
-        if let (true, Some(member)) = (is_unconfirmed, &self.member) {
+        if is_unconfirmed && self.member().is_some() {
             if self.beat_after.is_none_or(|after| after <= now) {
-                member.beat_now();
+                self.actions.push(Action::Beat);
                 self.beat_after = Some(now + BEAT_PAUSE);
             }
             self.wake_at(now + CONFIRMED_PAUSE);
@@ -126,13 +127,8 @@ impl Group {
             if *opening { late.push(lease) } else { open.push(lease) }
         }
         let ((now_reply, at_once), (late_reply, later)) = (oneshot::channel(), oneshot::channel());
-        let places = opening.to_vec();
         // On its own: it outlives the group, which answers all that waits when it ends.
-        self.shared.tasks.spawn("settlement in two", async move {
-            let (at_once, later) = tokio::join!(at_once, later);
-            let gone = |_| Err(DispatchError::Moving("the group has gone from here".to_owned()));
-            let _gone = reply.send(join(&places, at_once.unwrap_or_else(gone), later.unwrap_or_else(gone)));
-        });
+        self.actions.push(Action::AnswerInTwo(InTwo { is_late: opening.to_vec(), at_once, later, reply }));
         self.settle_or_keep(Early { settle: Settle::Acknowledge, leases: open, deadline, reply: now_reply }, now);
         self.settle_or_keep(Early { settle: Settle::Acknowledge, leases: late, deadline, reply: late_reply }, now);
     }
@@ -161,25 +157,25 @@ impl Group {
         match settle {
             Settle::Acknowledge => self.acknowledge(leases, deadline, reply, now),
             Settle::Refuse { delay, reason } => {
-                let (now_ms, delay) = (self.shared.clock.ms(now), delay.map(millis));
+                let (now_ms, delay) = (self.setting.clock.ms(now), delay.map(millis));
                 let outcomes = self.refuse(&leases, |part, lease| {
                     part.window.refuse(lease.offset, lease.attempt, delay, reason.clone(), now_ms)
                 });
-                self.shared.metrics.nacks.inc_by(count_ok(&outcomes));
+                self.setting.metrics.nacks.inc_by(count_ok(&outcomes));
                 self.commits.soon(now);
                 let _gone = reply.send(Ok(outcomes));
             }
             Settle::Release { delay } => {
-                let (now_ms, delay) = (self.shared.clock.ms(now), delay.map(millis));
+                let (now_ms, delay) = (self.setting.clock.ms(now), delay.map(millis));
                 let outcomes =
                     self.refuse(&leases, |part, lease| part.window.release(lease.offset, lease.attempt, delay, now_ms));
-                self.shared.metrics.releases.inc_by(count_ok(&outcomes));
+                self.setting.metrics.releases.inc_by(count_ok(&outcomes));
                 self.commits.soon(now);
                 let _gone = reply.send(Ok(outcomes));
             }
             Settle::Extend { time } => {
                 let time = time.unwrap_or(self.config.ack_deadline);
-                let end_ms = self.shared.clock.ms(now + time);
+                let end_ms = self.setting.clock.ms(now + time);
                 let outcomes = self.each(&leases, |part, lease| {
                     if part.term != lease.term {
                         return (false, false);
@@ -193,7 +189,7 @@ impl Group {
                 let _gone = reply.send(Ok(outcomes));
             }
             Settle::Restart => {
-                let end_ms = self.shared.clock.ms(now + self.config.ack_deadline);
+                let end_ms = self.setting.clock.ms(now + self.config.ack_deadline);
                 let outcomes = leases.iter().map(|lease| self.restart_lease(lease, end_ms)).collect();
                 let _gone = reply.send(Ok(outcomes));
             }
@@ -241,7 +237,7 @@ impl Group {
         match back {
             Some(out) => {
                 self.consumers.handed_back(out.holder, out.bytes);
-                self.shared.metrics.handed_back.inc();
+                self.setting.metrics.handed_back.inc();
                 SettleOutcome::Ok
             }
             None => SettleOutcome::StaleLease,
@@ -281,7 +277,7 @@ impl Group {
             }
             (true, acked == Acked::Done)
         });
-        self.shared.metrics.acks.inc_by(done);
+        self.setting.metrics.acks.inc_by(done);
         for &(key, ..) in &needs {
             if let Some(&at) = self.index.get(&key) {
                 let part = &mut self.parts[at];
@@ -329,7 +325,7 @@ impl Group {
             stale += u64::from(!outcome);
             outcomes.push(if outcome { SettleOutcome::Ok } else { SettleOutcome::StaleLease });
         }
-        self.shared.metrics.stale_settles.inc_by(stale);
+        self.setting.metrics.stale_settles.inc_by(stale);
         outcomes
     }
 
@@ -378,6 +374,25 @@ impl Group {
         for mut waiting in self.pending.drain(..) {
             waiting.give_up(verdict);
         }
+    }
+}
+
+/// One settlement that is answered in two parts.
+pub(super) struct InTwo {
+    /// Which of its leases are in the later part.
+    pub(super) is_late: Vec<bool>,
+    pub(super) at_once: oneshot::Receiver<Answered>,
+    pub(super) later: oneshot::Receiver<Answered>,
+    pub(super) reply: Reply<Vec<SettleOutcome>>,
+}
+
+impl InTwo {
+    /// Answers when both parts are there.
+    pub(super) async fn run(self) {
+        let (at_once, later) = tokio::join!(self.at_once, self.later);
+        let gone = |_| Err(DispatchError::Moving("the group has gone from here".to_owned()));
+        let joined = join(&self.is_late, at_once.unwrap_or_else(gone), later.unwrap_or_else(gone));
+        let _gone = self.reply.send(joined);
     }
 }
 

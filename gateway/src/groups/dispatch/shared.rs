@@ -1,7 +1,6 @@
 //! What all groups that are dispatched here share, and what those of one cluster do.
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -44,51 +43,53 @@ impl Default for Timing {
     }
 }
 
-/// What a group works with: what all groups share, and the clients of the cluster that it lives on.
-pub(super) struct Shared {
-    common: Arc<Common>,
+/// What a group knows of its process: nothing that does I/O.
+pub(super) struct Setting {
+    pub(super) gateway_id: Arc<str>,
+    pub(super) clock: Clock,
+    pub(super) metrics: DispatchMetrics,
+    pub(super) timing: Timing,
+}
+
+/// What a group reaches the cluster with that it lives on, made when it begins.
+pub(super) struct Handles {
     pub(super) cluster: ClusterUid,
     pub(super) wire: Client,
     pub(super) groups: Groups,
     pub(super) reader: Reader,
 }
 
-impl Shared {
-    /// For groups that live there.
-    pub(super) fn at(common: Arc<Common>, cluster: &Cluster) -> Self {
-        let (wire, groups, reader) = (cluster.wire().clone(), cluster.groups().clone(), cluster.reader().clone());
-        Self { common, cluster: cluster.uid(), wire, groups, reader }
-    }
+/// With what calls are made for a group.
+pub(super) struct Io {
+    pub(super) shared: Arc<Shared>,
+    pub(super) handles: Handles,
 }
 
-impl Deref for Shared {
-    type Target = Common;
-
-    fn deref(&self) -> &Common {
-        &self.common
+impl Io {
+    /// For a group that lives there.
+    pub(super) fn at(shared: &Arc<Shared>, cluster: &Cluster) -> Self {
+        let (wire, groups, reader) = (cluster.wire().clone(), cluster.groups().clone(), cluster.reader().clone());
+        Self { shared: Arc::clone(shared), handles: Handles { cluster: cluster.uid(), wire, groups, reader } }
     }
 }
 
 /// What all groups share.
-pub(super) struct Common {
-    pub(super) gateway_id: Arc<str>,
+pub(super) struct Shared {
     pub(super) boot_id: Arc<str>,
+    pub(super) setting: Arc<Setting>,
     pub(super) clusters: Clusters,
     pub(super) meter: Meter,
     pub(super) view: Arc<View>,
     pub(super) owners: Arc<MemberOwners>,
     pub(super) budget: Budget,
-    pub(super) clock: Clock,
     pub(super) pulse: Arc<Pulse>,
     pub(super) key_hasher: RandomState,
-    pub(super) metrics: DispatchMetrics,
-    pub(super) timing: Timing,
     pub(super) tasks: TaskSet,
     /// By when everything must be handed over, once the process ends.
     pub(super) stop: watch::Sender<Option<Instant>>,
 }
 
-impl Common {
+impl Shared {
     /// A hash that nobody outside can foresee: colliding keys would wait for each other.
     pub(super) fn key_hash(&self, key: &[u8]) -> u64 {
         self.key_hasher.hash_one(key)

@@ -4,39 +4,27 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt as _;
 use tokio::time::Instant;
 
 use sluice_proto::stream::v1::{Consumer, DeliveryState, GroupStatus, PartitionStatus, SkippedRange};
 use sluice_proto::wkt::Timestamp;
 use sluice_types::limits::GROUP_CONSUMERS_MAX;
-use sluice_wire::OffsetAt;
 
+use crate::groups::dispatch::action::{Action, Membership};
 use crate::groups::dispatch::command::Reply;
 use crate::groups::dispatch::consumers::Attached;
 use crate::groups::dispatch::explaining;
-use crate::groups::dispatch::group::{Done, Group, Stage};
+use crate::groups::dispatch::group::{Group, Stage};
+use crate::groups::dispatch::inspecting::{Draft, Inspection};
 use crate::groups::dispatch::opening::ToOpen;
 use crate::groups::dispatch::part::Part;
-use crate::groups::dispatch::positions;
 use crate::groups::dispatch::resetting::RECENT;
-use crate::groups::dispatch::resting;
 use crate::groups::model::Inspected;
 use crate::groups::window::Skipped;
 use crate::view::ResolvedTopic;
 
 /// A group that Kafka confirmed within this is told to be served, unless its last heartbeat failed.
 const CONFIRMED_LATELY: Duration = Duration::from_secs(8);
-
-/// Everything but ends that have to be asked for.
-struct Draft {
-    status: GroupStatus,
-    /// By topic in Kafka: partitions whose end is not known, with their places in the status.
-    unknown: BTreeMap<Arc<str>, Vec<(i32, usize)>>,
-    /// By topic and number: the places of partitions that are not open. What is committed tells how the group stands there.
-    closed: BTreeMap<(String, i32), usize>,
-    notes: explaining::Notes,
-}
 
 /// One partition of it.
 struct PartDraft {
@@ -58,10 +46,12 @@ impl Group {
     /// Why records flow or do not.
     pub(super) fn state(&self) -> DeliveryState {
         // Between two heartbeats there may be a moment too long for handing out records; it is not worth telling.
-        let is_between_beats = |member: &sluice_wire::GroupMember| {
-            !member.is_failing() && member.since_confirmed().is_some_and(|since| since < CONFIRMED_LATELY)
+        let now = self.moment.at;
+        let is_between_beats = |member: &Membership| {
+            let confirmed = |at| now.saturating_duration_since(at) < CONFIRMED_LATELY;
+            !member.is_failing && member.confirmed_at.is_some_and(confirmed)
         };
-        let is_confirmed = self.is_confirmed() || self.member.as_ref().is_some_and(is_between_beats);
+        let is_confirmed = self.is_confirmed() || self.member().is_some_and(is_between_beats);
         match self.stage {
             Stage::NoTopics => DeliveryState::NoTopics,
             Stage::Running if is_confirmed && !self.parts.is_empty() => self.running_state(),
@@ -92,52 +82,15 @@ impl Group {
 
     pub(super) fn inspect(&mut self, deadline: Instant, reply: Reply<Inspected>, now: Instant) {
         let draft = self.draft(now);
-        let (shared, config) = (Arc::clone(&self.shared), Arc::clone(&self.config));
         let is_closed = |topic: &&Arc<ResolvedTopic>| draft.closed.keys().any(|(name, _)| *name == topic.name);
         let closed_topics: Vec<_> = self.topics.values().filter(is_closed).cloned().collect();
-        self.work.push(
-            async move {
-                let Draft { mut status, unknown, closed, mut notes } = draft;
-                let half = now + deadline.saturating_duration_since(now) / 2;
-                let looking = async {
-                    match closed_topics.is_empty() {
-                        true => Ok(Vec::new()),
-                        false => resting::look(&shared, &config, &closed_topics, half).await,
-                    }
-                };
-                let ask = async {
-                    for (topic, partitions) in unknown {
-                        let numbers: Vec<i32> = partitions.iter().map(|(partition, _)| *partition).collect();
-                        let find = |at| positions::find_each(&shared, &topic, &numbers, at);
-                        let (starts, ends) = tokio::join!(find(OffsetAt::Earliest), find(OffsetAt::Latest));
-                        for (partition, at) in partitions {
-                            if let Some(Ok(end)) = ends.get(&partition) {
-                                status.partitions[at].end_offset = *end;
-                                notes.parts[at].is_end_unknown = false;
-                            }
-                            if let Some(Ok(start)) = starts.get(&partition) {
-                                notes.parts[at].begin_at(*start);
-                            }
-                        }
-                    }
-                };
-                let (_as_far_as_it_came, looked) =
-                    tokio::join!(tokio::time::timeout_at(half, ask), tokio::time::timeout_at(half, looking));
-                for (seen, note) in looked.ok().and_then(Result::ok).into_iter().flatten() {
-                    if let Some(&at) = closed.get(&(seen.topic.clone(), seen.partition)) {
-                        stands_as(&mut status.partitions[at], &mut notes.parts[at], seen, note);
-                    }
-                }
-                explaining::complete(&mut status, &notes);
-                let _gone = reply.send(Ok(Inspected { dispatching: true, status }));
-                Done::Over
-            }
-            .boxed(),
-        );
+        let half = now + deadline.saturating_duration_since(now) / 2;
+        let config = Arc::clone(&self.config);
+        self.actions.push(Action::Inspect(Box::new(Inspection { draft, config, closed_topics, half, reply })));
     }
 
     fn draft(&self, now: Instant) -> Draft {
-        let clock = self.shared.clock;
+        let clock = self.setting.clock;
         let time = |ms: i64| Some(Timestamp::from_millis(ms));
         let mut notes = explaining::Notes {
             trouble: self.trouble.clone().or_else(|| self.commits.is_failing().then(|| "commits fail".to_owned())),
@@ -172,7 +125,7 @@ impl Group {
         let status = GroupStatus {
             group: self.config.name.clone(),
             state: self.state().into(),
-            dispatcher: self.shared.gateway_id.to_string(),
+            dispatcher: self.setting.gateway_id.to_string(),
             dispatching_since: time(self.began_ms),
             consumers,
             partitions,
@@ -261,7 +214,7 @@ impl Group {
     }
 
     fn consumers(&self, now: Instant) -> Vec<Consumer> {
-        let clock = self.shared.clock;
+        let clock = self.setting.clock;
         let time = |at: Instant| Some(Timestamp::from_millis(clock.ms(at)));
         let attached = self.consumers.attached.iter().map(|attached| Consumer {
             service_account: attached.caller.account.to_string(),
@@ -290,18 +243,6 @@ fn not_open(topic: &ResolvedTopic, partition: i32, state: DeliveryState) -> Part
     let status =
         PartitionStatus { topic: topic.name.clone(), partition, state: state.into(), ..PartitionStatus::default() };
     PartDraft { status, note: explaining::PartNote::default(), ask: Ask::Position }
-}
-
-/// A partition that is not open stands as what is committed says.
-fn stands_as(
-    status: &mut PartitionStatus,
-    note: &mut explaining::PartNote,
-    seen: PartitionStatus,
-    seen_note: explaining::PartNote,
-) {
-    let state = if seen_note.trouble.is_some() { seen.state } else { status.state };
-    *status = PartitionStatus { state, ..seen };
-    *note = explaining::PartNote { trouble: note.trouble.take().or(seen_note.trouble), ..seen_note };
 }
 
 /// As it is told.
@@ -339,8 +280,6 @@ pub(super) fn part_state(part: &Part) -> DeliveryState {
 mod tests {
     use std::time::Duration;
 
-    use futures::StreamExt as _;
-
     use crate::groups::dispatch::testing;
 
     use super::*;
@@ -351,7 +290,8 @@ mod tests {
         let now = Instant::now();
         let (reply, answer) = tokio::sync::oneshot::channel();
         group.inspect(now + Duration::from_secs(1), reply, now);
-        group.work.next().await.expect("an answer");
+        let Some(Action::Inspect(inspection)) = group.actions.pop() else { panic!("nothing is asked") };
+        inspection.run(&testing::io()).await;
         let status = answer.await.expect("sent").expect("a status").status;
         let lags: Vec<i64> = status.partitions.iter().map(|partition| partition.lag).collect();
         assert_eq!((status.lag, lags), (-1, vec![-1, -1]), "no cluster is there to ask");

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use sluice_wire::{Error, GroupDescription, code};
 
-use crate::groups::dispatch::shared::Shared;
+use crate::groups::dispatch::shared::Io;
 use crate::members::live::Liveness;
 
 const CALL: Duration = Duration::from_secs(2);
@@ -32,17 +32,18 @@ pub(super) enum Look {
     NotYet,
 }
 
+/// Whether nobody else is a member. That it cannot be told is no proof.
+pub(super) async fn is_alone(io: &Io, group: &str, member_id: &str) -> bool {
+    let described = io.handles.wire.describe_group(group, CALL).await;
+    described.is_ok_and(|group| group.members.iter().all(|other| other.member_id == *member_id))
+}
+
 /// Looks until we are the only member, or should be heard of; `since` is when we began to ask. An error is told, and means:
 /// look again.
-pub(super) async fn alone(
-    shared: Arc<Shared>,
-    group: Arc<str>,
-    member_id: Arc<str>,
-    since: Instant,
-) -> Result<Look, Error> {
+pub(super) async fn alone(io: Arc<Io>, group: Arc<str>, member_id: Arc<str>, since: Instant) -> Result<Look, Error> {
     let mut pause = LOOK_MIN;
     loop {
-        match look(&shared, &group, &member_id, since).await? {
+        match look(&io, &group, &member_id, since).await? {
             Look::NotYet => {}
             found => return Ok(found),
         }
@@ -51,8 +52,8 @@ pub(super) async fn alone(
     }
 }
 
-async fn look(shared: &Shared, group: &str, member_id: &str, since: Instant) -> Result<Look, Error> {
-    let described = match shared.wire.describe_group(group, CALL).await {
+async fn look(io: &Io, group: &str, member_id: &str, since: Instant) -> Result<Look, Error> {
+    let described = match io.handles.wire.describe_group(group, CALL).await {
         Ok(described) => described,
         // We have not joined yet.
         Err(error) if error.kafka_code() == Some(code::GROUP_ID_NOT_FOUND) => return Ok(Look::NotYet),
@@ -63,17 +64,17 @@ async fn look(shared: &Shared, group: &str, member_id: &str, since: Instant) -> 
     if others.is_empty() {
         return Ok(settled(&described, member_id));
     }
-    let patient = since.elapsed() < shared.timing.patience;
+    let patient = since.elapsed() < io.shared.setting.timing.patience;
     let mut left = 0;
     for other in others {
-        let liveness = shared.owners.liveness(other);
+        let liveness = io.shared.owners.liveness(other);
         if liveness != Liveness::Gone && patient {
             left += 1;
             continue;
         }
         tracing::info!(group, member = other, ?liveness, "makes another member leave");
-        if shared.wire.leave_group_for(group, other, CALL).await? {
-            shared.metrics.evictions.inc();
+        if io.handles.wire.leave_group_for(group, other, CALL).await? {
+            io.shared.setting.metrics.evictions.inc();
         }
     }
     Ok(if left == 0 { Look::Beat } else { Look::NotYet })

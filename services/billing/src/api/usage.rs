@@ -13,14 +13,13 @@ use sluice_proto::billing::v1::{GetUsageRequest, GetUsageResponse, HourUsage, To
 use sluice_proto::internal::control::v1::Life;
 use sluice_proto::wkt::Timestamp;
 use sluice_runtime::statuses::to_tonic;
-use sluice_types::physical::PhysicalTopic;
 use sluice_types::{Error, ErrorKind, OpContext, Reason, TopicUid};
-use sluice_wire::{Client, Isolation, OffsetAt};
 
 use crate::domain::fold::Amounts;
 use crate::domain::page_token::{After, Binding, TokenKey};
 use crate::domain::query::{Query, authorize};
 use crate::domain::report::{self, LogEnd, Stored};
+use crate::log_ends::{LogEnds, Look, Wanted};
 use crate::store::usage::{TopicFilter, TopicRow, coverage_list, hour_list, topic_list};
 
 /// How long Kafka may take to say where logs end.
@@ -41,7 +40,7 @@ const HOUR_SECONDS: i64 = 3_600;
 #[derive(Clone)]
 pub struct Usage {
     database: Database,
-    kafka: Client,
+    ends: LogEnds,
     token_key: TokenKey,
     turns: Turns,
 }
@@ -61,9 +60,9 @@ impl Counted {
 }
 
 impl Usage {
-    /// Over this database and the cluster with the tenants' topics.
-    pub fn new(database: Database, kafka: Client, token_key: TokenKey) -> Self {
-        Self { database, kafka, token_key, turns: Turns::default() }
+    /// Over this database and the clusters with the tenants' topics.
+    pub fn new(database: Database, ends: LogEnds, token_key: TokenKey) -> Self {
+        Self { database, ends, token_key, turns: Turns::default() }
     }
 
     async fn answer(&self, context: &OpContext, request: &GetUsageRequest) -> Result<GetUsageResponse, Error> {
@@ -94,9 +93,10 @@ impl Usage {
             _ => String::new(),
         };
         let within = context.remaining().saturating_sub(RESERVE).min(LOG_ENDS_WITHIN);
+        let look = &self.ends.look();
         let topics = futures::stream::iter(counted)
             .map(|counted| async move {
-                let ends = self.log_ends(&counted.topic, within).await;
+                let ends = log_ends(look, &counted.topic, within).await;
                 topic_usage(counted, &ends)
             })
             .buffered(LOG_ENDS_AT_ONCE)
@@ -158,29 +158,6 @@ impl Usage {
             )),
         }
     }
-
-    /// Where the partitions of a topic end; those missing are not known.
-    async fn log_ends(&self, topic: &TopicRow, within: Duration) -> BTreeMap<i32, i64> {
-        if topic.life == i32::from(Life::Gone) && !topic.final_end_offsets.is_empty() {
-            return (0..).zip(topic.final_end_offsets.iter().copied()).collect();
-        }
-        if topic.partitions == 0 {
-            return BTreeMap::new();
-        }
-        let name = PhysicalTopic::new(topic.namespace_uid, topic.uid);
-        let partitions: Vec<i32> = (0..topic.partitions).collect();
-        let listed = self
-            .kafka
-            .list_offsets(name.as_str(), &partitions, OffsetAt::Latest, Isolation::ReadUncommitted, within)
-            .await;
-        match listed {
-            Ok(ends) => ends.into_iter().filter_map(|(id, end)| Some((id, end.ok()?.offset?))).collect(),
-            Err(error) => {
-                tracing::debug!(topic = %topic.uid, %error, "end offsets are not known");
-                BTreeMap::new()
-            }
-        }
-    }
 }
 
 #[tonic::async_trait]
@@ -203,6 +180,18 @@ impl UsageService for Usage {
             }
         }
     }
+}
+
+/// Where the partitions of a topic end; those missing are not known.
+async fn log_ends(look: &Look<'_>, topic: &TopicRow, within: Duration) -> BTreeMap<i32, i64> {
+    if topic.life == i32::from(Life::Gone) && !topic.final_end_offsets.is_empty() {
+        return (0..).zip(topic.final_end_offsets.iter().copied()).collect();
+    }
+    if topic.partitions == 0 {
+        return BTreeMap::new();
+    }
+    let TopicRow { uid, namespace_uid, cluster, partitions, .. } = *topic;
+    look.of(Wanted { topic: uid, namespace: namespace_uid, cluster, partitions }, within).await
 }
 
 /// How many topics to read next, so that the answer is about full with them.

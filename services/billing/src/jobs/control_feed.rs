@@ -11,10 +11,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sluice_control_log::{Carried, Change, Ending, Reader, ReaderOptions, Stand, Step, WholeLog};
 use sluice_db::SystemScope;
-use sluice_proto::internal::control::v1::{ControlRecord, control_record::Resource};
+use sluice_proto::internal::control::v1::{ControlRecord, TopicState, control_record::Resource};
 use sluice_runtime::ComponentStatus;
 use sluice_types::physical::CONTROL_TOPIC;
-use sluice_types::{NamespaceUid, TenantUid, TopicUid};
+use sluice_types::{ClusterUid, NamespaceUid, TenantUid, TopicUid};
 use tokio_util::sync::CancellationToken;
 
 use super::log_feed::{Ended, FeedError, LogFeed, PAUSE_MIN, POLL, RECORDS_PER_COMMIT};
@@ -198,6 +198,7 @@ fn named(record: ControlRecord) -> Option<Named> {
             uid: it.uid.parse::<TopicUid>().ok()?.as_i64(),
             tenant_uid: tenant()?,
             namespace_uid: it.namespace_uid.parse::<NamespaceUid>().ok()?.as_i64(),
+            cluster_uid: cluster(&it).map(ClusterUid::as_i64),
             namespace_id: it.namespace_id,
             id: it.id,
             life: it.life,
@@ -206,5 +207,16 @@ fn named(record: ControlRecord) -> Option<Named> {
             version,
         }),
         Resource::Account(_) | Resource::Key(_) | Resource::Group(_) | Resource::Complete(_) => None,
+    }
+}
+
+/// The cluster of a topic that has one log: its first one. Records from before placements mean the first cluster.
+fn cluster(topic: &TopicState) -> Option<ClusterUid> {
+    match &topic.placement {
+        None => Some(ClusterUid::FIRST),
+        Some(placement) if placement.moved.is_empty() && placement.log_uid == topic.uid => {
+            placement.cluster_uid.parse().ok()
+        }
+        Some(_) => None,
     }
 }

@@ -3,21 +3,20 @@
 //!
 //! Topics are looked at in turns, a page at a time: a hundred thousand partitions have their turn within some minutes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use sluice_db::{Database, DbError};
 use sluice_runtime::{ComponentStatus, Health};
-use sluice_types::TopicUid;
-use sluice_types::physical::PhysicalTopic;
-use sluice_wire::{Client, Isolation, OffsetAt};
+use sluice_types::{ClusterUid, TopicUid};
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::uncovered::Watch;
 use crate::domain::window::PartitionKey;
+use crate::log_ends::{LogEnds, Wanted};
 use crate::metrics::Metrics;
-use crate::store::uncovered::{LivingTopic, counted_below, living_topic_list};
+use crate::store::uncovered::{counted_below, living_topic_list};
 
 const EVERY: Duration = Duration::from_secs(10);
 /// How long a gateway has to report a record.
@@ -37,15 +36,17 @@ pub const COMPONENT: &str = "usage-coverage";
 /// The watch.
 pub struct CoverageWatch {
     database: Database,
-    kafka: Client,
+    ends: LogEnds,
     watch: Watch,
     after: Option<TopicUid>,
+    /// Clusters whose logs could not be looked at the last time.
+    silent: BTreeSet<ClusterUid>,
 }
 
 impl CoverageWatch {
-    /// Over this database and the cluster with the tenants' topics.
-    pub fn new(database: Database, kafka: Client) -> Self {
-        Self { database, kafka, watch: Watch::default(), after: None }
+    /// Over this database and the clusters with the tenants' topics.
+    pub fn new(database: Database, ends: LogEnds) -> Self {
+        Self { database, ends, watch: Watch::default(), after: None, silent: BTreeSet::new() }
     }
 
     /// Looks every 10 s until the shutdown.
@@ -70,12 +71,12 @@ impl CoverageWatch {
     /// Looks at the next page of topics.
     pub async fn look(&mut self, grace: Duration, now: Instant) -> Result<ComponentStatus, DbError> {
         let (topics, counted) = living_topic_list(self.database.system(), self.after, TOPICS).await?;
-        let page_end = (topics.len() as i64 == TOPICS).then(|| topics.last().map(|topic| topic.uid)).flatten();
+        let page_end = (topics.len() as i64 == TOPICS).then(|| topics.last().map(|topic| topic.topic)).flatten();
         self.forget_gone(&topics, page_end);
         self.after = page_end;
-        let kafka = &self.kafka;
+        let look = &self.ends.look();
         let mut ends = futures::stream::iter(topics)
-            .map(|topic| async move { (topic.uid, ends_of(kafka, topic).await) })
+            .map(|topic| async move { (topic.topic, look.of(topic, ENDS_WITHIN).await) })
             .buffer_unordered(AT_ONCE);
         while let Some((topic, ends)) = ends.next().await {
             for (partition, end) in ends {
@@ -84,6 +85,7 @@ impl CoverageWatch {
             }
         }
         drop(ends);
+        self.silent = look.silent();
         let mut due = self.watch.due(grace, now);
         due.truncate(JUDGED_MAX);
         let counted = counted_below(self.database.system(), &due, RANGES_MAX).await?;
@@ -97,8 +99,8 @@ impl CoverageWatch {
     }
 
     /// Topics that are not among the living of this page any more.
-    fn forget_gone(&mut self, topics: &[LivingTopic], page_end: Option<TopicUid>) {
-        let living: BTreeSet<TopicUid> = topics.iter().map(|topic| topic.uid).collect();
+    fn forget_gone(&mut self, topics: &[Wanted], page_end: Option<TopicUid>) {
+        let living: BTreeSet<TopicUid> = topics.iter().map(|topic| topic.topic).collect();
         let after = self.after;
         self.watch.retain(|key| {
             let of_page = after.is_none_or(|after| key.topic > after) && page_end.is_none_or(|end| key.topic <= end);
@@ -113,7 +115,13 @@ impl CoverageWatch {
     fn status(&self) -> ComponentStatus {
         let (partitions, records) = self.sums();
         let Some((key, uncovered)) = self.watch.uncovered().next() else {
-            return ComponentStatus::ok("all records that are older than a minute are counted");
+            return match self.silent.first() {
+                None => ComponentStatus::ok("all records that are older than a minute are counted"),
+                Some(cluster) => ComponentStatus::failing(format!(
+                    "whether all records are counted is not known: {} clusters do not answer, the first is {cluster}",
+                    self.silent.len()
+                )),
+            };
         };
         let (from, to) = uncovered.first;
         ComponentStatus::failing(format!(
@@ -121,19 +129,5 @@ impl CoverageWatch {
              partition {} has the first at [{from}, {to})",
             key.topic, key.partition
         ))
-    }
-}
-
-async fn ends_of(kafka: &Client, topic: LivingTopic) -> BTreeMap<i32, i64> {
-    let name = PhysicalTopic::new(topic.namespace, topic.uid);
-    let partitions: Vec<i32> = (0..topic.partitions).collect();
-    let listed =
-        kafka.list_offsets(name.as_str(), &partitions, OffsetAt::Latest, Isolation::ReadUncommitted, ENDS_WITHIN).await;
-    match listed {
-        Ok(ends) => ends.into_iter().filter_map(|(id, end)| Some((id, end.ok()?.offset?))).collect(),
-        Err(error) => {
-            tracing::debug!(topic = %topic.uid, %error, "end offsets are not known");
-            BTreeMap::new()
-        }
     }
 }

@@ -23,5 +23,6 @@ pub const MIGRATIONS: Migrations = Migrations {
         migration!(5, "fences", "0005_fences.sql"),
         migration!(6, "holes", "0006_holes.sql"),
         migration!(7, "control log anew", "0007_control_log_anew.sql"),
+        migration!(8, "clusters", "0008_clusters.sql"),
     ],
 };

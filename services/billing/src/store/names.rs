@@ -45,6 +45,8 @@ pub enum Named {
         namespace_uid: i64,
         /// The namespace's id.
         namespace_id: String,
+        /// The cluster that its log is on; `None`: it is not known, or there are several logs.
+        cluster_uid: Option<i64>,
         /// Its id.
         id: String,
         /// Its life.
@@ -168,6 +170,7 @@ async fn name_upsert_on_conn(conn: &mut PgConnection, change: &Named, rule: Rule
             tenant_uid,
             namespace_uid,
             namespace_id,
+            cluster_uid,
             id,
             life,
             partitions,
@@ -175,13 +178,14 @@ async fn name_upsert_on_conn(conn: &mut PgConnection, change: &Named, rule: Rule
             version,
         } => sqlx::query(
             "INSERT INTO billing.topic AS t (uid, tenant_uid, namespace_uid, namespace_id, id, life, partitions,
-                 final_end_offsets, version)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+                 final_end_offsets, version, cluster_uid)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $11)
              ON CONFLICT (uid) DO UPDATE SET life = excluded.life,
                  -- A deleted topic keeps the partitions that it had.
                  partitions = CASE WHEN $10 AND excluded.partitions > 0 THEN excluded.partitions
                      ELSE greatest(t.partitions, excluded.partitions) END,
-                 final_end_offsets = excluded.final_end_offsets, version = excluded.version
+                 final_end_offsets = excluded.final_end_offsets, version = excluded.version,
+                 cluster_uid = excluded.cluster_uid
              WHERE $10 OR t.version < excluded.version",
         )
         .bind(uid)
@@ -193,7 +197,8 @@ async fn name_upsert_on_conn(conn: &mut PgConnection, change: &Named, rule: Rule
         .bind(partitions)
         .bind(final_end_offsets)
         .bind(version)
-        .bind(whatever_the_version),
+        .bind(whatever_the_version)
+        .bind(cluster_uid),
     };
     query.execute(conn).await?;
     Ok(())

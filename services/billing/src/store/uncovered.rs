@@ -5,30 +5,20 @@ use std::collections::BTreeMap;
 use sluice_db::sqlx::{self, Row as _};
 use sluice_db::{DbError, SystemScope};
 use sluice_proto::internal::control::v1::Life;
-use sluice_types::{NamespaceUid, TopicUid};
+use sluice_types::{ClusterUid, NamespaceUid, TopicUid};
 
 use crate::domain::window::PartitionKey;
+use crate::log_ends::Wanted;
 
-/// A topic that lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LivingTopic {
-    /// Its uid.
-    pub uid: TopicUid,
-    /// Its namespace's.
-    pub namespace: NamespaceUid,
-    /// How many partitions it has.
-    pub partitions: i32,
-}
-
-/// Topics behind `after`, by uid, with the number of counted records per partition.
+/// Living topics behind `after`, by uid, with the number of counted records per partition.
 pub async fn living_topic_list(
     system: &SystemScope,
     after: Option<TopicUid>,
     limit: i64,
-) -> Result<(Vec<LivingTopic>, BTreeMap<PartitionKey, i64>), DbError> {
+) -> Result<(Vec<Wanted>, BTreeMap<PartitionKey, i64>), DbError> {
     let mut tx = system.begin().await?;
     let rows = sqlx::query(
-        "SELECT uid, namespace_uid, partitions FROM billing.topic
+        "SELECT uid, namespace_uid, partitions, cluster_uid FROM billing.topic
          WHERE uid > $1 AND life = $2 AND partitions > 0 ORDER BY uid LIMIT $3",
     )
     .bind(after.map_or(i64::MIN, TopicUid::as_i64))
@@ -38,13 +28,14 @@ pub async fn living_topic_list(
     .await?;
     let mut topics = Vec::with_capacity(rows.len());
     for row in rows {
-        topics.push(LivingTopic {
-            uid: TopicUid::from_i64(row.try_get(0)?),
+        topics.push(Wanted {
+            topic: TopicUid::from_i64(row.try_get(0)?),
             namespace: NamespaceUid::from_i64(row.try_get(1)?),
             partitions: row.try_get(2)?,
+            cluster: row.try_get::<Option<i64>, _>(3)?.map(ClusterUid::from_i64),
         });
     }
-    let uids: Vec<i64> = topics.iter().map(|topic| topic.uid.as_i64()).collect();
+    let uids: Vec<i64> = topics.iter().map(|topic| topic.topic.as_i64()).collect();
     let rows = sqlx::query(
         "SELECT topic_uid, partition, covered_records FROM billing.topic_partition WHERE topic_uid = ANY($1)",
     )

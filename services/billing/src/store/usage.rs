@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use sluice_db::sqlx::{self, Row as _};
 use sluice_db::{DbError, TenantTx};
-use sluice_types::{NamespaceUid, TopicUid};
+use sluice_types::{ClusterUid, NamespaceUid, TopicUid};
 
 use crate::domain::fold::Amounts;
 use crate::domain::page_token::After;
@@ -31,6 +31,8 @@ pub struct TopicRow {
     pub uid: TopicUid,
     /// The namespace's uid.
     pub namespace_uid: NamespaceUid,
+    /// The cluster that its log is on; `None`: it is not known.
+    pub cluster: Option<ClusterUid>,
     /// The namespace's id.
     pub namespace_id: String,
     /// Its id.
@@ -49,7 +51,8 @@ pub async fn topic_list(tx: &mut TenantTx, filter: &TopicFilter) -> Result<Vec<T
     let (namespace, topic) = filter.name.clone().unzip();
     let after = filter.after.as_ref();
     let rows = sqlx::query(
-        "SELECT uid, namespace_uid, namespace_id, id, life::integer, partitions, final_end_offsets FROM billing.topic
+        "SELECT uid, namespace_uid, namespace_id, id, life::integer, partitions, final_end_offsets, cluster_uid
+         FROM billing.topic
          WHERE tenant_uid = $1
            AND ($2::text IS NULL OR (namespace_id = $2 AND id = $3))
            AND ($4::bigint IS NULL OR uid = $4)
@@ -75,6 +78,7 @@ pub async fn topic_list(tx: &mut TenantTx, filter: &TopicFilter) -> Result<Vec<T
             life: row.try_get(4)?,
             partitions: row.try_get(5)?,
             final_end_offsets: row.try_get(6)?,
+            cluster: row.try_get::<Option<i64>, _>(7)?.map(ClusterUid::from_i64),
         })
     };
     rows.into_iter().map(topic).collect()

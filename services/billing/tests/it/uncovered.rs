@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use sluice_billing::jobs::coverage_watch::CoverageWatch;
 use sluice_proto::internal::control::v1::Life;
-use sluice_types::TopicUid;
 use sluice_types::physical::PhysicalTopic;
+use sluice_types::{ClusterUid, TopicUid};
 
 use crate::support::{Place, append, fresh_database, kafka, make_topic, window};
-use crate::usage::{count, name};
+use crate::usage::{count, ends_on, name};
 
 const GRACE: Duration = Duration::from_secs(60);
 
@@ -24,7 +24,7 @@ async fn what_a_killed_gateway_did_not_report_is_told_until_it_is_counted() {
     append(&kafka, physical.as_str(), 1, &vec![b"12345".to_vec(); 10]).await;
     count(&database, window("gw/1", 1, 5, vec![place.produced(1, &[(0, 6, 30)])])).await;
 
-    let mut watch = CoverageWatch::new(database.database.clone(), kafka.clone());
+    let mut watch = CoverageWatch::new(database.database.clone(), ends_on([(ClusterUid::FIRST, kafka.clone())]));
     let start = Instant::now();
     assert!(watch.look(GRACE, start).await.unwrap().ok, "a gateway has time to report");
     let status = watch.look(GRACE, start + GRACE).await.unwrap();

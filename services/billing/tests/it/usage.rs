@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use sluice_billing::api::usage::Usage;
 use sluice_billing::domain::page_token::TokenKey;
 use sluice_billing::domain::window::Window;
+use sluice_billing::jobs::coverage_watch::CoverageWatch;
+use sluice_billing::log_ends::LogEnds;
 use sluice_billing::store::ingest::{Received, ingest};
 use sluice_billing::store::log_position::{Log, log_position_load};
 use sluice_billing::store::names::{Named, names_store};
@@ -14,7 +16,9 @@ use sluice_proto::billing::v1::{GetUsageRequest, GetUsageResponse, OffsetRange};
 use sluice_proto::internal::control::v1::Life;
 use sluice_runtime::FailPoints;
 use sluice_types::physical::PhysicalTopic;
-use sluice_types::{AccountUid, Credential, Grant, KeyUid, OpContext, Principal, Role, TenantScope, TenantUid};
+use sluice_types::{
+    AccountUid, ClusterUid, Credential, Grant, KeyUid, OpContext, Principal, Role, TenantScope, TenantUid,
+};
 use sluice_wire::{Client, ClientConfig, KafkaTopicId};
 use tonic::Code;
 
@@ -43,11 +47,28 @@ async fn get(api: &Usage, context: &OpContext, request: GetUsageRequest) -> Resu
     api.get_usage(request).await.map(tonic::Response::into_inner)
 }
 
+/// Clusters, each with a client.
+pub(crate) fn ends_on<const N: usize>(clusters: [(ClusterUid, Client); N]) -> LogEnds {
+    LogEnds::new(clusters)
+}
+
 fn api(database: &TestDatabase, kafka: Client) -> Usage {
-    Usage::new(database.database.clone(), kafka, TokenKey::new([1; 32]))
+    Usage::new(database.database.clone(), ends_on([(ClusterUid::FIRST, kafka)]), TokenKey::new([1; 32]))
 }
 
 pub(crate) async fn name(database: &TestDatabase, place: &Place, id: &str, life: Life, partitions: i32, ends: &[i64]) {
+    name_on(database, ClusterUid::FIRST, place, id, life, partitions, ends).await;
+}
+
+pub(crate) async fn name_on(
+    database: &TestDatabase,
+    cluster: ClusterUid,
+    place: &Place,
+    id: &str,
+    life: Life,
+    partitions: i32,
+    ends: &[i64],
+) {
     let log = Log { topic: "sluice.control", partition: 0 };
     let system = database.database.system();
     let at = log_position_load(system, &log, KafkaTopicId([1; 16])).await.unwrap();
@@ -56,6 +77,7 @@ pub(crate) async fn name(database: &TestDatabase, place: &Place, id: &str, life:
         tenant_uid: place.tenant.as_i64(),
         namespace_uid: place.namespace.as_i64(),
         namespace_id: "prod".into(),
+        cluster_uid: Some(cluster.as_i64()),
         id: id.into(),
         life: life.into(),
         partitions,
@@ -111,6 +133,39 @@ async fn counted_and_uncounted_ranges_are_exactly_the_log() {
     let coverage = &answer.topics[0].coverage[0];
     assert_eq!((coverage.end_offset, coverage.end_offset_known), (9, false));
     assert_eq!(ranges(&coverage.uncovered), [(0, 2)]);
+}
+
+#[tokio::test]
+async fn a_cluster_that_does_not_answer_leaves_the_ends_of_its_own_topics_unknown() {
+    let (database, kafka, first) = (fresh_database().await, kafka().await, Place::fresh());
+    let second = Place { topic: sluice_types::TopicUid::random(), ..first };
+    let nowhere = Place { topic: sluice_types::TopicUid::random(), ..first };
+    let physical = PhysicalTopic::new(first.namespace, first.topic);
+    make_topic(&kafka, physical.as_str(), 1).await;
+    append(&kafka, physical.as_str(), 0, &vec![b"12345".to_vec(); 3]).await;
+    let (silent, unknown) = (ClusterUid::random(), ClusterUid::random());
+    name_on(&database, ClusterUid::FIRST, &first, "c-first", Life::Active, 1, &[]).await;
+    name_on(&database, unknown, &nowhere, "b-nowhere", Life::Active, 1, &[]).await;
+    name_on(&database, silent, &second, "a-second", Life::Active, 1, &[]).await;
+    count(&database, window("gw/1", 1, 5, vec![second.produced(0, &[(0, 4, 20)])])).await;
+
+    // It takes connections and says nothing.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let away = Client::new(ClientConfig::new([address.as_str()])).unwrap();
+    let ends = ends_on([(ClusterUid::FIRST, kafka.clone()), (silent, away)]);
+    let api = Usage::new(database.database.clone(), ends.clone(), TokenKey::new([1; 32]));
+    let answer = get(&api, &context(first.tenant), GetUsageRequest::default()).await.unwrap();
+    let shown: Vec<_> = answer.topics.iter().map(|topic| &topic.coverage[0]).collect();
+    let shown: Vec<_> = shown.iter().map(|partition| (partition.end_offset, partition.end_offset_known)).collect();
+    assert_eq!(shown, [(4, false), (0, false), (3, true)]);
+
+    // The watch over what is not counted goes on for the others, and says of which it knows nothing.
+    let (mut watch, start) = (CoverageWatch::new(database.database.clone(), ends), Instant::now());
+    let status = watch.look(Duration::from_secs(60), start).await.unwrap();
+    assert!(!status.ok && status.detail.contains("2 clusters do not answer"), "{status:?}");
+    let status = watch.look(Duration::from_secs(60), start + Duration::from_secs(60)).await.unwrap();
+    assert!(!status.ok && status.detail.starts_with("3 records in 1 partitions"), "{status:?}");
 }
 
 #[tokio::test]
@@ -235,6 +290,7 @@ async fn a_page_of_many_topics_has_of_each_what_is_its_own() {
         tenant_uid: place.tenant.as_i64(),
         namespace_uid: place.namespace.as_i64(),
         namespace_id: "prod".into(),
+        cluster_uid: Some(0),
         id: format!("t{number:03}"),
         life: Life::Gone.into(),
         partitions: 2,

@@ -177,6 +177,7 @@ impl Api {
         let groups = rows.iter().filter(|row| self.plane.is_everywhere(row.published_offset)).map(|row| DeletedGroup {
             namespace_uid: row.namespace_uid().to_string(),
             group_uid: row.uid().to_string(),
+            cluster_uids: row.cluster_uids().map(|uid| uid.to_string()).collect(),
         });
         Ok(ListDeletedGroupsResponse { groups: groups.collect(), next_after_group_uid: next.unwrap_or_default() })
     }

@@ -1,4 +1,7 @@
-//! `TenantsService`, the operator's. The listener (`operator_listener.rs`) has checked the token.
+//! `sluice.operator.v1`: `TenantsService` here, a file for each other service. The listener (`operator_listener.rs`) has checked the token.
+
+mod clusters;
+mod namespaces;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,7 +15,7 @@ use sluice_proto::operator::v1::{
     CreateTenantRequest, DeleteTenantRequest, GetTenantRequest, IssueOwnerKeyRequest, ListTenantsRequest,
     ListTenantsResponse, ResumeTenantRequest, SuspendTenantRequest, Tenant, UpdateTenantRequest,
 };
-use sluice_types::{Error, Reason, ResourceName, TenantUid};
+use sluice_types::{Error, Reason, ResourceName, TenantId, TenantUid};
 use tonic::{Request, Response, Status};
 
 use super::{Conditioned, refuse, settled};
@@ -126,6 +129,12 @@ impl Operator {
 
     async fn existing(&self, name: &str) -> Result<TenantRow, Error> {
         let id = fields::named("name", name, ResourceName::parse_tenant)?;
+        self.tenant_row(&id).await?.ok_or_else(|| Error::not_found(name))
+    }
+
+    /// A tenant that is not deleted.
+    async fn tenant_row(&self, id: &TenantId) -> Result<Option<TenantRow>, Error> {
+        let id = id.clone();
         let system = self.plane.db.system().clone();
         let work = async move {
             let mut tx = system.begin().await?;
@@ -134,7 +143,7 @@ impl Operator {
             Ok::<_, Fault>(row)
         };
         let row = self.plane.db.run(work).await.map_err(Fault::into_answer)?;
-        row.filter(|row| row.state != TenantState::Deleted).ok_or_else(|| Error::not_found(name))
+        Ok(row.filter(|row| row.state != TenantState::Deleted))
     }
 
     async fn list(&self, request: ListTenantsRequest) -> Result<ListTenantsResponse, Error> {

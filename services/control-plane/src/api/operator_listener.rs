@@ -17,7 +17,7 @@ use sluice_edge::service::EdgeService;
 use sluice_edge::standard::Standard;
 use sluice_edge::{Answering, CommonParts, Inner, Stack, common};
 use sluice_proto::Audience;
-use sluice_proto::serve::serve_tenants_service;
+use sluice_proto::serve::{serve_clusters_service, serve_namespaces_service, serve_tenants_service};
 use sluice_types::Error;
 use sluice_types::limits::ADMIN_BODY_BYTES_MAX;
 
@@ -40,7 +40,12 @@ pub(crate) fn operator_service(
     metrics: CallMetrics,
 ) -> Result<EdgeService<impl Inner>, RoutesError> {
     let (standard, _) = Standard::new(Audience::Operator)?;
-    let services = vec![serve_tenants_service(Arc::new(operator), ADMIN_BODY_BYTES_MAX)];
+    let operator = Arc::new(operator);
+    let services = vec![
+        serve_tenants_service(Arc::clone(&operator), ADMIN_BODY_BYTES_MAX),
+        serve_clusters_service(Arc::clone(&operator), ADMIN_BODY_BYTES_MAX),
+        serve_namespaces_service(operator, ADMIN_BODY_BYTES_MAX),
+    ];
     let body_bytes_max = ADMIN_BODY_BYTES_MAX as u64;
     let routes = Routes::new(Audience::Operator, services, standard, body_bytes_max)?;
     let credentials = Credentials {

@@ -2,7 +2,7 @@
 
 use prost::Message;
 use sluice_proto::admin::v1::{ApiKey, ServiceAccount};
-use sluice_proto::operator::v1::Tenant;
+use sluice_proto::operator::v1::{Cluster, Namespace, Tenant};
 use sluice_proto::wkt::Any;
 use sluice_types::{Error, OperationUid};
 
@@ -66,6 +66,26 @@ impl Answer for ApiKey {
 }
 
 impl Answer for Tenant {
+    fn stored(&self) -> Vec<u8> {
+        self.encode_to_vec()
+    }
+
+    fn replayed(bytes: &[u8]) -> Result<Self, Error> {
+        Self::decode(bytes).map_err(Error::internal)
+    }
+}
+
+impl Answer for Cluster {
+    fn stored(&self) -> Vec<u8> {
+        self.encode_to_vec()
+    }
+
+    fn replayed(bytes: &[u8]) -> Result<Self, Error> {
+        Self::decode(bytes).map_err(Error::internal)
+    }
+}
+
+impl Answer for Namespace {
     fn stored(&self) -> Vec<u8> {
         self.encode_to_vec()
     }

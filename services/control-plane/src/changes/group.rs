@@ -5,7 +5,7 @@
 
 use serde_json::json;
 use sluice_proto::admin::v1::{CreateGroupRequest, DeleteGroupRequest, Group, UpdateGroupRequest};
-use sluice_types::{Error, ResourceName};
+use sluice_types::{Error, ErrorKind, Reason, ResourceName};
 
 use super::finish::{exists, finish, missing};
 use super::transaction::fields_changed;
@@ -17,7 +17,7 @@ use crate::plane::SharedPlane;
 use crate::store::group::{GroupRow, GroupState, group_by_id, group_count_in, group_insert, group_update};
 use crate::store::namespace::namespace_by_id;
 use crate::store::operation::Verb;
-use crate::store::topic::{TopicRow, topic_by_id};
+use crate::store::topic::{TopicRow, topic_by_id, topic_clusters};
 
 /// Creates a group.
 pub(crate) async fn create(
@@ -120,6 +120,9 @@ async fn check_topics(txn: &mut Txn, old: Option<&GroupRow>, new: &GroupRow) -> 
         txn.authorize_for("records.consume", &new.topic_name(id))?;
         let _there = check_exists(txn, new, id).await?;
     }
+    if !added.is_empty() {
+        check_one_cluster(txn, new).await?;
+    }
     let Some(dead) = &new.dead_letter_topic_id else { return Ok(()) };
     let changed = old.is_none_or(|old| old.dead_letter_topic_id.as_ref() != Some(dead));
     // What is read in addition ends there as well.
@@ -131,6 +134,21 @@ async fn check_topics(txn: &mut Txn, old: Option<&GroupRow>, new: &GroupRow) -> 
         return Err(Error::invalid("group.dead_letter_topic", what).into());
     }
     Ok(())
+}
+
+/// Whether its topics lie on one cluster, those of them that there are. Where its dead letters go does not matter.
+async fn check_one_cluster(txn: &mut Txn, group: &GroupRow) -> Result<(), Fault> {
+    let topics = topic_clusters(txn.tx(), group.namespace_uid(), &group.topic_ids).await?;
+    let Some(((first, cluster), rest)) = topics.split_first() else { return Ok(()) };
+    let Some((other, _)) = rest.iter().find(|(_, of)| of != cluster) else { return Ok(()) };
+    let message = format!(
+        "group.topics: {} and {} lie on different Kafka clusters, and a group reads topics of one; make a group for each",
+        group.topic_name(first),
+        group.topic_name(other),
+    );
+    let mut error = Error::new(ErrorKind::FailedPrecondition, Reason::TopicsOnSeveralClusters, message);
+    error.field = Some("group.topics".into());
+    Err(error.into())
 }
 
 async fn check_exists(txn: &mut Txn, group: &GroupRow, topic: &str) -> Result<TopicRow, Fault> {

@@ -3,7 +3,7 @@
 use crate::store::Json;
 use serde_json::json;
 use sluice_proto::admin::v1::{CreateNamespaceRequest, DeleteNamespaceRequest, Namespace, UpdateNamespaceRequest};
-use sluice_types::{Error, ErrorKind, NamespaceUid, Reason, ResourceName};
+use sluice_types::{ClusterUid, Error, ErrorKind, NamespaceUid, Reason, ResourceName};
 
 use super::finish::{exists, finish, missing};
 use super::transaction::fields_changed;
@@ -53,6 +53,7 @@ pub(crate) async fn create(
                 labels: Json(sent.labels),
                 deletion_protection: sent.deletion_protection,
                 state: NamespaceState::Active,
+                cluster_uid: ClusterUid::FIRST.as_i64(),
                 version: 1,
                 create_us: 0,
                 update_us: 0,

@@ -3,7 +3,7 @@
 use serde_json::json;
 use sluice_proto::admin::v1::{CreateTopicRequest, DeleteTopicRequest, Topic, UpdateTopicRequest};
 use sluice_proto::wkt::Any;
-use sluice_types::{Error, ResourceName};
+use sluice_types::{Error, ErrorKind, Reason, ResourceName};
 
 use super::finish::{exists, missing};
 use super::transaction::fields_changed;
@@ -15,7 +15,9 @@ use crate::plane::SharedPlane;
 use crate::store::namespace::namespace_by_id;
 use crate::store::operation::{Ending, Verb, operation_end, operation_insert, operation_raises};
 use crate::store::tenant::tenant_get;
-use crate::store::topic::{TopicRow, TopicState, topic_by_id, topic_insert, topic_update, topic_usage};
+use crate::store::topic::{
+    TopicRow, TopicState, topic_by_id, topic_insert, topic_of_groups_elsewhere, topic_update, topic_usage,
+};
 use crate::store::work::{INTENT_CHANNEL, notify};
 
 /// Creates a topic: listed at once in CREATING.
@@ -38,7 +40,8 @@ pub(crate) async fn create(
             if topic_by_id(txn.tx(), namespace.uid(), &id).await?.is_some() {
                 return Err(exists(&format!("{}/topics/{id}", request.parent)).into());
             }
-            let row = topic::create(&sent, &id, (namespace.uid(), &namespace.id), defaults)?;
+            let row = topic::create(&sent, &id, &namespace, defaults)?;
+            check_groups(txn, &row).await?;
             check_room(txn, 1, row.effective_partitions).await?;
             let row = topic_insert(txn.tx(), &row).await?;
             notify(txn.tx().conn(), INTENT_CHANNEL).await?;
@@ -162,6 +165,18 @@ async fn finish(txn: &mut Txn, row: &TopicRow, paths: &[&'static str]) -> Result
     let ending = Ending::Succeeded { response: present::packed(&shown), outbox_id: None };
     operation_end(txn.tx(), uid, i64::MIN, &ending).await?;
     Ok(Started { operation, resource: Any::pack(&shown) })
+}
+
+/// Refuses to bring a group that names the topic onto a second cluster.
+async fn check_groups(txn: &mut Txn, row: &TopicRow) -> Result<(), Fault> {
+    let Some((group, other)) = topic_of_groups_elsewhere(txn.tx(), row).await? else { return Ok(()) };
+    let in_namespace = |kind: &str, id: &str| format!("namespaces/{}/{kind}/{id}", row.namespace_id);
+    let message = format!(
+        "{} names this topic, and would read topics on several Kafka clusters: {} is on another one; take it out of the group first",
+        in_namespace("groups", &group),
+        in_namespace("topics", &other),
+    );
+    Err(Error::new(ErrorKind::FailedPrecondition, Reason::TopicsOnSeveralClusters, message).into())
 }
 
 async fn check_room(txn: &mut Txn, topics: i64, partitions: i32) -> Result<(), Fault> {

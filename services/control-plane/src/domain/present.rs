@@ -5,12 +5,13 @@ use sluice_process::TenantDefaults;
 use sluice_proto::admin::v1 as api;
 use sluice_proto::operator::v1 as operator;
 use sluice_proto::wkt::{Any, Duration, Timestamp};
-use sluice_types::Role;
+use sluice_types::{Role, TenantId};
 
 use crate::config::Limits;
 use crate::domain::etag::etag;
 use crate::domain::fields::or_default;
 use crate::store::account::Account;
+use crate::store::cluster::ClusterRow;
 use crate::store::group::GroupRow;
 use crate::store::key::{KeyRow, KeyState};
 use crate::store::namespace::{NamespaceRow, NamespaceState};
@@ -229,6 +230,24 @@ fn limits(row: &TenantRow) -> api::TenantLimits {
         topics: row.topics_max,
         partitions: row.partitions_max,
         namespaces: row.namespaces_max,
+    }
+}
+
+/// A Kafka cluster.
+pub(crate) fn cluster(row: &ClusterRow) -> operator::Cluster {
+    operator::Cluster { name: row.name(), uid: row.uid().to_string(), create_time: time(row.create_us) }
+}
+
+/// A namespace, as the operator sees it: with the cluster that it is placed on.
+pub(crate) fn placed_namespace(tenant: &TenantId, row: &NamespaceRow, cluster: &ClusterRow) -> operator::Namespace {
+    operator::Namespace {
+        name: format!("tenants/{tenant}/{}", row.name()),
+        uid: row.uid().to_string(),
+        cluster: cluster.name(),
+        create_time: time(row.create_us),
+        update_time: time(row.update_us),
+        etag: etag(row.uid().uid(), row.version),
+        conditions: Vec::new(),
     }
 }
 

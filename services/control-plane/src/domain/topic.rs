@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use sluice_log::Placement;
 use sluice_proto::admin::v1::Topic;
 use sluice_proto::admin::v1::topic::{CleanupPolicy, TimestampPolicy};
-use sluice_types::{ClusterUid, Error, ErrorKind, LogUid, NamespaceUid, Reason, TopicId, TopicUid};
+use sluice_types::{Error, ErrorKind, LogUid, Reason, TopicId, TopicUid};
 
 use crate::domain::fields;
 use crate::store::Json;
+use crate::store::namespace::NamespaceRow;
 use crate::store::topic::{TopicRow, TopicState, Used};
 
 /// What an update may change.
@@ -43,20 +44,20 @@ pub(crate) fn validate(topic: &Topic) -> Result<(), Error> {
     Ok(())
 }
 
-/// A validated topic as a new row.
+/// A validated topic as a new row, on the cluster of its namespace.
 pub(crate) fn create(
     topic: &Topic,
     id: &TopicId,
-    namespace: (NamespaceUid, &str),
+    namespace: &NamespaceRow,
     defaults: Defaults,
 ) -> Result<TopicRow, Error> {
     let retention_ms = topic.retention.as_ref().map(|r| fields::retention_ms("topic.retention", r)).transpose()?;
     Ok(TopicRow {
         uid: TopicUid::random().as_i64(),
         tenant_uid: 0,
-        namespace_uid: namespace.0.as_i64(),
-        namespace_id: namespace.1.to_owned(),
-        cluster_uid: ClusterUid::FIRST.as_i64(),
+        namespace_uid: namespace.uid,
+        namespace_id: namespace.id.clone(),
+        cluster_uid: namespace.cluster_uid,
         id: id.to_string(),
         display_name: topic.display_name.clone(),
         labels: Json(topic.labels.clone()),
@@ -263,12 +264,30 @@ pub(crate) fn configs(row: &TopicRow, max_message_bytes: u64) -> BTreeMap<String
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use sluice_types::{ClusterUid, NamespaceUid};
+
     use super::*;
+    use crate::store::namespace::NamespaceState;
 
     const DEFAULTS: Defaults = Defaults { partitions: 3, retention_ms: 7 * 86_400_000 };
 
+    fn namespace() -> NamespaceRow {
+        NamespaceRow {
+            uid: NamespaceUid::random().as_i64(),
+            id: "prod".to_owned(),
+            display_name: String::new(),
+            labels: Json(BTreeMap::new()),
+            deletion_protection: false,
+            state: NamespaceState::Active,
+            cluster_uid: ClusterUid::FIRST.as_i64(),
+            version: 1,
+            create_us: 0,
+            update_us: 0,
+        }
+    }
+
     pub(crate) fn row(topic: &Topic) -> TopicRow {
-        create(topic, &"orders".parse().expect("id"), (NamespaceUid::random(), "prod"), DEFAULTS).expect("row")
+        create(topic, &"orders".parse().expect("id"), &namespace(), DEFAULTS).expect("row")
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Namespaces.
 
 use sluice_db::TenantTx;
-use sluice_types::{NamespaceId, NamespaceUid};
+use sluice_types::{ClusterUid, NamespaceId, NamespaceUid};
 
 use super::{Labels, Result};
 
@@ -14,6 +14,8 @@ pub(crate) struct NamespaceRow {
     pub(crate) labels: Labels,
     pub(crate) deletion_protection: bool,
     pub(crate) state: NamespaceState,
+    /// Where its new topics are made.
+    pub(crate) cluster_uid: i64,
     pub(crate) version: i64,
     pub(crate) create_us: i64,
     pub(crate) update_us: i64,
@@ -32,6 +34,10 @@ impl NamespaceRow {
         NamespaceUid::from_i64(self.uid)
     }
 
+    pub(crate) fn cluster_uid(&self) -> ClusterUid {
+        ClusterUid::from_i64(self.cluster_uid)
+    }
+
     pub(crate) fn name(&self) -> String {
         format!("namespaces/{}", self.id)
     }
@@ -39,7 +45,7 @@ impl NamespaceRow {
 
 macro_rules! columns {
     () => {
-        "uid, id, display_name, labels, deletion_protection, state, version, \
+        "uid, id, display_name, labels, deletion_protection, state, cluster_uid, version, \
          control.micros(create_time) AS create_us, control.micros(update_time) AS update_us"
     };
 }
@@ -77,8 +83,9 @@ pub(crate) async fn namespace_count(tx: &mut TenantTx) -> Result<i64> {
 pub(crate) async fn namespace_insert(tx: &mut TenantTx, row: &NamespaceRow) -> Result<NamespaceRow> {
     let tenant = tx.tenant().as_i64();
     let sql = concat!(
-        "INSERT INTO control.namespace (uid, tenant_uid, id, display_name, labels, deletion_protection, state) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING ",
+        "INSERT INTO control.namespace (uid, tenant_uid, id, display_name, labels, deletion_protection, state, \
+         cluster_uid) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING ",
         columns!()
     );
     let query = sqlx::query_as(sql)
@@ -88,7 +95,8 @@ pub(crate) async fn namespace_insert(tx: &mut TenantTx, row: &NamespaceRow) -> R
         .bind(&row.display_name)
         .bind(&row.labels)
         .bind(row.deletion_protection)
-        .bind(row.state);
+        .bind(row.state)
+        .bind(row.cluster_uid);
     Ok(query.fetch_one(tx.conn()).await?)
 }
 
@@ -96,7 +104,7 @@ pub(crate) async fn namespace_insert(tx: &mut TenantTx, row: &NamespaceRow) -> R
 pub(crate) async fn namespace_update(tx: &mut TenantTx, row: &NamespaceRow) -> Result<NamespaceRow> {
     let tenant = tx.tenant().as_i64();
     let sql = concat!(
-        "UPDATE control.namespace SET display_name = $4, labels = $5, deletion_protection = $6, state = $7, \
+        "UPDATE control.namespace SET display_name = $4, labels = $5, deletion_protection = $6, state = $7, cluster_uid = $8, \
          version = version + 1, update_time = now(), \
          delete_time = CASE WHEN $7 = 'DELETED' THEN coalesce(delete_time, now()) END \
          WHERE uid = $1 AND tenant_uid = $2 AND version = $3 RETURNING ",
@@ -109,6 +117,7 @@ pub(crate) async fn namespace_update(tx: &mut TenantTx, row: &NamespaceRow) -> R
         .bind(&row.display_name)
         .bind(&row.labels)
         .bind(row.deletion_protection)
-        .bind(row.state);
+        .bind(row.state)
+        .bind(row.cluster_uid);
     Ok(query.fetch_one(tx.conn()).await?)
 }

@@ -170,6 +170,31 @@ pub(crate) async fn topic_count_in(tx: &mut TenantTx, namespace: NamespaceUid) -
     Ok(sqlx::query_scalar(sql).bind(tenant).bind(namespace.as_i64()).fetch_one(tx.conn()).await?)
 }
 
+/// Those of some ids that are in service (or being made, or failed) in a namespace, each with its cluster; by id.
+pub(crate) async fn topic_clusters(
+    tx: &mut TenantTx,
+    namespace: NamespaceUid,
+    ids: &[String],
+) -> Result<Vec<(String, i64)>> {
+    let tenant = tx.tenant().as_i64();
+    let sql = "SELECT id, cluster_uid FROM control.topic WHERE tenant_uid = $1 AND namespace_uid = $2 AND id = ANY($3) \
+               AND state NOT IN ('DELETING', 'DELETED') ORDER BY id COLLATE \"C\"";
+    Ok(sqlx::query_as(sql).bind(tenant).bind(namespace.as_i64()).bind(ids).fetch_all(tx.conn()).await?)
+}
+
+/// A group that names this topic, and another topic of it that lies on another cluster. Looks at the groups of the namespace, 20,000
+/// at most, only if a topic of it lies elsewhere.
+pub(crate) async fn topic_of_groups_elsewhere(tx: &mut TenantTx, row: &TopicRow) -> Result<Option<(String, String)>> {
+    let tenant = tx.tenant().as_i64();
+    let sql = "SELECT g.id, t.id FROM control.consumer_group g JOIN control.topic t ON t.namespace_uid = g.namespace_uid \
+               AND t.id = ANY(g.topic_ids) AND t.state NOT IN ('DELETING', 'DELETED') \
+               WHERE EXISTS (SELECT FROM control.topic e WHERE e.tenant_uid = $1 AND e.namespace_uid = $2 AND e.cluster_uid <> $4) \
+               AND g.tenant_uid = $1 AND t.tenant_uid = $1 AND g.namespace_uid = $2 AND g.state = 'ACTIVE' \
+               AND $3 = ANY(g.topic_ids) AND t.cluster_uid <> $4 AND t.id <> $3 ORDER BY g.id, t.id LIMIT 1";
+    let query = sqlx::query_as(sql).bind(tenant).bind(row.namespace_uid).bind(&row.id).bind(row.cluster_uid);
+    Ok(query.fetch_optional(tx.conn()).await?)
+}
+
 /// Inserts.
 pub(crate) async fn topic_insert(tx: &mut TenantTx, row: &TopicRow) -> Result<TopicRow> {
     let tenant = tx.tenant().as_i64();

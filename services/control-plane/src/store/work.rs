@@ -1,7 +1,7 @@
 //! What provisioning has to do, over all tenants.
 
 use sluice_db::SystemTx;
-use sluice_types::{GroupUid, NamespaceUid, TopicUid};
+use sluice_types::{ClusterUid, GroupUid, NamespaceUid, TopicUid};
 
 use super::Result;
 use super::topic::{TopicRow, columns};
@@ -44,12 +44,13 @@ pub(crate) async fn work_list(tx: &mut SystemTx, after: Option<TopicUid>, limit:
 }
 
 /// A deleted group that Kafka may still hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub(crate) struct DeletedGroupRow {
     uid: i64,
     namespace_uid: i64,
     /// Where gateways read of the deletion.
     pub(crate) published_offset: i64,
+    cluster_uids: Vec<i64>,
 }
 
 impl DeletedGroupRow {
@@ -60,6 +61,11 @@ impl DeletedGroupRow {
     pub(crate) fn namespace_uid(&self) -> NamespaceUid {
         NamespaceUid::from_i64(self.namespace_uid)
     }
+
+    /// The clusters that may hold it: those of topics that its namespace has or had, and the one that it is placed on.
+    pub(crate) fn cluster_uids(&self) -> impl Iterator<Item = ClusterUid> {
+        self.cluster_uids.iter().copied().map(ClusterUid::from_i64)
+    }
 }
 
 /// Deleted groups that Kafka may still hold, and whose deletion was published, by uid, those after `after`.
@@ -68,7 +74,10 @@ pub(crate) async fn work_deleted_groups(
     after: Option<GroupUid>,
     limit: i64,
 ) -> Result<Vec<DeletedGroupRow>> {
-    let sql = "SELECT g.uid, g.namespace_uid, o.published_offset FROM control.consumer_group g \
+    let sql = "SELECT g.uid, g.namespace_uid, o.published_offset, \
+               ARRAY(SELECT cluster_uid FROM control.topic t WHERE t.namespace_uid = g.namespace_uid \
+                     UNION SELECT cluster_uid FROM control.namespace n WHERE n.uid = g.namespace_uid) AS cluster_uids \
+               FROM control.consumer_group g \
                JOIN LATERAL (SELECT published_offset FROM control.outbox WHERE aggregate_uid = g.uid \
                              ORDER BY id DESC LIMIT 1) o ON o.published_offset IS NOT NULL \
                WHERE g.state = 'DELETED' AND g.kafka_gone < 2 AND g.kafka_look_time <= now() \

@@ -5,6 +5,7 @@
 mod access;
 mod barrier;
 mod changes;
+mod clusters;
 mod comparison;
 mod crowds;
 mod fences;

@@ -4,8 +4,8 @@ use sluice_proto::internal::control::v1::intent_service_client::IntentServiceCli
 use sluice_proto::internal::control::v1::report_topic_request::Observed;
 use sluice_proto::internal::control::v1::topic_intent::Want;
 use sluice_proto::internal::control::v1::{
-    AcquireLeaseRequest, AwaitWorkRequest, ListDeletedGroupsRequest, RecordAttemptRequest, ReportTopicRequest,
-    TopicIntent,
+    AcquireLeaseRequest, AwaitWorkRequest, DeletedGroup, ListDeletedGroupsRequest, RecordAttemptRequest,
+    ReportTopicRequest, TopicIntent,
 };
 use sluice_proto::wkt::Duration;
 use tonic::transport::Channel;
@@ -34,9 +34,13 @@ pub(crate) async fn work(client: &mut IntentServiceClient<Channel>) -> Vec<Topic
 
 /// Groups that Kafka should not hold.
 pub(crate) async fn deleted_groups(plant: &Plant) -> Vec<String> {
+    listed_groups(plant).await.into_iter().map(|group| group.group_uid).collect()
+}
+
+/// The same with what is said of each.
+pub(crate) async fn listed_groups(plant: &Plant) -> Vec<DeletedGroup> {
     let request = ListDeletedGroupsRequest { limit: 100, ..Default::default() };
-    let answer = plant.intents().list_deleted_groups(request).await.unwrap().into_inner();
-    answer.groups.into_iter().map(|group| group.group_uid).collect()
+    plant.intents().list_deleted_groups(request).await.unwrap().into_inner().groups
 }
 
 pub(crate) fn report(epoch: i64, intent: &TopicIntent, observed: Observed) -> ReportTopicRequest {
@@ -47,6 +51,7 @@ pub(crate) fn report(epoch: i64, intent: &TopicIntent, observed: Observed) -> Re
         observed: observed as i32,
         partitions: intent.partitions,
         kafka_topic_id: format!("kafka-{}", intent.topic_uid),
+        cluster_uid: intent.cluster_uid.clone(),
         ..Default::default()
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use sluice_proto::internal::control::v1 as pb;
+use sluice_reconcile::Item;
 use sluice_types::physical::PhysicalTopic;
 use sluice_types::{ClusterUid, LogUid, NamespaceUid, TenantUid, TopicUid};
 use sluice_wire::KafkaTopicId;
@@ -56,6 +57,30 @@ impl Intent {
     /// Its physical name.
     pub fn name(&self) -> PhysicalTopic {
         PhysicalTopic::of_log(self.namespace, self.log)
+    }
+}
+
+/// Tenants take turns on each cluster.
+impl Item for Intent {
+    type Key = TopicUid;
+    type Turn = TenantUid;
+    type Place = ClusterUid;
+    type Want = (i64, Want);
+
+    fn key(&self) -> TopicUid {
+        self.topic
+    }
+
+    fn turn(&self) -> TenantUid {
+        self.tenant
+    }
+
+    fn place(&self) -> ClusterUid {
+        self.cluster
+    }
+
+    fn want(&self) -> (i64, Want) {
+        (self.generation, self.want)
     }
 }
 

@@ -4,21 +4,38 @@
 //! still does is a member, and Kafka refuses to delete a group with members: it is tried again until the dispatcher has left, or
 //! its session is over. All of it is harmless to repeat.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures::StreamExt as _;
+use sluice_reconcile::{Figures, Item, Outcome, Resource, Round, with_causes};
 use sluice_types::physical::PhysicalGroup;
-use sluice_types::{GroupUid, NamespaceUid};
+use sluice_types::{ClusterUid, GroupUid, NamespaceUid};
 use sluice_wire::Error;
-use tokio_util::sync::CancellationToken;
 
 use super::reconcile::Reconciler;
-use crate::intents::CallError;
+use crate::intents::{CallError, DeletedGroup};
 
-/// Between two rounds.
-const EVERY: Duration = Duration::from_secs(5);
-/// Groups worked on at a time.
-const AT_ONCE: usize = 8;
+impl Item for DeletedGroup {
+    type Key = GroupUid;
+    type Turn = NamespaceUid;
+    type Place = ClusterUid;
+    type Want = ();
+
+    fn key(&self) -> GroupUid {
+        self.group
+    }
+
+    fn turn(&self) -> NamespaceUid {
+        self.namespace
+    }
+
+    /// If there are several, one that is not the first: the first has the groups of almost all, who must not wait for the others.
+    fn place(&self) -> ClusterUid {
+        self.clusters.iter().copied().max().unwrap_or(ClusterUid::FIRST)
+    }
+
+    fn want(&self) {}
+}
 
 /// Why a group is still there.
 #[derive(Debug, thiserror::Error)]
@@ -26,72 +43,84 @@ enum StepError {
     /// Kafka refuses, or cannot be asked.
     #[error("delete the group")]
     Kafka(#[from] Error),
+    /// The configuration does not name its cluster.
+    #[error("the cluster {0} is not known")]
+    OtherCluster(ClusterUid),
     /// The control plane.
     #[error("report the group")]
     Call(#[from] CallError),
 }
 
-/// Works until the shutdown, while the lease is ours.
-pub async fn run(reconciler: Reconciler, shutdown: CancellationToken) {
-    let work = async {
+/// Deleted groups, as what the driver reconciles. Only rounds find them.
+#[derive(Clone)]
+pub struct DeletedGroups(pub Reconciler);
+
+impl Resource for DeletedGroups {
+    type Item = DeletedGroup;
+    type Error = CallError;
+    type Memory = ();
+
+    const POLLS: &'static str = "deleted groups";
+    const ROUNDS: &'static str = "deleted groups";
+    const ROUND_EVERY: Duration = Duration::from_secs(5);
+    const ROUND_AGAIN: Duration = Duration::from_secs(5);
+
+    async fn poll(&self) -> Result<Vec<DeletedGroup>, CallError> {
+        std::future::pending().await
+    }
+
+    async fn round(&self, (): &mut ()) -> Result<Round<DeletedGroup>, CallError> {
+        let (mut work, mut after) = (Vec::new(), None);
         loop {
-            let epoch = reconciler.lease.held().await;
-            if let Err(error) = round(&reconciler, epoch).await {
-                let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-                tracing::info!(%error, cause, "deleted groups cannot be listed; next time");
+            let (groups, next) = self.0.intents.deleted_groups(after).await?;
+            work.extend(groups);
+            // What is left comes by a later round.
+            if next.is_none() || work.len() >= ROUND_MAX {
+                return Ok(Round { intents: work.len(), work, unseen: BTreeMap::new() });
             }
-            tokio::time::sleep(EVERY).await;
+            after = next;
         }
-    };
-    shutdown.run_until_cancelled(work).await;
-}
-
-/// Every group that is listed, once.
-async fn round(reconciler: &Reconciler, epoch: i64) -> Result<(), CallError> {
-    let (mut after, mut left) = (None, 0);
-    loop {
-        let (groups, next) = reconciler.intents.deleted_groups(after).await?;
-        let forgotten = futures::stream::iter(groups)
-            .map(|(namespace, group)| async move { is_forgotten(reconciler, epoch, namespace, group).await })
-            .buffer_unordered(AT_ONCE);
-        left += forgotten.filter(|forgotten| std::future::ready(!forgotten)).count().await;
-        if next.is_none() || reconciler.lease.epoch() != Some(epoch) {
-            reconciler.metrics.groups_left.set(i64::try_from(left).unwrap_or(i64::MAX));
-            return Ok(());
-        }
-        after = next;
     }
-}
 
-async fn is_forgotten(reconciler: &Reconciler, epoch: i64, namespace: NamespaceUid, group: GroupUid) -> bool {
-    // None begins when the lease may have run out.
-    if reconciler.lease.epoch() != Some(epoch) {
-        return false;
+    async fn run(&self, item: DeletedGroup) -> Outcome {
+        match self.forget(&item).await {
+            Ok(()) => Outcome::Settled,
+            Err(StepError::Call(CallError::LeaseLost)) => {
+                self.0.lease.lose();
+                Outcome::Failed
+            }
+            Err(error) => {
+                let cause = with_causes(&error);
+                tracing::info!(group = %item.group, cause, "a deleted group is still in Kafka; later again");
+                Outcome::Failed
+            }
+        }
     }
-    match forget(reconciler, epoch, namespace, group).await {
-        Ok(()) => true,
-        Err(StepError::Call(CallError::LeaseLost)) => {
-            reconciler.lease.lose();
-            false
-        }
-        Err(error) => {
-            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-            tracing::info!(%group, %error, cause, "a deleted group is still in Kafka; next time");
-            false
-        }
+
+    fn tell(&self, figures: Figures) {
+        // One that failed and is tried again is counted once.
+        let left = figures.busy.max(figures.failing);
+        self.0.metrics.groups_left.set(i64::try_from(left).unwrap_or(i64::MAX));
     }
 }
 
-async fn forget(
-    reconciler: &Reconciler,
-    epoch: i64,
-    namespace: NamespaceUid,
-    group: GroupUid,
-) -> Result<(), StepError> {
-    for name in [PhysicalGroup::new(namespace, group), PhysicalGroup::redrive(namespace, group)] {
-        reconciler.cluster.delete_group(&name).await?;
+/// Groups taken by one round.
+const ROUND_MAX: usize = 10_000;
+
+impl DeletedGroups {
+    async fn forget(&self, item: &DeletedGroup) -> Result<(), StepError> {
+        // None begins when the lease may have run out.
+        let epoch = self.0.lease.epoch().ok_or(CallError::LeaseLost)?;
+        for uid in &item.clusters {
+            let cluster = self.0.clusters.get(uid).ok_or(StepError::OtherCluster(*uid))?;
+            for name in
+                [PhysicalGroup::new(item.namespace, item.group), PhysicalGroup::redrive(item.namespace, item.group)]
+            {
+                cluster.delete_group(&name).await?;
+            }
+        }
+        self.0.intents.report_group_gone(epoch, item.group).await?;
+        self.0.metrics.changed("delete-group");
+        Ok(())
     }
-    reconciler.intents.report_group_gone(epoch, group).await?;
-    reconciler.metrics.changed("delete-group");
-    Ok(())
 }

@@ -3,13 +3,16 @@
 //! Nothing carries over from a run that died: every decision is [`plan`]'s, from the intent and from what the brokers say
 //! now. What this adds is only patience, because brokers learn of a change one after the other.
 
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use sluice_proto::internal::control::v1::report_topic_request::Observed;
+use sluice_reconcile::{Lease, Outcome, with_causes};
 use sluice_runtime::FailPoints;
+use sluice_types::ClusterUid;
 use sluice_wire::{KafkaTopicId, code};
 
-use super::lease::Lease;
 use crate::cluster::{Cluster, ClusterError};
 use crate::domain::configs::{self, ConfigError};
 use crate::domain::intent::{Intent, Want};
@@ -55,20 +58,11 @@ pub enum StepError {
     Call(#[source] CallError),
 }
 
-/// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// Nothing more to do for this intent.
-    Settled,
-    /// To be tried again after a pause.
-    Failed,
-}
-
 /// Does the work.
 #[derive(Clone)]
 pub struct Reconciler {
-    /// Kafka.
-    pub cluster: Cluster,
+    /// The Kafka clusters that the configuration names, by uid.
+    pub clusters: Arc<BTreeMap<ClusterUid, Cluster>>,
     /// The control plane.
     pub intents: Intents,
     /// The lease.
@@ -89,7 +83,7 @@ struct Done {
 
 impl Reconciler {
     /// Works on one topic and reports how that went.
-    pub async fn run(&self, intent: Intent) -> Outcome {
+    pub async fn work_on(&self, intent: Intent) -> Outcome {
         let topic = intent.topic;
         let worked = tokio::time::timeout(RUN_WITHIN, self.work(intent.clone())).await;
         let error = match worked.unwrap_or(Err(StepError::NotYet)) {
@@ -111,7 +105,7 @@ impl Reconciler {
             }
             other => describe(other),
         };
-        tracing::warn!(%topic, reason = report.reason, cause = cause(&error), "topic is not as wanted");
+        tracing::warn!(%topic, reason = report.reason, cause = with_causes(&error), "topic is not as wanted");
         let settled = report.observed == Observed::Failed;
         match self.report(&intent, &report).await {
             Ok(()) if settled => Outcome::Settled,
@@ -120,13 +114,11 @@ impl Reconciler {
     }
 
     async fn work(&self, mut intent: Intent) -> Result<(), StepError> {
-        if intent.cluster != self.cluster.uid() {
-            return Err(StepError::OtherCluster);
-        }
+        let cluster = self.clusters.get(&intent.cluster).ok_or(StepError::OtherCluster)?;
         let mut done = Done::default();
         let mut pause = LOOK_AGAIN_MIN;
         loop {
-            let (step, physical) = self.next_step(&intent, &done).await?;
+            let (step, physical) = self.next_step(cluster, &intent, &done).await?;
             tracing::debug!(topic = %intent.topic, ?step, "next step");
             match step {
                 Step::RecordAttempt => {
@@ -135,20 +127,20 @@ impl Reconciler {
                     intent.create_attempted = true;
                 }
                 Step::Create => {
-                    self.create(&intent).await?;
+                    self.create(cluster, &intent).await?;
                     done.created = true;
                 }
                 Step::Extend(total) => {
-                    self.extend(&intent, total).await?;
+                    self.extend(cluster, &intent, total).await?;
                     done.extended_to = total;
                 }
                 Step::Alter(changes) => {
                     self.epoch()?;
-                    self.cluster.alter(&intent.name(), &changes).await.map_err(sorted)?;
+                    cluster.alter(&intent.name(), &changes).await.map_err(sorted)?;
                     self.metrics.changed("alter");
                 }
                 Step::Delete(id) => {
-                    self.close_and_delete(&mut intent, id, &physical).await?;
+                    self.close_and_delete(cluster, &mut intent, id, &physical).await?;
                     done.deleted = true;
                 }
                 Step::AwaitServed => {
@@ -164,9 +156,14 @@ impl Reconciler {
     }
 
     /// Looks at the world and asks the plan.
-    async fn next_step(&self, intent: &Intent, done: &Done) -> Result<(Step, Option<Physical>), StepError> {
+    async fn next_step(
+        &self,
+        cluster: &Cluster,
+        intent: &Intent,
+        done: &Done,
+    ) -> Result<(Step, Option<Physical>), StepError> {
         let name = intent.name();
-        let physical = match self.cluster.observe(&name).await {
+        let physical = match cluster.observe(&name).await {
             Ok(World::Present(physical)) => physical,
             Ok(World::Absent) if done.created => return Ok((Step::AwaitServed, None)),
             Ok(World::Absent) => return Ok((plan::step_absent(intent), None)),
@@ -180,16 +177,14 @@ impl Reconciler {
             Ownership::Ours => true,
             Ownership::Foreign => false,
             Ownership::OursIfEmpty if !physical.served => return Ok((Step::AwaitServed, Some(physical))),
-            Ownership::OursIfEmpty => self.cluster.ends(&name, physical.partitions).await?.iter().all(|end| *end == 0),
+            Ownership::OursIfEmpty => cluster.ends(&name, physical.partitions).await?.iter().all(|end| *end == 0),
         };
         if !ours {
             return Ok((Step::ReportForeign, Some(physical)));
         }
         let changes = match intent.want {
             Want::Absent => Default::default(),
-            Want::Present => {
-                configs::changes(&configs::effective(&intent.configs)?, &self.cluster.configs(&name).await?)
-            }
+            Want::Present => configs::changes(&configs::effective(&intent.configs)?, &cluster.configs(&name).await?),
         };
         let step = match plan::step_ours(intent, &physical, changes) {
             Step::Extend(total) if total <= done.extended_to => Step::AwaitServed,
@@ -198,11 +193,11 @@ impl Reconciler {
         Ok((step, Some(physical)))
     }
 
-    async fn create(&self, intent: &Intent) -> Result<(), StepError> {
+    async fn create(&self, cluster: &Cluster, intent: &Intent) -> Result<(), StepError> {
         let configs = configs::effective(&intent.configs)?;
         self.epoch()?;
         self.fail_points.hit("create.before");
-        match self.cluster.create(&intent.name(), intent.partitions, configs).await {
+        match cluster.create(&intent.name(), intent.partitions, configs).await {
             // Somebody was faster, maybe we ourselves in a former run; the next look tells whose it is.
             Err(error) if error.kafka_code() == Some(code::TOPIC_ALREADY_EXISTS) => {}
             other => other.map_err(sorted)?,
@@ -212,9 +207,9 @@ impl Reconciler {
         Ok(())
     }
 
-    async fn extend(&self, intent: &Intent, total: i32) -> Result<(), StepError> {
+    async fn extend(&self, cluster: &Cluster, intent: &Intent, total: i32) -> Result<(), StepError> {
         self.epoch()?;
-        match self.cluster.extend(&intent.name(), total).await {
+        match cluster.extend(&intent.name(), total).await {
             // It has as many already; brokers will show it.
             Err(error) if error.kafka_code() == Some(code::INVALID_PARTITIONS) => {}
             other => other.map_err(sorted)?,
@@ -228,6 +223,7 @@ impl Reconciler {
     /// a write may be on its way.
     async fn close_and_delete(
         &self,
+        cluster: &Cluster,
         intent: &mut Intent,
         id: KafkaTopicId,
         physical: &Option<Physical>,
@@ -236,9 +232,9 @@ impl Reconciler {
         let partitions = physical.as_ref().map_or(0, |physical| physical.partitions);
         let mut looks = 0;
         loop {
-            let ends = self.cluster.ends(&name, partitions).await?;
+            let ends = cluster.ends(&name, partitions).await?;
             tokio::time::sleep(SETTLE).await;
-            let again = self.cluster.ends(&name, partitions).await?;
+            let again = cluster.ends(&name, partitions).await?;
             if again == ends && covers(&intent.final_end_offsets, &ends) {
                 break;
             }
@@ -255,7 +251,7 @@ impl Reconciler {
         }
         self.epoch()?;
         self.fail_points.hit("delete.before");
-        self.cluster.delete(id).await.map_err(sorted)?;
+        cluster.delete(id).await.map_err(sorted)?;
         self.fail_points.hit("delete.after");
         self.metrics.changed("delete");
         Ok(())
@@ -347,25 +343,9 @@ fn foreign() -> Report {
     Report::because(Observed::Foreign, "ForeignTopic", message)
 }
 
-/// For our log.
-fn cause(error: &StepError) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(source) = next {
-        text = format!("{text}: {source}");
-        next = source.source();
-    }
-    text
-}
-
 /// How long a run may last, for whoever waits for all of them to end.
 pub const fn run_within() -> Duration {
     RUN_WITHIN
-}
-
-/// When something happened, in logs.
-pub(crate) fn took(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

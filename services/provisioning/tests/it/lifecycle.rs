@@ -1,23 +1,27 @@
 //! Topics are made, grown, changed and deleted as intended, and one bad topic holds up no other.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use sluice_proto::internal::control::v1::report_topic_request::Observed;
 use sluice_provisioning::cluster::Cluster;
 use sluice_provisioning::domain::orphans::Orphans;
 use sluice_provisioning::intents::Intents;
-use sluice_provisioning::jobs::lease::Lease;
-use sluice_provisioning::jobs::reconcile::{Outcome, Reconciler};
+use sluice_provisioning::jobs::reconcile::Reconciler;
 use sluice_provisioning::jobs::resync::resync;
 use sluice_provisioning::metrics::Metrics;
+use sluice_reconcile::{Lease, Outcome};
 use sluice_runtime::FailPoints;
 use sluice_runtime::Health;
 use sluice_runtime::internal::internal_channel;
 use sluice_runtime::tls::InternalTls;
+use sluice_types::ClusterUid;
 use sluice_wire::ConfigChange;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{CALL, SOON, World, eventually, run};
+
+const FIRST: ClusterUid = ClusterUid::FIRST;
 
 fn ready(generation: i64) -> impl Fn(&crate::plane::Known) -> bool {
     move |known| known.observed == Observed::Ready && known.intent.observed_generation == generation
@@ -114,7 +118,7 @@ async fn drift_is_found_by_the_resync_and_repaired() {
     let tls = InternalTls::load(&config.internal_tls).unwrap();
     let kafka = crate::support::stack().await.kafka().unwrap().client(sluice_devstack::PROVISIONING).unwrap();
     let reconciler = Reconciler {
-        cluster: Cluster::new(sluice_types::ClusterUid::FIRST, kafka, Some(1)),
+        clusters: Arc::new([(FIRST, Cluster::new(FIRST, kafka, Some(1)))].into()),
         intents: Intents::new(internal_channel(&config.control_plane, &tls, "control-plane").unwrap()),
         lease: Lease::default(),
         fail_points: FailPoints::default(),
@@ -122,9 +126,9 @@ async fn drift_is_found_by_the_resync_and_repaired() {
     };
     let stop = CancellationToken::new();
     let (intents, lease) = (reconciler.intents.clone(), reconciler.lease.clone());
-    let keep = tokio::spawn(lease.keep("one".into(), intents, Health::new(), Metrics::default(), stop.clone()));
+    let keep = tokio::spawn(lease.keep("one".into(), intents, Health::new(), |_| {}, stop.clone()));
     reconciler.lease.held().await;
-    let mut orphans = Orphans::default();
+    let mut orphans = BTreeMap::<ClusterUid, Orphans>::new();
     let uid = world.plane.want(1, &[("retention.ms", "86400000")]);
     let mine = |found: Vec<sluice_provisioning::domain::intent::Intent>| {
         found.into_iter().find(|intent| intent.topic.to_string() == uid)
@@ -132,7 +136,7 @@ async fn drift_is_found_by_the_resync_and_repaired() {
 
     let found = resync(&reconciler, &mut orphans).await.unwrap();
     assert_eq!(found.drifted, 0);
-    assert_eq!(reconciler.run(mine(found.work).unwrap()).await, Outcome::Settled);
+    assert_eq!(reconciler.work_on(mine(found.work).unwrap()).await, Outcome::Settled);
     assert!(resync(&reconciler, &mut orphans).await.unwrap().work.is_empty());
 
     let name = world.plane.known(&uid).name();
@@ -143,14 +147,14 @@ async fn drift_is_found_by_the_resync_and_repaired() {
     eventually("the change is seen", SOON, changed).await;
     let found = resync(&reconciler, &mut orphans).await.unwrap();
     assert_eq!(found.drifted, 1);
-    assert_eq!(reconciler.run(mine(found.work).unwrap()).await, Outcome::Settled);
+    assert_eq!(reconciler.work_on(mine(found.work).unwrap()).await, Outcome::Settled);
     assert_eq!(world.config_of(&uid, "retention.ms").await.as_deref(), Some("86400000"));
 
     // Deleted behind our back: reported, and never made again under the same uid.
     world.kafka.delete_topic(name.as_str(), CALL).await.unwrap();
     eventually("the deletion is seen", SOON, async || world.physical(&uid).await.is_none()).await;
     let found = resync(&reconciler, &mut orphans).await.unwrap();
-    assert_eq!(reconciler.run(mine(found.work).unwrap()).await, Outcome::Settled);
+    assert_eq!(reconciler.work_on(mine(found.work).unwrap()).await, Outcome::Settled);
     let known = world.plane.known(&uid);
     assert_eq!((known.observed, known.reason.as_str()), (Observed::Failed, "TopicLost"));
     assert!(world.physical(&uid).await.is_none());

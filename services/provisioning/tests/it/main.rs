@@ -1,6 +1,7 @@
 //! Provisioning over a real Kafka, with a control plane that keeps its state and its rules in this process.
 #![allow(clippy::unwrap_used)]
 
+mod clusters;
 mod crash;
 mod forgetting;
 mod lifecycle;

@@ -15,7 +15,7 @@ use sluice_runtime::internal::RequireRole;
 use sluice_runtime::server::{Edge, bind, serve};
 use sluice_runtime::tls::InternalTls;
 use sluice_types::physical::PhysicalTopic;
-use sluice_types::{GroupUid, NamespaceUid, TenantUid, TopicUid};
+use sluice_types::{ClusterUid, GroupUid, NamespaceUid, TenantUid, TopicUid};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -53,8 +53,8 @@ struct State {
     expires: Option<Instant>,
     /// Reports about this topic fail.
     broken: Option<String>,
-    /// Groups that Kafka should not hold, with their namespaces.
-    groups: BTreeMap<String, String>,
+    /// Groups that Kafka should not hold, by uid.
+    groups: BTreeMap<String, DeletedGroup>,
 }
 
 /// The control plane. Clones are the same.
@@ -156,7 +156,17 @@ impl Plane {
 
     /// A group that was deleted.
     pub(crate) fn delete_group(&self, namespace: NamespaceUid, group: GroupUid) {
-        self.state.lock().groups.insert(group.to_string(), namespace.to_string());
+        self.delete_group_on(&[], namespace, group);
+    }
+
+    /// The same where the control plane says on which clusters it may be.
+    pub(crate) fn delete_group_on(&self, clusters: &[ClusterUid], namespace: NamespaceUid, group: GroupUid) {
+        let deleted = DeletedGroup {
+            namespace_uid: namespace.to_string(),
+            group_uid: group.to_string(),
+            cluster_uids: clusters.iter().map(ToString::to_string).collect(),
+        };
+        self.state.lock().groups.insert(group.to_string(), deleted);
     }
 
     /// Whether it was reported that Kafka does not hold the group.
@@ -289,13 +299,9 @@ impl IntentService for Plane {
         let after = (std::ops::Bound::Excluded(request.into_inner().after_group_uid), std::ops::Bound::Unbounded);
         let state = self.state.lock();
         let next = state.groups.range(after).next();
-        let group = |(group, namespace): (&String, &String)| DeletedGroup {
-            namespace_uid: namespace.clone(),
-            group_uid: group.clone(),
-        };
         let next_after_group_uid = next.map(|(group, _)| group.clone()).unwrap_or_default();
         Ok(Response::new(ListDeletedGroupsResponse {
-            groups: next.map(group).into_iter().collect(),
+            groups: next.map(|(_, group)| group.clone()).into_iter().collect(),
             next_after_group_uid,
         }))
     }

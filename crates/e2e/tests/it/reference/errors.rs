@@ -7,7 +7,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sluice_e2e::{Installation, bad_keys};
 use sluice_proto::admin::v1::TenantLimits;
-use sluice_proto::operator::v1::SuspendTenantRequest;
+use sluice_proto::operator::v1::clusters_service_client::ClustersServiceClient;
+use sluice_proto::operator::v1::{CreateClusterRequest, SuspendTenantRequest};
 use tokio::io::AsyncWriteExt as _;
 
 use super::Seen;
@@ -69,6 +70,19 @@ pub(super) async fn provoke(shop: &Shop, reason: &str) -> Result<Seen> {
             owner.send(owner.request(Method::DELETE, "/v1/namespaces/kept")).await?
         }
         "RESOURCE_NOT_EMPTY" => owner.send(owner.request(Method::DELETE, "/v1/namespaces/prod")).await?,
+        "TOPICS_ON_SEVERAL_CLUSTERS" => {
+            let (channel, token) = it.operator_channel()?;
+            let request = CreateClusterRequest { cluster_id: "second".into(), ..Default::default() };
+            let request = Installation::operator_request(request, &token)?;
+            ClustersServiceClient::new(channel).create_cluster(request).await?;
+            shop.made("/v1/namespaces?namespaceId=placed", json!({})).await?;
+            for (cluster, topic) in [("first", "a"), ("second", "b")] {
+                it.place("acme", "placed", cluster).await?;
+                shop.made(&format!("/v1/namespaces/placed/topics?topicId={topic}"), json!({})).await?;
+            }
+            let topics = ["namespaces/placed/topics/a", "namespaces/placed/topics/b"];
+            owner.post("/v1/namespaces/placed/groups?groupId=both", &json!({ "topics": topics })).await?
+        }
         "RESOURCE_STATE" => owner.send(owner.request(Method::DELETE, "/v1/serviceAccounts/owner")).await?,
         "RATE_LIMITED" => {
             let limits = TenantLimits { requests_per_second: 1, ..Default::default() };

@@ -11,7 +11,7 @@ use sluice_wire::{Error, Record};
 use crate::groups::dispatch::part::PartKey;
 use crate::groups::dispatch::positions;
 use crate::groups::dispatch::reading::{Place, Read, read};
-use crate::groups::dispatch::shared::Shared;
+use crate::groups::dispatch::shared::Io;
 use crate::groups::model::Start;
 use crate::groups::window::Dead;
 
@@ -20,24 +20,24 @@ const BATCH_BYTES: u64 = 4 << 20;
 const READ_BYTES: u32 = 256 << 10;
 
 /// A dead record.
-pub(super) struct DeadRecord {
-    pub(super) key: PartKey,
+pub(in crate::groups::dispatch) struct DeadRecord {
+    pub(in crate::groups::dispatch) key: PartKey,
     pub(super) term: u64,
-    pub(super) dead: Dead,
-    pub(super) place: Place,
+    pub(in crate::groups::dispatch) dead: Dead,
+    pub(in crate::groups::dispatch) place: Place,
     /// The tenants' name of its topic.
     pub(super) topic: String,
 }
 
 /// A dead record, read again.
 pub(in crate::groups::dispatch) struct RereadRecord {
-    pub(super) dead_record: DeadRecord,
-    pub(super) found: Result<Found, String>,
+    pub(in crate::groups::dispatch) dead_record: DeadRecord,
+    pub(in crate::groups::dispatch) found: Result<Found, String>,
 }
 
 /// What the log holds of it.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(in crate::groups::dispatch) enum Found {
     Record(Box<Record>),
     /// It is not in the log any more.
     Nothing,
@@ -48,21 +48,21 @@ pub(super) enum Found {
 }
 
 /// Reads dead records again; as many as one batch may hold. A partition that cannot be read holds up no other.
-pub(super) async fn reread_all(shared: Arc<Shared>, dead_records: Vec<DeadRecord>) -> Vec<RereadRecord> {
+pub(in crate::groups::dispatch) async fn reread_all(io: Arc<Io>, dead_records: Vec<DeadRecord>) -> Vec<RereadRecord> {
     let mut of_parts: BTreeMap<PartKey, Vec<DeadRecord>> = BTreeMap::new();
     for dead_record in dead_records {
         of_parts.entry(dead_record.key).or_default().push(dead_record);
     }
     let share = BATCH_BYTES / of_parts.len().max(1) as u64;
-    let read = of_parts.into_values().map(|dead_records| reread_part(&shared, dead_records, share));
+    let read = of_parts.into_values().map(|dead_records| reread_part(&io, dead_records, share));
     join_all(read).await.into_iter().flatten().collect()
 }
 
-async fn reread_part(shared: &Arc<Shared>, dead_records: Vec<DeadRecord>, bytes_max: u64) -> Vec<RereadRecord> {
+async fn reread_part(io: &Io, dead_records: Vec<DeadRecord>, bytes_max: u64) -> Vec<RereadRecord> {
     let mut reread = Vec::with_capacity(dead_records.len());
     let (mut last, mut bytes) = (None, 0);
     for dead_record in dead_records {
-        let found = find(shared, &dead_record, &mut last).await;
+        let found = find(io, &dead_record, &mut last).await;
         if let Ok(Found::Record(record)) = &found {
             let headers = record.headers.iter().map(|(name, value)| (&name[..], value.as_deref()));
             bytes += logical_bytes(record.key.as_deref(), record.value.as_deref(), headers);
@@ -88,12 +88,12 @@ pub(super) fn cannot_be_read(dead_record: &DeadRecord) -> String {
 
 /// The record, read again; neighbours mostly come with one read. [`Found::Nothing`]: it is certain that the log does not hold it any
 /// more.
-async fn find(shared: &Arc<Shared>, dead_record: &DeadRecord, last: &mut Option<Read>) -> Result<Found, Error> {
+async fn find(io: &Io, dead_record: &DeadRecord, last: &mut Option<Read>) -> Result<Found, Error> {
     let (offset, place) = (dead_record.dead.offset, &dead_record.place);
     if let Some(record) = last.as_ref().and_then(|read| in_read(read, offset)) {
         return Ok(Found::Record(Box::new(record)));
     }
-    match read(Arc::clone(shared), place.clone(), offset, READ_BYTES).await {
+    match read(io, place.clone(), offset, READ_BYTES).await {
         Ok(read) => {
             let found = proven(&read, offset)?;
             *last = Some(read);
@@ -101,7 +101,7 @@ async fn find(shared: &Arc<Shared>, dead_record: &DeadRecord, last: &mut Option<
         }
         // Lost, if the log begins behind it. One that ends before it is not what it was: nothing is proven.
         Err(error @ Error::OffsetOutOfRange { .. }) => {
-            let found = positions::find(shared, &place.topic, &[place.partition], Start::Earliest).await?;
+            let found = positions::find(&io.handles.wire, &place.topic, &[place.partition], Start::Earliest).await?;
             if positions::one(&found, place.partition)? > offset {
                 return Ok(Found::Nothing);
             }

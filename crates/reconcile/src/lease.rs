@@ -1,23 +1,36 @@
-//! The lease: one provisioning works at a time. Its epoch goes into every report, so the control plane refuses those of a
-//! process that lost it. Kafka cannot: hence every change is harmless to repeat, and none begins when our own clock says
-//! that the lease may have run out.
+//! The lease: one process works at a time. Its epoch goes into every report, so whoever is told refuses those of a process that lost
+//! it. The world that is changed cannot: hence every change is harmless to repeat, and none begins when our own clock says that the
+//! lease may have run out.
 
+use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use sluice_runtime::{ComponentStatus, Health};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::intents::Intents;
-use crate::metrics::Metrics;
+use crate::with_causes;
 
 /// How long it lasts without renewal.
 pub const TTL: Duration = Duration::from_secs(6);
 const RENEW_EVERY: Duration = Duration::from_secs(2);
 const RETRY_EVERY: Duration = Duration::from_millis(500);
 const COMPONENT: &str = "lease";
+
+/// Who grants it.
+pub trait Leases: Send + Sync {
+    /// Why it cannot be asked.
+    type Error: std::error::Error + Send;
+
+    /// Takes or renews the lease; its epoch, or `None` while another holder's runs.
+    fn acquire(&self, holder: &str, ttl: Duration) -> impl Future<Output = Result<Option<i64>, Self::Error>> + Send;
+
+    /// Gives it back, so that the next holder need not wait.
+    fn release(&self, holder: &str) -> impl Future<Output = Result<(), Self::Error>> + Send;
+}
 
 /// Whether we hold it. Clones are the same.
 #[derive(Clone, Default)]
@@ -41,7 +54,7 @@ impl Lease {
         self.0.held.lock().filter(|held| Instant::now() < held.until).map(|held| held.epoch)
     }
 
-    /// The control plane says that it is not ours.
+    /// Whoever grants it says that it is not ours.
     pub fn lose(&self) {
         *self.0.held.lock() = None;
     }
@@ -57,19 +70,19 @@ impl Lease {
         }
     }
 
-    /// Takes and renews it until the shutdown, and gives it back.
+    /// Takes and renews it until the shutdown, and gives it back. `told` hears after each question whether it is ours.
     pub async fn keep(
         self,
         holder: String,
-        intents: Intents,
+        leases: impl Leases,
         health: Health,
-        metrics: Metrics,
+        told: impl Fn(bool) + Send,
         shutdown: CancellationToken,
     ) {
         loop {
             // Counted from before the question: the lease cannot run out before we think so.
             let asked = Instant::now();
-            let wait = match intents.acquire(&holder, TTL).await {
+            let wait = match leases.acquire(&holder, TTL).await {
                 Ok(Some(epoch)) => {
                     let before = self.0.held.lock().replace(Held { epoch, until: asked + TTL });
                     if before.is_none_or(|before| before.epoch != epoch) {
@@ -85,12 +98,11 @@ impl Lease {
                     RETRY_EVERY
                 }
                 Err(error) => {
-                    let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-                    health.set_component(COMPONENT, ComponentStatus::failing(format!("{error}: {cause}")));
+                    health.set_component(COMPONENT, ComponentStatus::failing(with_causes(&error)));
                     RETRY_EVERY
                 }
             };
-            metrics.lease_held.set(i64::from(self.epoch().is_some()));
+            told(self.epoch().is_some());
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = tokio::time::sleep(wait) => {}
@@ -100,8 +112,8 @@ impl Lease {
             return;
         }
         self.lose();
-        if let Err(error) = intents.release(&holder).await {
-            tracing::debug!(%error, "the lease was not given back; it runs out");
+        if let Err(error) = leases.release(&holder).await {
+            tracing::debug!(error = with_causes(&error), "the lease was not given back; it runs out");
         }
     }
 }
