@@ -47,7 +47,7 @@ impl Reader {
 async fn a_read_that_kafka_throttles_waits_if_it_can_and_is_told_overloaded_if_not() {
     // A Kafka of its own: the quota is of all gateways on it.
     let world = World::new().await;
-    let gateway = world.whole_gateway("gateway-a", "").await;
+    let gateway = world.gateway("gateway-a").await;
     let (tenant, topic) = (Tenant::new("acme"), TopicUid::random());
     world.create_topic(&tenant, topic, 1).await;
     for record in tenant.base() {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use sluice_kafka::{Batch, OnResolved, RecordOutcome, SinkRecord};
+use sluice_kafka::{Batch, Failure, OnResolved, RecordOutcome, SinkRecord};
 
 use crate::groups::dispatch::action::Action;
 use crate::groups::dispatch::group::Group;
@@ -286,7 +286,10 @@ pub(super) async fn write(io: Arc<Io>, letters: Letters) -> Vec<LetterOutcome> {
     }
     let on_resolved = Some(count(io.shared.meter.clone(), Arc::clone(&topic), sizes));
     let until = std::time::Instant::now() + PRODUCE_WITHIN;
-    let outcomes = io.handles.sink.submit(topic.physical.as_str(), Batch { records, on_resolved }, until).await;
+    let outcomes = match io.shared.clusters.log(&topic) {
+        Ok(log) => log.append(Batch { records, on_resolved }, until).await,
+        Err(_) => vec![RecordOutcome::NotPersisted(Failure::Unavailable); sent.len()],
+    };
     let letters = sent.into_iter().zip(outcomes).map(|((key, term, offset), outcome)| {
         let outcome = match outcome {
             RecordOutcome::Persisted { .. } => Ok(()),

@@ -55,7 +55,8 @@ impl Driver {
         let account = io.shared.budget.open(config.tenant_uid);
         let moment = moment(&io.shared, None);
         let (setting, seed) = (Arc::clone(&io.shared.setting), Uid::random().as_u64());
-        let group = Group::new(setting, account.clone(), config, tenant, seed, moment);
+        let mut group = Group::new(setting, account.clone(), config, tenant, seed, moment);
+        group.home = io.handles.cluster;
         Self { io, group, account, inbox, member: None, work: FuturesUnordered::new() }
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use sluice_types::TopicId;
+use sluice_types::{ClusterUid, TopicId};
 
 use crate::groups::dispatch::action::{Action, Membership, Moment};
 use crate::groups::dispatch::budget::Account;
@@ -70,6 +70,8 @@ pub(super) struct Group {
     /// What is to be done, in this order; for the driver to take.
     pub(super) actions: Vec<Action>,
     pub(super) terms: Terms,
+    /// The cluster that it lives on.
+    pub(super) home: ClusterUid,
     pub(super) config: Arc<ResolvedGroup>,
     pub(super) tenant: Arc<TenantEntry>,
     pub(super) name: Arc<str>,
@@ -124,7 +126,7 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// A group of which nothing is known yet. `seed` is by chance: what is derived of it must come to nobody else.
+    /// A group on the first cluster, of which nothing is known yet. `seed` is by chance: what is derived of it must come to nobody else.
     pub(super) fn new(
         setting: Arc<Setting>,
         account: Account,
@@ -135,6 +137,7 @@ impl Group {
     ) -> Self {
         let now = moment.at;
         Self {
+            home: ClusterUid::FIRST,
             name: config.physical.as_str().into(),
             uid: config.group_uid.to_string().into(),
             policy: policy_of(&config),

@@ -14,6 +14,7 @@ use crate::groups::dispatch::group::{End, Group, Stage, policy_of};
 use crate::groups::dispatch::opening::ToOpen;
 use crate::groups::dispatch::part::Part;
 use crate::groups::dispatch::taking::Look;
+use crate::groups::home;
 use crate::view::ResolvedTopic;
 
 /// Between tries of what failed.
@@ -59,6 +60,10 @@ impl Group {
                 Some(topic) => drop(topics.insert(Arc::from(topic.physical.as_str()), topic)),
                 None => self.missing.push(id),
             }
+        }
+        // Topics came that lie elsewhere: it is begun anew where they are, or refused if they lie on several clusters.
+        if !topics.is_empty() && home::of_topics(topics.values().cloned()) != Ok(self.home) {
+            return self.end(End::Again);
         }
         let same = self.topics.keys().eq(topics.keys());
         self.topics = topics;

@@ -228,6 +228,8 @@ impl Group {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use sluice_proto::stream::v1::DeliveryState;
     use sluice_types::TenantUid;
     use sluice_wire::MemberEvent;

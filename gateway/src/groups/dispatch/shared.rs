@@ -1,4 +1,4 @@
-//! What all groups that are dispatched here share.
+//! What all groups that are dispatched here share, and what those of one cluster do.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -7,10 +7,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use sluice_kafka::ProduceSink;
 use sluice_runtime::TaskSet;
+use sluice_types::ClusterUid;
 use sluice_wire::{Client, Groups, Reader};
 
+use crate::clusters::{Cluster, Clusters};
 use crate::groups::dispatch::budget::{Budget, PROCESS_BYTES_MAX};
 use crate::groups::dispatch::metrics::DispatchMetrics;
 use crate::groups::dispatch::pulse::Pulse;
@@ -50,13 +51,12 @@ pub(super) struct Setting {
     pub(super) timing: Timing,
 }
 
-/// What a group reaches Kafka with, made when it begins.
-#[derive(Clone)]
+/// What a group reaches the cluster with that it lives on, made when it begins.
 pub(super) struct Handles {
+    pub(super) cluster: ClusterUid,
     pub(super) wire: Client,
     pub(super) groups: Groups,
     pub(super) reader: Reader,
-    pub(super) sink: Arc<dyn ProduceSink>,
 }
 
 /// With what calls are made for a group.
@@ -66,17 +66,18 @@ pub(super) struct Io {
 }
 
 impl Io {
-    /// What every group here has.
-    pub(super) fn of(shared: &Arc<Shared>) -> Self {
-        Self { shared: Arc::clone(shared), handles: shared.handles() }
+    /// For a group that lives there.
+    pub(super) fn at(shared: &Arc<Shared>, cluster: &Cluster) -> Self {
+        let (wire, groups, reader) = (cluster.wire().clone(), cluster.groups().clone(), cluster.reader().clone());
+        Self { shared: Arc::clone(shared), handles: Handles { cluster: cluster.uid(), wire, groups, reader } }
     }
 }
 
-/// See the module.
+/// What all groups share.
 pub(super) struct Shared {
     pub(super) boot_id: Arc<str>,
     pub(super) setting: Arc<Setting>,
-    pub(super) handles: Handles,
+    pub(super) clusters: Clusters,
     pub(super) meter: Meter,
     pub(super) view: Arc<View>,
     pub(super) owners: Arc<MemberOwners>,
@@ -89,11 +90,6 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// What a group reaches Kafka with.
-    pub(super) fn handles(&self) -> Handles {
-        self.handles.clone()
-    }
-
     /// A hash that nobody outside can foresee: colliding keys would wait for each other.
     pub(super) fn key_hash(&self, key: &[u8]) -> u64 {
         self.key_hasher.hash_one(key)

@@ -2,57 +2,27 @@
 
 use std::hash::RandomState;
 use std::sync::Arc;
-use std::time::Instant as StdInstant;
 
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use sluice_kafka::{Appended, Batch, ProduceSink};
 use sluice_proto::internal::control::v1::control_record::Resource;
 use sluice_proto::internal::control::v1::{ControlRecord, GroupState, Life, NamespaceState, TenantState, TopicState};
 use sluice_runtime::{Metrics, TaskSet};
-use sluice_types::{GroupUid, NamespaceUid, TenantUid, TopicUid};
-use sluice_wire::{Client, ClientConfig, Groups, KafkaTopicId, Reader, TopicPartition};
+use sluice_types::{ClusterUid, GroupUid, NamespaceUid, TenantUid, TopicUid};
+use sluice_wire::{Client, ClientConfig, KafkaTopicId, TopicPartition};
 
+use crate::clusters::Clusters;
 use crate::groups::dispatch::action::Moment;
 use crate::groups::dispatch::budget::Budget;
 use crate::groups::dispatch::group::{Group, Stage};
 use crate::groups::dispatch::metrics::DispatchMetrics;
 use crate::groups::dispatch::pulse::Pulse;
-use crate::groups::dispatch::shared::{Clock, Handles, Io, Setting, Shared, Timing};
+use crate::groups::dispatch::shared::{Clock, Io, Setting, Shared, Timing};
 use crate::groups::owner::MemberOwners;
 use crate::metering::Meter;
 use crate::view::View;
-
-/// Takes nothing.
-struct NoSink;
-
-impl ProduceSink for NoSink {
-    fn submit(&self, _: &str, _: Batch, _: StdInstant) -> Appended {
-        unreachable!("no letters in these tests")
-    }
-
-    fn ensure_topic(&self, _: &str, _: i32, _: StdInstant) -> BoxFuture<'static, bool> {
-        std::future::ready(false).boxed()
-    }
-
-    fn forget(&self, _: &str) {}
-
-    fn is_available(&self) -> bool {
-        false
-    }
-
-    fn is_useless(&self) -> bool {
-        false
-    }
-
-    fn flush(&self, _: StdInstant) -> BoxFuture<'static, bool> {
-        std::future::ready(true).boxed()
-    }
-}
 
 /// A group that runs, with one topic of two partitions, `orders`, and nothing assigned.
 pub(super) fn group() -> Group {
@@ -127,15 +97,11 @@ pub(super) fn io() -> Io {
 pub(super) fn io_to(broker: &str) -> Io {
     let wire = Client::new(ClientConfig::new([broker])).expect("a client");
     let (tasks, metrics) = (TaskSet::new("test", CancellationToken::new()), Metrics::new());
+    let clusters = Clusters::without_producers(&wire);
     let shared = Shared {
         boot_id: "1".into(),
         setting: setting(),
-        handles: Handles {
-            groups: Groups::new(wire.clone()),
-            reader: Reader::new(wire.clone()),
-            sink: Arc::new(NoSink),
-            wire: wire.clone(),
-        },
+        clusters: clusters.clone(),
         meter: Meter::start("a/1".into(), wire, &tasks, &metrics),
         view: Arc::new(View::default()),
         owners: MemberOwners::new("a".into(), "1".into()),
@@ -145,7 +111,7 @@ pub(super) fn io_to(broker: &str) -> Io {
         tasks,
         stop: watch::Sender::new(None),
     };
-    Io::of(&Arc::new(shared))
+    Io::at(&Arc::new(shared), &clusters.get(ClusterUid::FIRST).expect("the first cluster"))
 }
 
 /// A partition of its topic.

@@ -32,7 +32,7 @@ impl Shop {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_whose_peer_is_gone_without_a_word_ends_and_its_records_go_to_others() {
     let world = World::new().await;
-    let gateway = world.whole_gateway("gateway-a", TABLES).await;
+    let gateway = world.gateway_with("gateway-a", "", TABLES).await;
     let way = Between::open().await;
     way.target.send_replace(Some(gateway.addrs.public));
     let shop = Shop::of(world, vec![gateway]).await;
