@@ -19,13 +19,12 @@ use sluice_edge::Answering;
 use sluice_edge::browsers::Origins;
 use sluice_edge::failures::Failures;
 use sluice_edge::service::EdgeService;
-use sluice_process::{Error, Frame, Life, Listener, Manner, Process, Role, RoleConfig, Stops};
+use sluice_process::{Error, Frame, Life, Listener, Manner, Process, Role, Stops};
 use sluice_proto::admin::v1::group_service_client::GroupServiceClient;
 use sluice_proto::forward::Forward;
 use sluice_proto::internal::control::v1::MemberPhase;
 use sluice_proto::internal::control::v1::key_lookup_service_client::KeyLookupServiceClient;
 use sluice_proto::internal::gateway::v1::peer_service_server::PeerServiceServer;
-use sluice_proto::stream::v1::stream_service_server::StreamService;
 use sluice_proto::{Audience, services};
 use sluice_runtime::internal::{CallerSigner, RequireRole, SignedChannel, internal_channel};
 use sluice_runtime::server::{ConnMetrics, Edge as EdgeLimits, RequestBody};
@@ -35,6 +34,7 @@ use sluice_types::Reason;
 use sluice_types::api_key::HashKey;
 
 use crate::auth::KeyLookup;
+use crate::clusters::{Clusters, ClustersParts};
 use crate::config::Config;
 use crate::data::Data;
 use crate::forward::{ControlPlaneGroups, ControlPlaneKeys, ToService};
@@ -49,9 +49,9 @@ use crate::groups::serve::{self as serve_groups, ServeParts};
 use crate::layers::audit::AuditSink;
 use crate::layers::stack::{StackParts, stack};
 use crate::members::{self, Heartbeats};
+use crate::metering::Meter;
 use crate::metrics::GatewayMetrics;
 use crate::peer::{PEER_ROLES, Peer};
-use crate::ports::{DataParts, DataPath, DataTools};
 use crate::routes::Router;
 use crate::server_info::ServerInfos;
 use crate::view::View;
@@ -106,7 +106,7 @@ impl Role for Gateway {
     type Addrs = Addrs;
 
     async fn build(config: Config, frame: &mut Frame) -> Result<Self, Error> {
-        build_in(frame, config, Data::build).await
+        build_in(frame, config).await
     }
 
     fn addrs(&self, admin: SocketAddr) -> Addrs {
@@ -118,24 +118,11 @@ impl Role for Gateway {
     }
 }
 
-/// A gateway with another data path, for tests of the edge.
-///
-/// # Errors
-/// As [`Process::build`].
-pub async fn build_with<D, F>(config: Config, data: impl FnOnce(DataParts) -> F) -> Result<App, Error>
-where
-    D: StreamService + DataPath,
-    F: Future<Output = Result<Arc<D>, Box<dyn std::error::Error + Send + Sync>>>,
-{
-    let mut frame = Frame::new(crate::ROLE, "unknown", &config.common())?;
-    let gateway = build_in(&mut frame, config, data).await?;
-    Process::of(gateway, frame).await
-}
-
 /// What serves: all parts, and the sockets that nobody is answered on yet.
-struct Parts<D> {
+struct Parts {
     config: Config,
-    data: Arc<D>,
+    data: Arc<Data>,
+    clusters: Clusters,
     hash_key: HashKey,
     public_tls: Option<ReloadingTls>,
     public: TcpListener,
@@ -144,7 +131,7 @@ struct Parts<D> {
     internal_tls: ReloadingTls,
     metrics: GatewayMetrics,
     boot_id: String,
-    router: Router<D>,
+    router: Router,
     grpc_health: HealthReporter,
     keys: ControlPlaneKeys,
     published: Published,
@@ -167,26 +154,23 @@ struct GroupsHalf {
     ack_keys: Keys,
 }
 
-async fn build_in<D, F>(frame: &mut Frame, config: Config, data: impl FnOnce(DataParts) -> F) -> Result<Gateway, Error>
-where
-    D: StreamService + DataPath,
-    F: Future<Output = Result<Arc<D>, Box<dyn std::error::Error + Send + Sync>>>,
-{
+async fn build_in(frame: &mut Frame, config: Config) -> Result<Gateway, Error> {
     std::fs::create_dir_all(&config.data_dir).map_err(|error| Error::setup("make the data directory", error))?;
     let hash_key = config.key_hash_file.read_key().map_err(|error| Error::File("key_hash_file", error))?;
     let public_tls = config.tls.as_ref().map(ReloadingTls::load).transpose()?;
     let metrics = frame.metrics.register("gateway", GatewayMetrics::register);
     let boot_id = uuid::Uuid::now_v7().simple().to_string();
-    let parts = DataParts {
+    let clusters = Clusters::start(ClustersParts {
         gateway_id: config.id.clone(),
-        boot_id: boot_id.clone(),
-        kafka: config.kafka.clone(),
-        wire: frame.kafka.clone(),
+        access: frame.clusters.iter().cloned().collect(),
         health: frame.health.clone(),
         metrics: frame.metrics.clone(),
         tasks: frame.tasks.clone(),
-    };
-    let data = data(parts).await.map_err(|error| Error::setup("set up the data path", error))?;
+    });
+    let clusters = clusters.map_err(|error| Error::setup("set up the first Kafka cluster", error))?;
+    let source = format!("{}/{boot_id}", config.id);
+    let meter = Meter::start(source, frame.kafka.clone(), &frame.tasks, &frame.metrics);
+    let data = Arc::new(Data::new(clusters.clone(), meter.clone()));
     let control_plane = internal_channel(&config.control_plane, &frame.internal_tls, "control-plane")?;
     let billing = internal_channel(&config.billing, &frame.internal_tls, "billing")?;
     let keys = ControlPlaneKeys(KeyLookupServiceClient::new(control_plane.clone()));
@@ -197,7 +181,8 @@ where
         boot_id: &boot_id,
         internal_tls: &frame.internal_tls,
         published: &published,
-        tools: data.tools(),
+        clusters: &clusters,
+        meter: &meter,
         control_plane: SignedChannel::new(control_plane.clone(), signer.clone(), "control-plane"),
         audit: metrics.denials.sink(),
         metrics: &frame.metrics,
@@ -226,6 +211,7 @@ where
     let parts = Parts {
         config,
         data,
+        clusters,
         hash_key: HashKey(hash_key),
         public_tls,
         public,
@@ -243,7 +229,7 @@ where
     Ok(Gateway { public_addr, internal_addr, start: Box::new(|life| parts.start(life)) })
 }
 
-impl<D: StreamService + DataPath> Parts<D> {
+impl Parts {
     /// Serves; the stops drain.
     fn start(self, life: &Life) -> Stops {
         let Published { view, applied, freshness } = self.published;
@@ -262,7 +248,7 @@ impl<D: StreamService + DataPath> Parts<D> {
             view: Arc::clone(&view),
             applied: applied.clone(),
             freshness: freshness.clone(),
-            readiness: Arc::clone(&self.data) as Arc<dyn crate::ports::TopicReadiness>,
+            clusters: self.clusters,
             client: life.kafka.clone(),
             health: life.health.clone(),
             data_dir: self.config.data_dir.clone(),
@@ -361,7 +347,8 @@ struct GroupsNeed<'a> {
     boot_id: &'a str,
     internal_tls: &'a InternalTls,
     published: &'a Published,
-    tools: DataTools,
+    clusters: &'a Clusters,
+    meter: &'a Meter,
     control_plane: SignedChannel,
     audit: Arc<dyn AuditSink>,
     metrics: &'a Metrics,
@@ -375,10 +362,8 @@ impl GroupsHalf {
         let dispatchers = Dispatchers::start(DispatchParts {
             gateway_id: Arc::clone(&gateway_id),
             boot_id: need.boot_id.into(),
-            wire: need.tools.wire.clone(),
-            reader: need.tools.reader.clone(),
-            sink: Arc::clone(&need.tools.sink),
-            meter: need.tools.meter.clone(),
+            clusters: need.clusters.clone(),
+            meter: need.meter.clone(),
             view: Arc::clone(&need.published.view),
             owners: Arc::clone(&owners),
             metrics: need.metrics.clone(),
@@ -396,7 +381,8 @@ impl GroupsHalf {
                 peers: Arc::new(remotes),
             },
             ack_ids: AckIds::new(ack_keys.clone()),
-            tools: need.tools,
+            clusters: need.clusters.clone(),
+            meter: need.meter.clone(),
             maker: Arc::new(ControlPlaneGroups(GroupServiceClient::new(need.control_plane))),
             audit: need.audit,
             metrics: need.metrics.register("door", DoorMetrics::register),

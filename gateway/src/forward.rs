@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -29,7 +30,6 @@ use sluice_types::{ErrorKind, GroupId, KeyUid, NamespaceId, OpContext, Reason};
 
 use crate::auth::{KeySource, LookupFailure};
 use crate::groups::door::MakeGroups;
-use crate::ports::BoxFuture;
 
 /// Less is not worth a call.
 const TIMEOUT_MIN: Duration = Duration::from_millis(1);

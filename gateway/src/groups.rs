@@ -12,6 +12,7 @@
 pub mod ack_id;
 pub mod dispatch;
 pub mod door;
+pub mod home;
 pub mod keyring;
 pub mod model;
 pub mod owner;

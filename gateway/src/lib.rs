@@ -5,11 +5,12 @@
 //!
 //! Map: [`config`] → [`app`] (build, run, ordered shutdown) → [`layers`] (the request path, outermost first) → [`routes`]
 //! (gRPC and HTTP onto the same services) → `data` (produce, fetch, offsets), [`groups`] (consume) or [`forward`] (admin and usage calls to their
-//! services). [`view`] holds what the control plane published; [`members`] tells the others what this gateway has applied.
+//! services). [`clusters`] holds what belongs to each Kafka cluster; [`view`] holds what the control plane published; [`members`] tells the others what this gateway has applied.
 
 pub mod access;
 pub mod app;
 pub mod auth;
+pub mod clusters;
 pub mod config;
 pub mod data;
 pub mod forward;
@@ -19,14 +20,13 @@ pub mod members;
 pub mod metering;
 pub mod metrics;
 pub mod peer;
-pub mod ports;
 pub mod quota;
 pub mod routes;
 pub mod server_info;
 mod transport;
 pub mod view;
 
-pub use app::{Addrs, App, Gateway, build_with};
+pub use app::{Addrs, App, Gateway};
 pub use config::Config;
 pub use sluice_process::Error;
 

@@ -144,6 +144,11 @@ impl TenantLimiter {
         self.in_flight.load(Ordering::Relaxed)
     }
 
+    /// Whether more than half of the bytes that may be in flight are.
+    pub fn is_half_held(&self) -> bool {
+        self.bytes_in_flight() > self.limits().bytes_in_flight / 2
+    }
+
     fn now(&self) -> u64 {
         u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }

@@ -23,27 +23,26 @@ use sluice_proto::serve::{
     serve_server_service, serve_service_account_service, serve_stream_service, serve_tenant_service,
     serve_topic_service, serve_usage_service,
 };
-use sluice_proto::stream::v1::stream_service_server::StreamService;
 use sluice_types::limits::ADMIN_BODY_BYTES_MAX;
 
+use crate::data::Data;
 use crate::forward::with_request_id;
 use crate::groups::door::{Door, MESSAGE_BYTES_MAX};
-use crate::ports::DataPath;
 use crate::server_info::ServerInfos;
 use crate::transport::watched;
 
 /// What the gateway serves.
-pub struct Router<D> {
-    data: Arc<D>,
+pub struct Router {
+    data: Arc<Data>,
     door: Door,
     routes: Routes,
     body_bytes_max: u64,
 }
 
-impl<D: StreamService + DataPath> Router<D> {
+impl Router {
     /// Refuses to be built if an RPC of tenants lacks an authorization or a service. The reporter tells gRPC health what to say.
     pub fn new(
-        data: Arc<D>,
+        data: Arc<Data>,
         door: Door,
         control: Forward<impl ForwardContext>,
         usage: Forward<impl ForwardContext>,
@@ -71,7 +70,7 @@ impl<D: StreamService + DataPath> Router<D> {
     }
 }
 
-impl<D: StreamService + DataPath> Handler for Router<D> {
+impl Handler for Router {
     async fn answer(&self, request: Request) -> Answer {
         let call = call_of(&request)?;
         let (id, version) = (Arc::clone(&call.request_id), request.version());

@@ -20,7 +20,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tonic::Status;
 
-use crate::ports::Body;
+use sluice_edge::Body;
+
 use crate::quota::InFlightGuard;
 
 /// Of one stream; clones are the same. In the extensions of its answer until [`watched`] has found it.

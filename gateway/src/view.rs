@@ -24,6 +24,7 @@ use sluice_types::{AccountUid, KeyUid, NamespaceId, TenantScope, TenantUid, Topi
 
 pub use self::entry::{AccountEntry, KeyEntry, TenantEntry};
 pub use self::index::{Change, Index};
+pub use self::placement::ServedClusters;
 pub use self::topic::ResolvedTopic;
 
 /// What a topic's name means to a tenant now.

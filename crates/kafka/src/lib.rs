@@ -25,7 +25,7 @@ mod watch;
 
 pub use batch::{Batch, OnResolved, SinkRecord};
 pub use config::{Compression, Sasl, SinkConfig, SinkLimits};
-pub use metrics::SinkMetrics;
+pub use metrics::{SinkFigures, SinkMetrics};
 pub use outcome::{Failure, RecordOutcome};
 pub use sink::{Appended, KafkaSink, ProduceSink, SinkError};
 pub use watch::SecondPath;

@@ -1,4 +1,4 @@
-//! What a sink counts.
+//! What sinks count, by the cluster that they append to.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -9,7 +9,17 @@ use prometheus_client::registry::Registry;
 
 use crate::outcome::RecordOutcome;
 
-/// Figures of a sink; clones share them.
+/// Figures of the sinks of a process; clones share them. Their label is the cluster's uid: there are a few.
+#[derive(Debug, Clone)]
+pub struct SinkFigures {
+    held_bytes: Family<ClusterLabel, Gauge>,
+    open: Family<ClusterLabel, Gauge>,
+    rebuilds: Family<ClusterLabel, Counter>,
+    batch_seconds: Family<ClusterLabel, Histogram, fn() -> Histogram>,
+    records: Family<OutcomeLabel, Counter>,
+}
+
+/// Figures of one sink; clones share them.
 #[derive(Debug, Clone)]
 pub struct SinkMetrics {
     held_bytes: Gauge,
@@ -19,34 +29,36 @@ pub struct SinkMetrics {
     not_persisted: Counter,
     possibly_persisted: Counter,
     batch_seconds: Histogram,
-    records: Family<OutcomeLabel, Counter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClusterLabel {
+    cluster: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabel {
+    cluster: String,
     outcome: &'static str,
 }
 
-impl Default for SinkMetrics {
+fn batch_seconds() -> Histogram {
+    Histogram::new([0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0])
+}
+
+impl Default for SinkFigures {
     fn default() -> Self {
-        let records: Family<OutcomeLabel, Counter> = Family::default();
-        let of = |outcome| records.get_or_create_owned(&OutcomeLabel { outcome });
         Self {
-            held_bytes: Gauge::default(),
-            open: Gauge::default(),
-            rebuilds: Counter::default(),
-            persisted: of("persisted"),
-            not_persisted: of("not_persisted"),
-            possibly_persisted: of("possibly_persisted"),
-            batch_seconds: Histogram::new([
-                0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-            ]),
-            records,
+            held_bytes: Family::default(),
+            open: Family::default(),
+            rebuilds: Family::default(),
+            batch_seconds: Family::new_with_constructor(batch_seconds),
+            records: Family::default(),
         }
     }
 }
 
-impl SinkMetrics {
+impl SinkFigures {
     /// Registers them.
     pub fn register(&self, registry: &mut Registry) {
         registry.register("held_bytes", "Bytes of records not yet decided", self.held_bytes.clone());
@@ -60,6 +72,31 @@ impl SinkMetrics {
         registry.register("batch_seconds", "From submission to the answer", self.batch_seconds.clone());
     }
 
+    /// Those of one cluster's sink.
+    pub fn of(&self, cluster: impl ToString) -> SinkMetrics {
+        let cluster = cluster.to_string();
+        let label = ClusterLabel { cluster: cluster.clone() };
+        let records = |outcome| self.records.get_or_create_owned(&OutcomeLabel { cluster: cluster.clone(), outcome });
+        SinkMetrics {
+            held_bytes: self.held_bytes.get_or_create_owned(&label),
+            open: self.open.get_or_create_owned(&label),
+            rebuilds: self.rebuilds.get_or_create_owned(&label),
+            persisted: records("persisted"),
+            not_persisted: records("not_persisted"),
+            possibly_persisted: records("possibly_persisted"),
+            batch_seconds: self.batch_seconds.get_or_create_owned(&label),
+        }
+    }
+}
+
+impl Default for SinkMetrics {
+    /// Figures that nobody sees.
+    fn default() -> Self {
+        SinkFigures::default().of("")
+    }
+}
+
+impl SinkMetrics {
     pub(crate) fn decided(&self, outcome: RecordOutcome) {
         match outcome {
             RecordOutcome::Persisted { .. } => self.persisted.inc(),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use futures::future::Shared;
+use futures::future::{BoxFuture, Shared};
 use moka::sync::Cache;
 use parking_lot::Mutex;
 
@@ -21,7 +21,6 @@ use sluice_types::gcra::{Decision, Gcra, Rate};
 use sluice_types::{KeyUid, Reason};
 
 use crate::metrics::LookupMetrics;
-use crate::ports::BoxFuture;
 use crate::view::View;
 
 /// Questions of this gateway.

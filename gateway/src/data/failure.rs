@@ -1,6 +1,6 @@
 //! What failed in Kafka, as callers meet it. Physical names and brokers stay in the cause, which only our log sees.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use sluice_kafka::Failure;
 use sluice_proto::Any;
@@ -9,19 +9,11 @@ use sluice_runtime::statuses::DOMAIN;
 use sluice_types::error::Error;
 use sluice_types::{ErrorKind, Reason};
 
-/// When to come back after the cluster did not answer.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+use crate::clusters::unavailable;
 
 /// Kafka's code for records that a compacted topic cannot take: those without a key. We keep them from it, if we know of the
 /// compaction; everything else that it would refuse with this code is refused by us before.
 const INVALID_RECORD: i32 = 87;
-
-/// The cluster did not answer in time.
-pub(crate) fn cluster_unavailable(source: impl Into<sluice_types::error::Source>) -> Error {
-    Error::unavailable(Reason::ClusterUnavailable, "the streaming cluster does not answer at the moment; try again")
-        .with_source(source)
-        .with_retry_after(RETRY_AFTER)
-}
 
 /// Whose fault a failure was that came when the caller's own time was over: nobody's, unless the cluster is known not to answer.
 pub(crate) fn in_time(error: Error, until: Instant, cluster_answers: bool) -> Error {
@@ -61,7 +53,7 @@ pub(crate) fn reading(error: sluice_wire::Error, name: &str) -> Error {
         )
         .with_retry_after(pause)
         .with_source(error),
-        other => cluster_unavailable(other),
+        other => unavailable(other),
     }
 }
 

@@ -13,6 +13,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sluice_log::LogicalOffset;
 use sluice_proto::stream::v1::fetch_request::Start;
 use sluice_proto::stream::v1::{FetchRequest, FetchResponse, Isolation as AskedIsolation, PayloadEncoding, Position};
 use sluice_proto::wkt;
@@ -22,9 +23,10 @@ use sluice_types::limits::{
     FETCH_BYTES_DEFAULT, FETCH_BYTES_MAX, FETCH_RECORDS_DEFAULT, FETCH_RECORDS_MAX, FETCH_WAIT_MS_MAX,
 };
 use sluice_types::{ErrorKind, Reason};
-use sluice_wire::{DecodeLimits, Isolation, OffsetAt, ReadRecords};
+use sluice_wire::{DecodeLimits, Isolation, OffsetAt};
 
 use crate::access::DataCall;
+use crate::clusters::{Log, Read, ReadRequest};
 use crate::data::encode::{ANSWER_MESSAGE_BYTES_MAX, Bounds, Shown, answer_json, encode};
 use crate::data::{Data, answer_by, failure, time_left};
 use crate::quota::InFlightGuard;
@@ -97,10 +99,11 @@ impl Data {
         let checked = check(&request, form, &topic)?;
         let waits = (!checked.wait.is_zero()).then(|| call.waits()).transpose()?;
         call.limiter.check_egress()?;
+        let log = self.log(call, &topic)?;
         let until = answer_by(call);
         let fetch = async {
-            let fetch = Fetch { data: self, call, topic: &topic, checked: &checked, until };
-            fetch.run().await.map_err(|error| self.in_time(error, until))
+            let fetch = Fetch { log: &log, call, checked: &checked, until };
+            fetch.run().await.map_err(|error| failure::in_time(error, until, log.answers()))
         };
         // What waits is given up when its caller may not go on; what came is given to who still may have it.
         let still = |call: &DataCall| match call.topic("topic", &request.topic)?.topic_uid == topic.topic_uid {
@@ -149,9 +152,8 @@ impl Data {
 
 /// One call under way.
 struct Fetch<'a> {
-    data: &'a Data,
+    log: &'a Log,
     call: &'a DataCall,
-    topic: &'a Arc<ResolvedTopic>,
     checked: &'a CheckedFetch,
     until: Instant,
 }
@@ -170,16 +172,16 @@ impl Fetch<'_> {
             let found = self.read(offset, asked, wait).await?;
             held.add((found.held_bytes as u64).saturating_sub(asked.into()));
             let encoded = encode(found.records, self.checked.partition, self.checked.encoding, self.checked.bounds);
-            let next_offset = encoded.cut_at.unwrap_or(found.next_offset);
+            let next_offset = encoded.cut_at.unwrap_or(found.next_offset.get());
             let over = Instant::now() >= wait_until;
             if !encoded.records.is_empty()
-                || (over && (waiting || self.checked.wait.is_zero() || next_offset == offset))
+                || (over && (waiting || self.checked.wait.is_zero() || next_offset == offset.get()))
             {
                 let rest = FetchResponse {
                     records: Vec::new(),
                     next_offset,
-                    log_start_offset: found.log_start_offset,
-                    end_offset: found.high_watermark,
+                    log_start_offset: found.log_start.get(),
+                    end_offset: found.end.get(),
                 };
                 if self.checked.form == Form::Message {
                     let more = encoded.message_bytes.saturating_sub(found.held_bytes.max(asked as usize));
@@ -187,14 +189,14 @@ impl Fetch<'_> {
                 }
                 return Ok(Found { records: encoded.records, rest, bytes: encoded.bytes, held });
             }
-            waiting = next_offset == offset && !over;
-            offset = next_offset;
+            waiting = next_offset == offset.get() && !over;
+            offset = LogicalOffset::new(next_offset).map_err(Error::internal)?;
         }
     }
 
-    async fn start(&self) -> Result<i64, Error> {
+    async fn start(&self) -> Result<LogicalOffset, Error> {
         let at = match self.checked.start {
-            Start::Offset(offset) => return Ok(offset),
+            Start::Offset(offset) => return LogicalOffset::new(offset).map_err(Error::internal),
             Start::Position(position) if position == Position::Latest as i32 => OffsetAt::Latest,
             Start::Position(_) => OffsetAt::Earliest,
             Start::Time(time) => OffsetAt::TimestampMs(time.as_millis()),
@@ -202,41 +204,33 @@ impl Fetch<'_> {
         match self.find(at).await? {
             Some(offset) => Ok(offset),
             // No record that late: wait for the next one.
-            None => Ok(self.find(OffsetAt::Latest).await?.unwrap_or(0)),
+            None => Ok(self.find(OffsetAt::Latest).await?.unwrap_or(LogicalOffset::ZERO)),
         }
     }
 
-    async fn find(&self, at: OffsetAt) -> Result<Option<i64>, Error> {
-        let name = self.topic.physical.as_str();
-        let checked = self.checked;
-        let listed =
-            self.data.wire.list_offset(name, checked.partition, at, checked.isolation, time_left(self.until)).await;
-        listed.map(|listed| listed.offset).map_err(|error| failure::reading(error, &self.topic.name))
+    async fn find(&self, at: OffsetAt) -> Result<Option<LogicalOffset>, Error> {
+        let Self { checked, log, .. } = self;
+        let found = log.offset(checked.partition, at, checked.isolation, time_left(self.until)).await;
+        found.map_err(|error| failure::reading(error, &log.topic().name))
     }
 
-    async fn read(&self, offset: i64, max_bytes: u32, max_wait: Duration) -> Result<ReadRecords, Error> {
-        let request = sluice_wire::FetchRequest {
-            topic: self.topic.physical.as_str().to_owned(),
-            // The name holds the topic's uid and is never given again, so it is as good as Kafka's id.
-            topic_id: None,
-            partition: self.checked.partition,
-            offset,
-            last_epoch: None,
-            max_bytes,
-            min_bytes: 1,
-            max_wait,
-            isolation: self.checked.isolation,
-        };
-        let share = self.topic.tenant_uid.uid().as_u64();
+    async fn read(&self, offset: LogicalOffset, max_bytes: u32, max_wait: Duration) -> Result<Read, Error> {
         // Beside the records' bytes, what each takes in memory; as many as go into an answer.
         let records = self.checked.bounds.records_max * size_of::<sluice_wire::Record>();
-        let limits = DecodeLimits::held_bytes(max_bytes as usize + records);
-        match self.data.reader.read(request, limits, share, time_left(self.until)).await {
+        let request = ReadRequest {
+            partition: self.checked.partition,
+            offset,
+            max_bytes,
+            max_wait,
+            isolation: self.checked.isolation,
+            limits: DecodeLimits::held_bytes(max_bytes as usize + records),
+        };
+        match self.log.read(request, time_left(self.until)).await {
             Ok(found) => Ok(found),
             Err(sluice_wire::Error::OffsetOutOfRange { log_start_offset, end_offset, .. }) => {
-                Err(out_of_range(offset, log_start_offset, end_offset))
+                Err(out_of_range(offset.get(), log_start_offset, end_offset))
             }
-            Err(error) => Err(failure::reading(error, &self.topic.name)),
+            Err(error) => Err(failure::reading(error, &self.log.topic().name)),
         }
     }
 }
@@ -326,26 +320,10 @@ fn wait_of(wait: Option<wkt::Duration>) -> Result<Duration, Error> {
 
 #[cfg(test)]
 mod tests {
-    use sluice_log::Placement;
-    use sluice_types::physical::PhysicalTopic;
-    use sluice_types::{ClusterUid, LogUid, NamespaceUid, TenantUid, TopicUid};
-
     use super::*;
 
     fn topic() -> ResolvedTopic {
-        let (namespace_uid, topic_uid) = (NamespaceUid::random(), TopicUid::random());
-        ResolvedTopic {
-            physical: PhysicalTopic::new(namespace_uid, topic_uid),
-            tenant_uid: TenantUid::random(),
-            namespace_uid,
-            topic_uid,
-            placement: Placement::unmoved(ClusterUid::FIRST, LogUid::first_of(topic_uid)),
-            partitions: 2,
-            compacted: false,
-            record_age_ms_max: None,
-            log_append_time: false,
-            name: "namespaces/a/topics/b".into(),
-        }
+        ResolvedTopic::example(2)
     }
 
     #[test]

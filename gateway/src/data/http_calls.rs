@@ -15,12 +15,15 @@
 
 mod content;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::Full;
 use prost::Message;
 use serde::Serialize;
 
+use sluice_edge::Body;
 use sluice_edge::query::pairs;
 use sluice_proto::stream::v1::produce_record::{KeyKind, ValueKind};
 use sluice_proto::stream::v1::{FetchRequest, Header, Outcome, ProduceRecord, ProduceRequest, header as record_header};
@@ -28,18 +31,31 @@ use sluice_proto::{Audience, RouteMatch, TranscodeError, decode_request, match_r
 use sluice_types::error::Error;
 use sluice_types::{ErrorKind, Reason};
 
+use crate::access::DataCall;
 use crate::data::fetch::Form;
 use crate::data::http_calls::content::Kind;
 use crate::data::{Data, json};
-use crate::ports::{Body, HttpCall};
 
 pub(crate) const PROTOBUF: &str = "application/x-protobuf";
 pub(crate) const JSON: &str = "application/json";
 /// Request headers that become record headers.
 const RECORD_HEADER_PREFIX: &str = "x-record-header-";
 
+/// An HTTP call on a hot route: the body is whole, inflated and within the body limit.
+pub(crate) struct HttpCall {
+    /// Method, URI with query, headers, extensions.
+    pub(crate) parts: http::request::Parts,
+    /// The path's variable `topic`, percent-decoded, e.g. `namespaces/prod/topics/orders`; its grammar is not checked yet.
+    pub(crate) topic: String,
+    /// The body.
+    pub(crate) body: Bytes,
+    /// The authenticated call.
+    pub(crate) call: Arc<DataCall>,
+}
+
 impl Data {
-    pub(super) async fn produce_over_http(&self, call: HttpCall) -> Result<http::Response<Body>, Error> {
+    /// `POST …/records`: JSON, or a raw record, or protobuf, by content type.
+    pub(crate) async fn http_produce(&self, call: HttpCall) -> Result<http::Response<Body>, Error> {
         let kind = content::kind(&call.parts.headers)?;
         // Whether the caller may know the topic comes before what is wrong with its request.
         call.call.topic("topic", &call.topic)?;
@@ -59,7 +75,8 @@ impl Data {
         answer(status, &response, protobuf)
     }
 
-    pub(super) async fn fetch_over_http(&self, call: HttpCall) -> Result<http::Response<Body>, Error> {
+    /// `GET …/records`.
+    pub(crate) async fn http_fetch(&self, call: HttpCall) -> Result<http::Response<Body>, Error> {
         call.call.topic("topic", &call.topic)?;
         let protobuf = accepts_protobuf(&call.parts.headers);
         let query = spelled_out(pairs(&call.parts.uri)?)?;

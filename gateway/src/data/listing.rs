@@ -1,6 +1,5 @@
 //! Looking at partitions: their ends, and the offset of a position. Each partition has its own result.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use sluice_proto::stream::v1::list_offsets_request::At;
@@ -9,14 +8,13 @@ use sluice_proto::stream::v1::{
     PartitionOffset, Position, TopicMetadata,
 };
 use sluice_types::error::Error;
-use sluice_wire::{Isolation, ListedOffset, OffsetAt};
+use sluice_wire::{Isolation, OffsetAt};
 
 use crate::access::DataCall;
+use crate::clusters::{Log, Offsets};
 use crate::data::fetch::check_partition;
 use crate::data::{Data, answer_by, failure, time_left};
 use crate::view::ResolvedTopic;
-
-type Listed = BTreeMap<i32, sluice_wire::Result<ListedOffset>>;
 
 impl Data {
     pub(super) async fn topic_metadata(
@@ -25,12 +23,13 @@ impl Data {
         request: GetTopicMetadataRequest,
     ) -> Result<TopicMetadata, Error> {
         let topic = call.topic("topic", &request.topic)?;
+        let log = self.log(call, &topic)?;
         let all: Vec<i32> = (0..topic.partitions).collect();
         // The high watermark, not the last stable offset: where the next record goes.
         let until = answer_by(call);
-        let ends = |at| self.list(&topic, &all, at, until);
+        let ends = |at| list(&log, &all, at, until);
         let (starts, ends) = tokio::try_join!(ends(OffsetAt::Earliest), ends(OffsetAt::Latest))?;
-        let offset = |listed: &Listed, partition| listed.get(&partition)?.as_ref().ok()?.offset;
+        let offset = |listed: &Offsets, partition| Some(listed.get(&partition)?.as_ref().ok()?.as_ref()?.get());
         let partitions = all.iter().map(|&partition| {
             let (start, end) = (offset(&starts, partition), offset(&ends, partition));
             PartitionMetadata {
@@ -64,18 +63,19 @@ impl Data {
             Some(At::Time(time)) if time.is_valid() => OffsetAt::TimestampMs(time.as_millis()),
             Some(At::Time(_)) => return Err(Error::invalid("time", "must be a time of the years 1..9999")),
         };
+        let log = self.log(call, &topic)?;
         let until = answer_by(call);
         let mut found = match at {
-            OffsetAt::TimestampMs(_) => self.list_at_time(&topic, &partitions, at, until).await?,
-            _ => self.list(&topic, &partitions, at, until).await?,
+            OffsetAt::TimestampMs(_) => list_at_time(&log, &partitions, at, until).await?,
+            _ => list(&log, &partitions, at, until).await?,
         };
         let mut answer = ListOffsetsResponse::default();
         for partition in partitions {
             let listed = found.remove(&partition).unwrap_or(Err(sluice_wire::Error::DeadlineExceeded));
-            match listed.and_then(|listed| listed.offset.ok_or_else(lacks_offset)) {
-                Ok(offset) => answer.offsets.push(PartitionOffset { partition, offset }),
+            match listed.and_then(|offset| offset.ok_or_else(lacks_offset)) {
+                Ok(offset) => answer.offsets.push(PartitionOffset { partition, offset: offset.get() }),
                 Err(error) => {
-                    let error = self.in_time(failure::reading(error, &topic.name), until);
+                    let error = failure::in_time(failure::reading(error, &topic.name), until, log.answers());
                     failure::log(&error);
                     let error = Some(failure::to_status(&error));
                     answer.failures.push(PartitionFailure { partition, error });
@@ -84,42 +84,27 @@ impl Data {
         }
         Ok(answer)
     }
+}
 
-    /// The first record at or after a time, and the end where there is none. The end is asked first, so that a record that comes
-    /// meanwhile is not jumped over; within half of the time, so that a silent leader leaves the others enough for the rest.
-    async fn list_at_time(
-        &self,
-        topic: &ResolvedTopic,
-        partitions: &[i32],
-        at: OffsetAt,
-        until: Instant,
-    ) -> Result<Listed, Error> {
-        let mut found = self.list(topic, partitions, OffsetAt::Latest, Instant::now() + time_left(until) / 2).await?;
-        let told: Vec<i32> = found.iter().filter(|(_, end)| end.is_ok()).map(|(&partition, _)| partition).collect();
-        let at_time = self.list(topic, &told, at, until).await?;
-        found
-            .extend(at_time.into_iter().filter(|(_, listed)| !matches!(listed, Ok(ListedOffset { offset: None, .. }))));
-        Ok(found)
-    }
+/// The first record at or after a time, and the end where there is none. The end is asked first, so that a record that comes
+/// meanwhile is not jumped over; within half of the time, so that a silent leader leaves the others enough for the rest.
+async fn list_at_time(log: &Log, partitions: &[i32], at: OffsetAt, until: Instant) -> Result<Offsets, Error> {
+    let mut found = list(log, partitions, OffsetAt::Latest, Instant::now() + time_left(until) / 2).await?;
+    let told: Vec<i32> = found.iter().filter(|(_, end)| end.is_ok()).map(|(&partition, _)| partition).collect();
+    let at_time = list(log, &told, at, until).await?;
+    found.extend(at_time.into_iter().filter(|(_, listed)| !matches!(listed, Ok(None))));
+    Ok(found)
+}
 
-    /// An error is of all partitions.
-    async fn list(
-        &self,
-        topic: &ResolvedTopic,
-        partitions: &[i32],
-        at: OffsetAt,
-        until: Instant,
-    ) -> Result<Listed, Error> {
-        let (name, isolation) = (topic.physical.as_str(), Isolation::ReadUncommitted);
-        let listed = self.wire.list_offsets(name, partitions, at, isolation, time_left(until)).await;
-        let failed = |error| self.in_time(failure::reading(error, &topic.name), until);
-        let listed = listed.map_err(failed)?;
-        // One partition without leader is that partition's matter; none that answers is the cluster's.
-        if listed.values().any(Result::is_ok) {
-            return Ok(listed);
-        }
-        Err(failed(listed.into_values().find_map(Result::err).unwrap_or(sluice_wire::Error::DeadlineExceeded)))
+/// An error is of all partitions.
+async fn list(log: &Log, partitions: &[i32], at: OffsetAt, until: Instant) -> Result<Offsets, Error> {
+    let failed = |error| failure::in_time(failure::reading(error, &log.topic().name), until, log.answers());
+    let listed = log.offsets(partitions, at, Isolation::ReadUncommitted, time_left(until)).await.map_err(failed)?;
+    // One partition without leader is that partition's matter; none that answers is the cluster's.
+    if listed.values().any(Result::is_ok) {
+        return Ok(listed);
     }
+    Err(failed(listed.into_values().find_map(Result::err).unwrap_or(sluice_wire::Error::DeadlineExceeded)))
 }
 
 fn lacks_offset() -> sluice_wire::Error {

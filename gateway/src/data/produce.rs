@@ -47,13 +47,14 @@ impl Data {
         if checked.records.is_empty() {
             return Ok(ProduceResponse { results: checked.rejected.put_back(Vec::new()) });
         }
+        let log = self.log(call, &topic)?;
         call.limiter.take_ingress(checked.bytes)?;
 
         let places: Vec<Place> = checked.records.iter().map(|record| Place::of(record, &topic)).collect();
         let sizes: Arc<[u32]> = checked.sizes.into();
         let on_resolved = Some(count(self.meter.clone(), Arc::clone(&topic), Arc::clone(&sizes)));
         let batch = Batch { records: checked.records, on_resolved };
-        let outcomes = self.sink.submit(topic.physical.as_str(), batch, answer_by(call)).await;
+        let outcomes = log.append(batch, answer_by(call)).await;
 
         call.limiter.refund_ingress(unsent_bytes(&outcomes, &sizes));
         let gone = |outcome: &RecordOutcome| *outcome == RecordOutcome::NotPersisted(Failure::UnknownTopic);

@@ -17,6 +17,8 @@ use prost::Message;
 use tokio_util::sync::CancellationToken;
 
 use sluice_devstack::{ADMIN, GATEWAY, KafkaConnection};
+use sluice_edge::Body;
+use sluice_process::ClusterAccess;
 use sluice_proto::internal::control::v1::control_record::Resource;
 use sluice_proto::internal::control::v1::{self as control, ControlRecord, Life};
 use sluice_proto::internal::usage::v1::UsageWindow;
@@ -25,19 +27,20 @@ use sluice_proto::stream::v1::produce_record::{KeyKind, ValueKind};
 use sluice_proto::stream::v1::{Outcome, PayloadEncoding, Position, ProduceRecord, record};
 use sluice_proto::wkt;
 use sluice_runtime::config::{KafkaConfig, SecretFile};
-use sluice_runtime::{Metrics, TaskSet};
+use sluice_runtime::{Health, Metrics, TaskSet};
 use sluice_types::limits::TenantLimits;
-use sluice_types::physical::USAGE_TOPIC;
+use sluice_types::physical::{PhysicalTopic, USAGE_TOPIC};
 use sluice_types::{
-    AccountUid, Credential, ErrorKind, Grant, KeyUid, NamespaceUid, OpContext, Principal, Reason, TenantScope,
-    TenantUid, TopicUid,
+    AccountUid, ClusterUid, Credential, ErrorKind, Grant, KeyUid, NamespaceUid, OpContext, Principal, Reason,
+    TenantScope, TenantUid, TopicUid,
 };
-use sluice_wire::{Isolation, NewTopic, decode};
+use sluice_wire::{Client, Isolation, NewTopic, decode};
 
 use super::*;
+use crate::clusters::ClustersParts;
 use crate::quota::TenantLimiter;
 use crate::transport::TrackedAnswer;
-use crate::view::View;
+use crate::view::{ResolvedTopic, View};
 
 const NAME: &str = "namespaces/prod/topics/orders";
 const WITHIN: Duration = Duration::from_secs(10);
@@ -45,7 +48,8 @@ const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 /// A tenant with one topic, and a data path.
 struct World {
-    data: Arc<Data>,
+    data: Data,
+    clusters: Clusters,
     admin: Client,
     view: Arc<View>,
     tenant: TenantUid,
@@ -113,25 +117,33 @@ impl World {
         let files = tempfile::tempdir().expect("directory");
         let tasks = TaskSet::new("test", CancellationToken::new());
         let boot = uuid::Uuid::now_v7().simple().to_string();
-        let data = Data::build(DataParts {
+        let (client, metrics) = (kafka.client(GATEWAY).expect("client"), Metrics::new());
+        let config = kafka_config(kafka, &files);
+        let clusters = Clusters::start(ClustersParts {
             gateway_id: "gw-test".into(),
-            boot_id: boot.clone(),
-            kafka: kafka_config(kafka, &files),
-            wire: kafka.client(GATEWAY).expect("client"),
+            access: vec![ClusterAccess { uid: ClusterUid::FIRST, config, client: client.clone() }],
             health: Health::new(),
-            metrics: Metrics::new(),
+            metrics: metrics.clone(),
             tasks: tasks.clone(),
-        })
-        .await
-        .expect("data path");
+        });
+        let clusters = clusters.expect("clusters");
+        let source = format!("gw-test/{boot}");
+        let meter = Meter::start(source.clone(), client, &tasks, &metrics);
+        let data = Data::new(clusters.clone(), meter);
         let view = view_of(tenant, namespace, topic, like);
         let (account, key) = (AccountUid::random(), KeyUid::random());
-        assert!(data.ready(&physical, partitions).await);
-        let source = format!("gw-test/{boot}");
-        let world = Self { data, admin, view, tenant, physical, topic, account, key, source, tasks, _files: files };
+        let world =
+            Self { data, clusters, admin, view, tenant, physical, topic, account, key, source, tasks, _files: files };
+        assert!(world.clusters.ready(&world.resolved()).await);
         world.put_account(1, "*");
         world.put_key(1, Life::Active, 0);
         world
+    }
+
+    /// The topic as it is served.
+    fn resolved(&self) -> Arc<ResolvedTopic> {
+        let scope = TenantScope::from_verified(self.tenant, "acme".parse().expect("id"));
+        self.view.topic(&scope, &"prod".parse().expect("id"), &"orders".parse().expect("id")).expect("in service")
     }
 
     fn apply(&self, version: i64, resource: Resource) {

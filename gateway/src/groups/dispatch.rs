@@ -43,29 +43,29 @@ use std::time::Instant as StdInstant;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use futures::future::BoxFuture;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use sluice_kafka::ProduceSink;
 use sluice_proto::stream::v1::{DeliveryState, ResetOffsetsRequest, ResetOffsetsResponse, SettleOutcome};
 use sluice_runtime::{Metrics, TaskSet};
 use sluice_types::error::Error;
 use sluice_types::{GroupUid, Reason};
-use sluice_wire::{Client, Groups, Reader};
 
 use self::budget::Budget;
 use self::command::{Caller, Command};
 use self::group::{End, Group};
 use self::metrics::DispatchMetrics;
 use self::pulse::Pulse;
-use self::shared::{Clock, Shared};
+use self::shared::{Clock, Common, Shared};
+use crate::clusters::Clusters;
+use crate::groups::home;
 use crate::groups::model::{
     ATTACH_COMMANDS, ATTACH_EVENTS, AttachOptions, Attachment, Dispatch, DispatchError, GroupCall, Inspected, LeaseKey,
     Owner, Owners as _, ResolvedGroup, Settle, TakeOptions, Taken,
 };
 use crate::groups::owner::MemberOwners;
 use crate::metering::Meter;
-use crate::ports::BoxFuture;
 use crate::view::{TenantEntry, View};
 
 pub use self::shared::Timing;
@@ -79,13 +79,9 @@ pub struct DispatchParts {
     pub gateway_id: Arc<str>,
     /// This start of it.
     pub boot_id: Arc<str>,
-    /// Our Kafka client.
-    pub wire: Client,
-    /// Reads for many.
-    pub reader: Reader,
-    /// Where dead letters go.
-    pub sink: Arc<dyn ProduceSink>,
-    /// Where they are counted.
+    /// Where topics lie, and groups live.
+    pub clusters: Clusters,
+    /// Where dead letters are counted.
     pub meter: Meter,
     /// Groups and topics.
     pub view: Arc<View>,
@@ -99,7 +95,7 @@ pub struct DispatchParts {
 
 /// See the module.
 pub struct Dispatchers {
-    shared: Arc<Shared>,
+    shared: Arc<Common>,
     registry: Arc<Registry>,
 }
 
@@ -139,13 +135,10 @@ impl Dispatchers {
 
     /// The same with other times, for tests.
     pub fn start_with(parts: DispatchParts, timing: Timing) -> Arc<Self> {
-        let shared = Shared {
+        let shared = Common {
             gateway_id: parts.gateway_id,
             boot_id: parts.boot_id,
-            groups: Groups::new(parts.wire.clone()),
-            wire: parts.wire,
-            reader: parts.reader,
-            sink: parts.sink,
+            clusters: parts.clusters,
             meter: parts.meter,
             view: parts.view,
             owners: parts.owners,
@@ -224,19 +217,20 @@ impl Dispatchers {
             return if inbox.is_closed() { Err(moving()) } else { Ok(inbox) };
         }
         let (config, tenant) = self.resolve(call)?;
+        let shared = self.at_home(&config, &tenant)?;
         match self.registry.slots.entry(uid) {
             Entry::Occupied(mut slot) => match slot.get() {
                 Slot::Running(inbox) if inbox.is_closed() => Err(moving()),
                 Slot::Running(inbox) => Ok(inbox.clone()),
                 Slot::Cooling(until) if Instant::now() < *until => Err(moving()),
                 Slot::Cooling(_) => {
-                    let inbox = self.begin(config, tenant);
+                    let inbox = self.begin(shared, config, tenant);
                     slot.insert(Slot::Running(inbox.clone()));
                     Ok(inbox)
                 }
             },
             Entry::Vacant(slot) => {
-                let inbox = self.begin(config, tenant);
+                let inbox = self.begin(shared, config, tenant);
                 slot.insert(Slot::Running(inbox.clone()));
                 Ok(inbox)
             }
@@ -253,10 +247,21 @@ impl Dispatchers {
         found.ok_or_else(|| Error::not_found(&call.group.name).into())
     }
 
-    fn begin(&self, config: Arc<ResolvedGroup>, tenant: Arc<TenantEntry>) -> mpsc::Sender<Command> {
+    /// What a group shares with the others, and its cluster's clients.
+    fn at_home(&self, config: &ResolvedGroup, tenant: &TenantEntry) -> Result<Arc<Shared>, Error> {
+        let cluster = self.shared.clusters.get(home::of_group(config, tenant)?)?;
+        Ok(Arc::new(Shared::at(Arc::clone(&self.shared), &cluster)))
+    }
+
+    fn begin(
+        &self,
+        shared: Arc<Shared>,
+        config: Arc<ResolvedGroup>,
+        tenant: Arc<TenantEntry>,
+    ) -> mpsc::Sender<Command> {
         let (inbox, commands) = mpsc::channel(INBOX);
         let uid = config.group_uid;
-        let group = Group::new(Arc::clone(&self.shared), config, tenant, commands);
+        let group = Group::new(shared, config, tenant, commands);
         let (shared, registry) = (Arc::clone(&self.shared), Arc::clone(&self.registry));
         self.shared.tasks.spawn("group", async move {
             let guard = Ended { registry: Arc::clone(&registry), uid, until: None };
@@ -406,7 +411,8 @@ impl Dispatch for Dispatchers {
                 return self.ask(&inbox, deadline, |reply| Command::Inspect { deadline, reply }).await;
             }
             let (config, tenant) = self.resolve(call)?;
-            Ok(resting::inspect(&self.shared, &config, &tenant, deadline).await?)
+            let shared = self.at_home(&config, &tenant)?;
+            Ok(resting::inspect(&shared, &config, &tenant, deadline).await?)
         })
     }
 
@@ -419,7 +425,8 @@ impl Dispatch for Dispatchers {
             let deadline = Instant::from_std(call.deadline);
             if request.dry_run && self.running(call.group.group_uid).is_none() {
                 let (config, tenant) = self.resolve(call)?;
-                return Ok(resting::try_reset(&self.shared, &config, &tenant, &request, deadline).await?);
+                let shared = self.at_home(&config, &tenant)?;
+                return Ok(resting::try_reset(&shared, &config, &tenant, &request, deadline).await?);
             }
             // A group that nobody dispatches is taken for it: as its member we cannot collide with another dispatcher.
             let inbox = self.inbox(call)?;

@@ -41,14 +41,15 @@ use sluice_runtime::{TaskSet, statuses};
 use sluice_types::error::Error;
 
 use crate::access::DataCall;
-use crate::data::failure;
+use crate::clusters::Clusters;
+use crate::data::{SomeFailed, failure};
 use crate::groups::ack_id::AckIds;
 use crate::groups::door::admission::Admission;
 use crate::groups::door::dispatching::Dispatching;
 use crate::groups::door::pull::{Form, Pulled};
 use crate::groups::model::Settle;
 use crate::layers::audit::AuditSink;
-use crate::ports::{DataTools, SomeFailed};
+use crate::metering::Meter;
 use crate::transport::Progress;
 
 pub use self::admission::StreamLimits;
@@ -64,8 +65,10 @@ pub struct DoorParts {
     pub dispatching: Dispatching,
     /// Makes and reads ack ids.
     pub ack_ids: AckIds,
-    /// What the data path lends: usage, and for dead letters reading and writing.
-    pub tools: DataTools,
+    /// Where topics lie.
+    pub clusters: Clusters,
+    /// Counts usage.
+    pub meter: Meter,
     /// Makes groups on first use.
     pub maker: Arc<dyn MakeGroups>,
     /// Where denials go that no layer sees.
@@ -87,7 +90,8 @@ pub(crate) struct Shared {
     gateway_id: Arc<str>,
     dispatching: Dispatching,
     ack_ids: AckIds,
-    tools: DataTools,
+    clusters: Clusters,
+    meter: Meter,
     maker: Arc<dyn MakeGroups>,
     audit: Arc<dyn AuditSink>,
     metrics: DoorMetrics,
@@ -104,7 +108,8 @@ impl Door {
             gateway_id: parts.gateway_id,
             dispatching: parts.dispatching,
             ack_ids: parts.ack_ids,
-            tools: parts.tools,
+            clusters: parts.clusters,
+            meter: parts.meter,
             maker: parts.maker,
             audit: parts.audit,
             metrics: parts.metrics,

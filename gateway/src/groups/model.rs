@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use sluice_proto::stream::v1::{DeliveryState, GroupStatus, ResetOffsetsRequest, ResetOffsetsResponse, SettleOutcome};
@@ -10,8 +11,6 @@ use sluice_types::error::Error;
 use sluice_types::physical::PhysicalGroup;
 use sluice_types::{GroupId, GroupUid, NamespaceId, NamespaceUid, TenantUid, TopicId, TopicUid};
 use sluice_wire::Record;
-
-use crate::ports::BoxFuture;
 
 /// A tenant's group that is in service, as the control plane published it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -18,7 +19,6 @@ use sluice_types::GroupUid;
 
 use crate::groups::model::{Owner, Owners, Peer};
 use crate::members::live::{Liveness, Membership};
-use crate::ports::BoxFuture;
 
 /// For a port to refuse a connection; one that does not in this time is not dead.
 const REFUSED_WITHIN: Duration = Duration::from_millis(200);

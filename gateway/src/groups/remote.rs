@@ -12,6 +12,7 @@ mod unheard;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use moka::sync::Cache;
 use prost::Message as _;
 use tokio::sync::mpsc;
@@ -36,7 +37,6 @@ use crate::groups::model::{
 };
 use crate::groups::remote::messages::{Malformed, all_from_wire, outcomes_from_wire, settlement_to_wire};
 use crate::groups::remote::unheard::Unheard;
-use crate::ports::BoxFuture;
 use crate::view::applied::Applied;
 
 /// Channels kept; that of a gateway that nobody asks any more goes.

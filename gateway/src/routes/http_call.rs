@@ -11,18 +11,16 @@ use sluice_edge::replies::unreadable;
 use sluice_edge::{Answer, Request};
 use sluice_proto::dispatch;
 use sluice_proto::stream::v1::SubscribeRequest;
-use sluice_proto::stream::v1::stream_service_server::StreamService;
 use sluice_proto::{RouteMatch, decode_request};
 use sluice_types::error::Error;
 
 use crate::access::DataCall;
-use crate::data::accepts_protobuf;
+use crate::data::{HttpCall, SomeFailed, accepts_protobuf};
 use crate::layers::authorize::{CONSUMER_SERVICE, DATA_SERVICE};
 use crate::layers::quota::Held;
-use crate::ports::{DataPath, HttpCall, SomeFailed};
 use crate::routes::{Router, query::spell_encoding};
 
-impl<D: StreamService + DataPath> Router<D> {
+impl Router {
     pub(super) async fn http(&self, route: RouteMatch, request: Request) -> Answer {
         let (parts, body) = request.into_parts();
         let held = parts.extensions.get::<Held>().cloned();

@@ -31,7 +31,7 @@ use sluice_types::{
 use crate::groups::model::{ResolvedGroup, Start};
 use crate::view::ResolvedTopic;
 use crate::view::entry::{AccountEntry, KeyEntry, TenantEntry, TenantState, limits_over};
-use crate::view::placement;
+use crate::view::placement::{self, ServedClusters};
 
 /// What a record did beyond the tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +91,7 @@ impl From<Bytes> for Value {
 #[derive(Default)]
 pub struct Index {
     defaults: TenantLimits,
+    served: ServedClusters,
     held: Mutex<HashMap<String, Held>>,
     keys: DashMap<KeyUid, Arc<KeyEntry>>,
     accounts: DashMap<AccountUid, Arc<AccountEntry>>,
@@ -98,9 +99,9 @@ pub struct Index {
 }
 
 impl Index {
-    /// Empty tables; tenants without own limits get these.
-    pub fn new(defaults: TenantLimits) -> Self {
-        Self { defaults, ..Self::default() }
+    /// Empty tables; tenants without own limits get these, and topics of other clusters are not in service.
+    pub fn new(defaults: TenantLimits, served: ServedClusters) -> Self {
+        Self { defaults, served, ..Self::default() }
     }
 
     /// The key.
@@ -323,7 +324,7 @@ impl Index {
         match topic.life() {
             Life::Active if topic.partitions < 1 => Err("an active topic has no partitions"),
             Life::Active => {
-                let placement = match placement::of_topic(topic, uid, before.as_deref()) {
+                let placement = match placement::of_topic(topic, uid, before.as_deref(), &self.served) {
                     Ok(placement) => placement,
                     Err(what) => {
                         // Where it was before, it may be no more: an append there would be lost.
@@ -345,7 +346,7 @@ impl Index {
                 });
                 tenant.names_mut().put_topic(namespace, id, uid, record.outbox_id, Some(Arc::clone(&resolved)));
                 let as_before = before.is_some_and(|before| {
-                    (&before.physical, before.partitions) == (&resolved.physical, resolved.partitions)
+                    (&before.placement, before.partitions) == (&resolved.placement, resolved.partitions)
                 });
                 Ok(if as_before { Change::None } else { Change::Serve(resolved) })
             }

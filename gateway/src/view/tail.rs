@@ -3,7 +3,7 @@
 //! Start: a snapshot on disk is where reading goes on from, if its log is still the same one. The view can be served when it
 //! has caught up with the log once; or from the snapshot alone, as soon as Kafka refuses or has been silent for a moment,
 //! which health then says. So calls to a gateway that starts without Kafka are answered like calls to one that runs without. Later: every record goes into the tables at once; its offset counts as applied when what it put into service
-//! can be served ([`TopicReadiness`]), which is waited for in tasks beside the reading.
+//! can be served ([`Clusters::ready`]), which is waited for in tasks beside the reading.
 //!
 //! If the log turns out to be another one or to lack what comes next, the [`Reader`] reads it from its beginning beside the
 //! tables, which are served on, and they adopt it when it is whole. The loss may have been seen by nobody else, so heartbeats
@@ -14,7 +14,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +23,7 @@ use sluice_runtime::{ComponentStatus, Health};
 use sluice_types::limits::TenantLimits;
 use sluice_wire::{Client, Error, KafkaTopicId, TailBatch, TailState};
 
-use crate::ports::TopicReadiness;
+use crate::clusters::Clusters;
 use crate::view::ResolvedTopic;
 use crate::view::View;
 use crate::view::applied::Applied;
@@ -36,11 +35,6 @@ use crate::view::snapshot::{self, Snapshot};
 const POLL_WAIT: Duration = Duration::from_millis(500);
 /// Bytes per fetch.
 const FETCH_BYTES: u32 = 4 << 20;
-/// How long a topic may take to become servable; then its offset counts as applied all the same, or one dead partition
-/// would hold back every tenant's changes.
-const READY_WITHIN: Duration = Duration::from_millis(1500);
-/// Topics made servable at the same time.
-const READY_AT_ONCE: usize = 64;
 /// A changed view is written to disk this often.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(10);
 /// An unchanged one this often, so that its age stays small.
@@ -62,7 +56,7 @@ pub struct Feed {
     /// Told when the view can be served, and how old it is.
     pub freshness: Freshness,
     /// Asked before an offset counts.
-    pub readiness: Arc<dyn TopicReadiness>,
+    pub clusters: Clusters,
     /// The cluster with `sluice.control`.
     pub client: Client,
     /// Says `control` and `kafka`.
@@ -81,7 +75,6 @@ struct Reading {
     /// The tables held all of it once. Before, they may lack even what is old: compaction moves it to its last change.
     whole: bool,
     readiness: JoinSet<()>,
-    permits: Arc<Semaphore>,
     saved: Saved,
     /// A snapshot being written.
     saving: Option<JoinHandle<()>>,
@@ -147,10 +140,9 @@ impl Feed {
         let now = Instant::now();
         let mut reading = Reading {
             reader: Reader::from_beginning(self.client.clone(), reader_options()),
-            index: Arc::new(Index::new(self.defaults)),
+            index: Arc::new(Index::new(self.defaults, self.clusters.served())),
             whole: false,
             readiness: JoinSet::new(),
-            permits: Arc::new(Semaphore::new(READY_AT_ONCE)),
             saved: Saved { offset: -1, at: now },
             saving: None,
             cut_for: Duration::ZERO,
@@ -243,23 +235,21 @@ impl Feed {
     fn changed(&self, reading: &mut Reading, change: Result<Change, RecordError>, offset: i64) {
         match change {
             Ok(Change::Serve(topic)) => self.make_ready(reading, topic, offset),
-            Ok(Change::Forget(topic)) => self.readiness.forget(&topic.physical),
+            Ok(Change::Forget(topic)) => self.clusters.forget(&topic),
             Ok(Change::None) => {}
             Err(error) => tracing::error!(%error, offset, "control record kept unread"),
         }
     }
 
-    /// Holds the offset until the topic can be served, or the time for it is over.
+    /// Holds the offset until the topic can be served, or the time for it is over: then it counts as applied all the same.
     fn make_ready(&self, reading: &mut Reading, topic: Arc<ResolvedTopic>, offset: i64) {
         let hold = self.applied.hold(offset);
-        let readiness = Arc::clone(&self.readiness);
-        let permits = Arc::clone(&reading.permits);
+        let clusters = self.clusters.clone();
         reading.readiness.spawn(async move {
             let _hold = hold;
-            let Ok(_permit) = permits.acquire_owned().await else { return };
-            let ready = readiness.ready(&topic.physical, topic.partitions);
-            if tokio::time::timeout(READY_WITHIN, ready).await != Ok(true) {
-                tracing::warn!(topic = ?topic.physical, "topic is not servable yet");
+            if !clusters.ready(&topic).await {
+                let cluster = topic.placement.appends().0;
+                tracing::warn!(topic = %topic.topic_uid, %cluster, "topic is not servable yet");
             }
         });
     }

@@ -28,3 +28,23 @@ pub struct ResolvedTopic {
     /// The tenants' name: `namespaces/{namespace}/topics/{topic}`.
     pub name: String,
 }
+
+#[cfg(test)]
+impl ResolvedTopic {
+    /// `namespaces/a/topics/b`, with these partitions.
+    pub(crate) fn example(partitions: i32) -> Self {
+        let (namespace_uid, topic_uid) = (NamespaceUid::random(), TopicUid::random());
+        Self {
+            physical: PhysicalTopic::new(namespace_uid, topic_uid),
+            tenant_uid: TenantUid::random(),
+            namespace_uid,
+            topic_uid,
+            placement: Placement::unmoved(sluice_types::ClusterUid::FIRST, sluice_types::LogUid::first_of(topic_uid)),
+            partitions,
+            compacted: false,
+            record_age_ms_max: None,
+            log_append_time: false,
+            name: "namespaces/a/topics/b".into(),
+        }
+    }
+}

@@ -16,7 +16,7 @@ use sluice_proto::internal::usage::v1::{DeliveredPartition, UsageWindow};
 use sluice_proto::stream::v1::FetchRequest;
 use sluice_types::physical::{PhysicalTopic, USAGE_TOPIC};
 use sluice_types::{GroupUid, TopicUid};
-use sluice_wire::{LogTail, NewTopic, OffsetAt, OutRecord, TailOptions};
+use sluice_wire::{LogTail, OffsetAt, OutRecord, TailOptions};
 
 use crate::world::{Gateway, PATIENCE, Tenant, World};
 
@@ -43,9 +43,7 @@ impl Shop {
     /// With so many records, and as many letters; `tables` are of the gateway's configuration.
     pub(crate) async fn open(records: u64, tables: &str) -> Self {
         let world = World::new().await;
-        let usage = NewTopic { name: USAGE_TOPIC.into(), partitions: 1, replication: 1, configs: Default::default() };
-        world.kafka.create_topic(&usage, PATIENCE).await.expect("usage");
-        let gateway = world.whole_gateway("gateway-a", tables).await;
+        let gateway = world.gateway_with("gateway-a", "", tables).await;
         let tenant = Tenant::new("acme");
         let (topic, dead, group) = (TopicUid::random(), TopicUid::random(), GroupUid::random());
         for topic in [topic, dead] {

@@ -1,8 +1,8 @@
 //! The gateway's edge on a real Kafka: what is published is served, what is forwarded is signed, and what is restarted or
-//! cut off goes on. The data path is a small stand-in here; its own tests are elsewhere.
+//! cut off goes on.
 
+mod clusters;
 mod control_plane;
-mod data;
 mod edge;
 mod egress;
 mod faults;

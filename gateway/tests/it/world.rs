@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
@@ -11,25 +10,24 @@ use prost::Message;
 use tokio_util::sync::CancellationToken;
 
 use sluice_devstack::{ADMIN, GATEWAY, Stack};
-use sluice_gateway::ports::DataPath;
-use sluice_gateway::{Addrs, App, Config, Error, build_with};
+use sluice_gateway::{Addrs, App, Config, Error};
 use sluice_proto::internal::control::v1::control_record::Resource;
 use sluice_proto::internal::control::v1::{
     AccountState, ControlRecord, Grant, GroupState, KeyState, Life, LogComplete, MemberHeartbeat, NamespaceState,
     TenantState, TopicState,
 };
+use sluice_proto::internal::usage::v1::UsageWindow;
 use sluice_runtime::Health;
 use sluice_runtime::config::{InternalTlsConfig, KafkaConfig, SecretFile, parse};
 use sluice_runtime::tls::InternalTls;
 use sluice_types::api_key::{ApiKey, HashKey};
-use sluice_types::physical::{CONTROL_COMPLETE_KEY, CONTROL_TOPIC, MEMBERS_TOPIC, PhysicalTopic};
+use sluice_types::physical::{CONTROL_COMPLETE_KEY, CONTROL_TOPIC, MEMBERS_TOPIC, PhysicalTopic, USAGE_TOPIC};
 use sluice_types::{AccountUid, GroupUid, NamespaceUid, TenantUid, TopicUid};
 use sluice_wire::{
     Client, ClientConfig, ConfigChange, LogTail, NewTopic, OffsetAt, OutRecord, ScramSha512, Security, TailOptions,
 };
 
 use crate::control_plane::ControlPlane;
-use crate::data::Data;
 
 /// How long anything may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -79,6 +77,8 @@ impl World {
         for name in [CONTROL_TOPIC, MEMBERS_TOPIC] {
             make_log(&kafka, name).await;
         }
+        let usage = NewTopic { name: USAGE_TOPIC.into(), partitions: 1, replication: 1, configs: BTreeMap::new() };
+        kafka.create_topic(&usage, PATIENCE).await.expect("usage");
         mark_complete(&kafka).await;
         let identity = InternalTls::load(&internal_tls(&connection.ca_file, &tls, "control-plane")).expect("identity");
         let control_plane = ControlPlane::start(&identity).await;
@@ -88,21 +88,14 @@ impl World {
 
     /// Publishes; gives the offset.
     pub(crate) async fn publish(&self, record: &ControlRecord) -> i64 {
-        let key = match record.resource.as_ref().expect("a resource") {
-            Resource::Tenant(r) => &r.uid,
-            Resource::Namespace(r) => &r.uid,
-            Resource::Topic(r) => &r.uid,
-            Resource::Account(r) => &r.uid,
-            Resource::Key(r) => &r.key_id,
-            Resource::Group(r) => &r.uid,
-            Resource::Complete(_) => unreachable!("see mark_complete"),
-        };
-        let record = OutRecord {
-            key: Some(key.clone().into()),
-            value: Some(record.encode_to_vec().into()),
-            ..OutRecord::default()
-        };
-        self.kafka.produce_batch(CONTROL_TOPIC, 0, &[record], PATIENCE).await.expect("publish").base_offset
+        self.publish_all(std::slice::from_ref(record)).await
+    }
+
+    /// Publishes all at once; gives the offset of the last one.
+    pub(crate) async fn publish_all(&self, records: &[ControlRecord]) -> i64 {
+        let records: Vec<OutRecord> = records.iter().map(written).collect();
+        let produced = self.kafka.produce_batch(CONTROL_TOPIC, 0, &records, PATIENCE).await.expect("publish");
+        produced.base_offset + records.len() as i64 - 1
     }
 
     /// Deletes the control log and makes it anew, empty.
@@ -138,10 +131,49 @@ impl World {
     }
 
     /// Makes a tenant's topic in Kafka.
-    pub(crate) async fn create_topic(&self, tenant: &Tenant, topic: TopicUid, partitions: i32) {
-        let name = PhysicalTopic::new(tenant.namespace, topic).as_str().to_owned();
+    pub(crate) async fn create_topic(&self, tenant: &Tenant, uid: TopicUid, partitions: i32) {
+        let name = PhysicalTopic::new(tenant.namespace, uid).as_str().to_owned();
         let topic = NewTopic { name, partitions, replication: 1, configs: BTreeMap::new() };
         self.kafka.create_topic(&topic, PATIENCE).await.expect("topic");
+        self.is_led(&PhysicalTopic::new(tenant.namespace, uid), partitions).await;
+    }
+
+    /// Waits until the broker knows so many of its partitions: the controller answers before.
+    async fn is_led(&self, name: &PhysicalTopic, partitions: i32) {
+        let looked = async {
+            loop {
+                let known = self.kafka.metadata(&[name.as_str()], PATIENCE).await.expect("metadata");
+                let partitions_led = known.topics[0].partitions.values().filter(|partition| partition.leader.is_some());
+                if partitions_led.count() == partitions as usize {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, looked).await.expect("the partitions have leaders");
+    }
+
+    /// Lets it have so many.
+    pub(crate) async fn add_partitions(&self, tenant: &Tenant, topic: TopicUid, partitions: i32) {
+        let name = PhysicalTopic::new(tenant.namespace, topic);
+        self.kafka.create_partitions(name.as_str(), partitions, false, PATIENCE).await.expect("partitions");
+        self.is_led(&name, partitions).await;
+    }
+
+    /// Waits for the last usage window of a start of this gateway.
+    pub(crate) async fn last_window(&self, gateway: &str) {
+        let mut tail = LogTail::new(self.kafka.clone(), USAGE_TOPIC, 0, OffsetAt::Earliest, TailOptions::default());
+        let found = async {
+            loop {
+                for record in tail.next(PATIENCE).await.expect("usage").records {
+                    let window = UsageWindow::decode(record.value.expect("a value")).expect("a window");
+                    if window.last && window.source.starts_with(&format!("{gateway}/")) {
+                        return;
+                    }
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, found).await.expect("the last window comes");
     }
 
     /// Appends a record to it.
@@ -150,6 +182,13 @@ impl World {
         let timestamp_ms = sluice_devstack::now_ms();
         let record = OutRecord { value: Some(value.to_owned().into()), timestamp_ms, ..OutRecord::default() };
         self.kafka.produce_batch(name.as_str(), partition, &[record], PATIENCE).await.expect("produce");
+    }
+
+    /// A file with a secret.
+    pub(crate) fn secret(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        write_secret(&path, text);
+        path
     }
 
     /// Starts a gateway with its own data directory.
@@ -171,27 +210,15 @@ impl World {
         InternalTls::load(&internal_tls(ca, &self.tls, "control-plane")).expect("identity")
     }
 
-    /// The same with a data path that is real, too.
-    pub(crate) async fn whole_gateway(&self, id: &str, tables: &str) -> Gateway {
-        let app = App::build(self.config(id, "", tables)).await.expect("build");
-        Gateway::run(id, app, Arc::default())
-    }
-
     /// The same where the other gateways find it at this address.
     pub(crate) async fn gateway_found_at(&self, id: &str, address: SocketAddr) -> Gateway {
         self.gateway_with(id, &format!("internal_advertise = \"{address}\"\n"), "").await
     }
 
-    async fn gateway_with(&self, id: &str, keys: &str, tables: &str) -> Gateway {
-        let data = Arc::new(Data::default());
-        let for_app = Arc::clone(&data);
-        let build = |parts| async move {
-            let real = sluice_gateway::data::Data::build(parts).await?;
-            for_app.tools.get_or_init(|| real.tools());
-            Ok(for_app)
-        };
-        let app = build_with(self.config(id, keys, tables), build).await.expect("build");
-        Gateway::run(id, app, data)
+    /// The same with these keys and tables in its configuration.
+    pub(crate) async fn gateway_with(&self, id: &str, keys: &str, tables: &str) -> Gateway {
+        let app = App::build(self.config(id, keys, tables)).await.expect("build");
+        Gateway::run(id, app)
     }
 
     fn config(&self, id: &str, keys: &str, tables: &str) -> Config {
@@ -242,17 +269,15 @@ pub(crate) struct Gateway {
     pub(crate) id: String,
     pub(crate) addrs: Addrs,
     pub(crate) health: Health,
-    pub(crate) data: Arc<Data>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) done: tokio::task::JoinHandle<Result<(), Error>>,
 }
 
 impl Gateway {
-    /// `data` is what a test may ask of its data path.
-    fn run(id: &str, app: App, data: Arc<Data>) -> Self {
+    fn run(id: &str, app: App) -> Self {
         let (addrs, health, shutdown) = (app.addrs(), app.health(), CancellationToken::new());
         let done = tokio::spawn(app.run(shutdown.clone()));
-        Self { id: id.into(), addrs, health, data, shutdown, done }
+        Self { id: id.into(), addrs, health, shutdown, done }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -382,6 +407,20 @@ impl Tenant {
             ),
         ]
     }
+}
+
+/// As it stands in the control log.
+fn written(record: &ControlRecord) -> OutRecord {
+    let key = match record.resource.as_ref().expect("a resource") {
+        Resource::Tenant(r) => &r.uid,
+        Resource::Namespace(r) => &r.uid,
+        Resource::Topic(r) => &r.uid,
+        Resource::Account(r) => &r.uid,
+        Resource::Key(r) => &r.key_id,
+        Resource::Group(r) => &r.uid,
+        Resource::Complete(_) => unreachable!("see mark_complete"),
+    };
+    OutRecord { key: Some(key.clone().into()), value: Some(record.encode_to_vec().into()), ..OutRecord::default() }
 }
 
 async fn make_log(kafka: &Client, name: &str) {

@@ -34,7 +34,7 @@ async fn a_topic_deleted_under_a_writer_is_not_found() {
     assert_eq!((error.kind, error.message.as_str()), (ErrorKind::NotFound, Error::not_found(NAME).message.as_str()));
     let request = FetchRequest { encoding: PayloadEncoding::Text.into(), ..Default::default() };
     assert_eq!(world.fetch(request).await.expect_err("gone").kind, ErrorKind::NotFound);
-    world.data.forget(&world.physical);
+    world.clusters.forget(&world.resolved());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,7 +17,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use tokio::time::Instant;
 
-use sluice_kafka::{Batch, OnResolved, RecordOutcome, SinkRecord};
+use sluice_kafka::{Batch, Failure, OnResolved, RecordOutcome, SinkRecord};
 
 use crate::groups::dispatch::group::{Done, Group};
 use crate::groups::dispatch::losing::Reading;
@@ -272,7 +272,10 @@ async fn write(shared: Arc<Shared>, topic: Arc<ResolvedTopic>, letters: Vec<Lett
     }
     let on_resolved = Some(count(shared.meter.clone(), Arc::clone(&topic), sizes));
     let until = std::time::Instant::now() + PRODUCE_WITHIN;
-    let outcomes = shared.sink.submit(topic.physical.as_str(), Batch { records, on_resolved }, until).await;
+    let outcomes = match shared.clusters.log(&topic) {
+        Ok(log) => log.append(Batch { records, on_resolved }, until).await,
+        Err(_) => vec![RecordOutcome::NotPersisted(Failure::Unavailable); sent.len()],
+    };
     let letters = sent.into_iter().zip(outcomes).map(|((key, term, offset), outcome)| {
         let outcome = match outcome {
             RecordOutcome::Persisted { .. } => Ok(()),

@@ -14,6 +14,7 @@ use crate::groups::dispatch::group::{Done, End, Group, Stage, policy_of};
 use crate::groups::dispatch::opening::ToOpen;
 use crate::groups::dispatch::part::Part;
 use crate::groups::dispatch::taking::{self, Look};
+use crate::groups::home;
 use crate::view::ResolvedTopic;
 
 /// Between tries of what failed.
@@ -60,6 +61,10 @@ impl Group {
                 Some(topic) => drop(topics.insert(Arc::from(topic.physical.as_str()), topic)),
                 None => self.missing.push(id),
             }
+        }
+        // Topics came that lie elsewhere: it is begun anew where they are, or refused if they lie on several clusters.
+        if !topics.is_empty() && home::of_topics(topics.values().cloned()) != Ok(self.shared.cluster) {
+            return self.end(End::Again);
         }
         let same = self.topics.keys().eq(topics.keys());
         self.topics = topics;

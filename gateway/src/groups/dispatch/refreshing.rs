@@ -13,11 +13,13 @@ use tokio::sync::mpsc;
 use sluice_proto::internal::control::v1::control_record::Resource;
 use sluice_types::physical::PhysicalGroup;
 use sluice_types::{GroupUid, TenantUid};
-use sluice_wire::{CommitOffset, Committer, Error};
+use sluice_wire::{Client, CommitOffset, Committer, Error};
 
 use crate::groups::dispatch::command::Command;
-use crate::groups::dispatch::shared::Shared;
+use crate::groups::dispatch::shared::Common;
+use crate::groups::home;
 use crate::groups::model::{Owner, Owners as _, ResolvedGroup};
+use crate::view::ResolvedTopic;
 
 /// Well below Kafka's week, and a gateway that starts anew every day still comes to it.
 const EVERY: Duration = Duration::from_secs(8 * 3600);
@@ -28,7 +30,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 const CALL: Duration = Duration::from_secs(10);
 
 /// Runs for ever. `inbox` gives the task of a group that is dispatched here.
-pub(super) async fn run(shared: Arc<Shared>, inbox: impl Fn(GroupUid) -> Option<mpsc::Sender<Command>> + Send) {
+pub(super) async fn run(shared: Arc<Common>, inbox: impl Fn(GroupUid) -> Option<mpsc::Sender<Command>> + Send) {
     tokio::time::sleep(FIRST).await;
     loop {
         sweep(&shared, &inbox).await;
@@ -37,7 +39,7 @@ pub(super) async fn run(shared: Arc<Shared>, inbox: impl Fn(GroupUid) -> Option<
 }
 
 /// Refreshes every group that this gateway owns.
-pub(super) async fn sweep(shared: &Shared, inbox: &(impl Fn(GroupUid) -> Option<mpsc::Sender<Command>> + Send)) -> u64 {
+pub(super) async fn sweep(shared: &Common, inbox: &(impl Fn(GroupUid) -> Option<mpsc::Sender<Command>> + Send)) -> u64 {
     let groups: Vec<(TenantUid, GroupUid)> = shared
         .view
         .index()
@@ -62,13 +64,14 @@ pub(super) async fn sweep(shared: &Shared, inbox: &(impl Fn(GroupUid) -> Option<
         }
         let (topics, letters) = {
             let names = tenant.names();
-            let physical = |id| Some(names.topic_in(group.namespace_uid, id)?.physical.as_str().to_owned());
-            let topics: Vec<String> = group.topics.iter().filter_map(physical).collect();
-            (topics, group.dead_letter_topic.as_ref().and_then(physical))
+            let topic = |id| names.topic_in(group.namespace_uid, id);
+            let topics: Vec<Arc<ResolvedTopic>> = group.topics.iter().filter_map(topic).collect();
+            (topics, group.dead_letter_topic.as_ref().and_then(topic))
         };
         let is_there = || tenant.names().group_of(uid).is_some();
         for (name, topics) in names_of(&group, topics, letters, running.is_some()) {
-            match refresh(shared, name.as_str(), &topics, is_there).await {
+            let Some(wire) = wire_of(shared, &topics) else { continue };
+            match refresh(&wire, name.as_str(), &topics, is_there).await {
                 Ok(()) => refreshed += 1,
                 // Somebody consumes now, or nobody ever did.
                 Err(error) if error.membership().is_some() => {}
@@ -84,10 +87,10 @@ pub(super) async fn sweep(shared: &Shared, inbox: &(impl Fn(GroupUid) -> Option<
 /// What is kept in the group's name: its positions, and which dead letters were redriven.
 fn names_of(
     group: &ResolvedGroup,
-    topics: Vec<String>,
-    letters: Option<String>,
+    topics: Vec<Arc<ResolvedTopic>>,
+    letters: Option<Arc<ResolvedTopic>>,
     is_dispatched: bool,
-) -> Vec<(PhysicalGroup, Vec<String>)> {
+) -> Vec<(PhysicalGroup, Vec<Arc<ResolvedTopic>>)> {
     let mut names = Vec::new();
     if !is_dispatched {
         names.push((group.physical.clone(), topics));
@@ -98,16 +101,27 @@ fn names_of(
     names
 }
 
+/// The client of the cluster that holds the positions: that of the topics. `None`: they lie on several, so no group reads them.
+fn wire_of(shared: &Common, topics: &[Arc<ResolvedTopic>]) -> Option<Client> {
+    let cluster = shared.clusters.get(home::of_topics(topics.iter().cloned()).ok()?).ok()?;
+    Some(cluster.wire().clone())
+}
+
 /// Commits again what is committed, if the group is there still.
-async fn refresh(shared: &Shared, group: &str, topics: &[String], is_there: impl Fn() -> bool) -> Result<(), Error> {
-    let found = match shared.wire.committed_offsets(group, Committer::Outside, None, CALL).await {
+async fn refresh(
+    wire: &Client,
+    group: &str,
+    topics: &[Arc<ResolvedTopic>],
+    is_there: impl Fn() -> bool,
+) -> Result<(), Error> {
+    let found = match wire.committed_offsets(group, Committer::Outside, None, CALL).await {
         Ok(found) => found,
         Err(error) if error.kafka_code() == Some(sluice_wire::code::GROUP_ID_NOT_FOUND) => return Ok(()),
         Err(error) => return Err(error),
     };
     let commits: Vec<CommitOffset> = found
         .into_iter()
-        .filter(|((topic, _), _)| topics.contains(topic))
+        .filter(|((name, _), _)| topics.iter().any(|topic| topic.physical.as_str() == name))
         .filter_map(|((topic, partition), found)| {
             let found = found.ok()??;
             let (offset, leader_epoch, metadata) = (found.offset, found.leader_epoch, found.metadata);
@@ -117,5 +131,5 @@ async fn refresh(shared: &Shared, group: &str, topics: &[String], is_there: impl
     if commits.is_empty() || !is_there() {
         return Ok(());
     }
-    shared.wire.commit_offsets(group, Committer::Outside, &commits, CALL).await.map(drop)
+    wire.commit_offsets(group, Committer::Outside, &commits, CALL).await.map(drop)
 }

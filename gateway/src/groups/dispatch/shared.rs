@@ -1,16 +1,18 @@
-//! What all groups that are dispatched here share.
+//! What all groups that are dispatched here share, and what those of one cluster do.
 
 use std::hash::{BuildHasher as _, RandomState};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use sluice_kafka::ProduceSink;
 use sluice_runtime::TaskSet;
+use sluice_types::ClusterUid;
 use sluice_wire::{Client, Groups, Reader};
 
+use crate::clusters::{Cluster, Clusters};
 use crate::groups::dispatch::budget::{Budget, PROCESS_BYTES_MAX};
 use crate::groups::dispatch::metrics::DispatchMetrics;
 use crate::groups::dispatch::pulse::Pulse;
@@ -42,14 +44,36 @@ impl Default for Timing {
     }
 }
 
-/// See the module.
+/// What a group works with: what all groups share, and the clients of the cluster that it lives on.
 pub(super) struct Shared {
-    pub(super) gateway_id: Arc<str>,
-    pub(super) boot_id: Arc<str>,
+    common: Arc<Common>,
+    pub(super) cluster: ClusterUid,
     pub(super) wire: Client,
     pub(super) groups: Groups,
     pub(super) reader: Reader,
-    pub(super) sink: Arc<dyn ProduceSink>,
+}
+
+impl Shared {
+    /// For groups that live there.
+    pub(super) fn at(common: Arc<Common>, cluster: &Cluster) -> Self {
+        let (wire, groups, reader) = (cluster.wire().clone(), cluster.groups().clone(), cluster.reader().clone());
+        Self { common, cluster: cluster.uid(), wire, groups, reader }
+    }
+}
+
+impl Deref for Shared {
+    type Target = Common;
+
+    fn deref(&self) -> &Common {
+        &self.common
+    }
+}
+
+/// What all groups share.
+pub(super) struct Common {
+    pub(super) gateway_id: Arc<str>,
+    pub(super) boot_id: Arc<str>,
+    pub(super) clusters: Clusters,
     pub(super) meter: Meter,
     pub(super) view: Arc<View>,
     pub(super) owners: Arc<MemberOwners>,
@@ -64,7 +88,7 @@ pub(super) struct Shared {
     pub(super) stop: watch::Sender<Option<Instant>>,
 }
 
-impl Shared {
+impl Common {
     /// A hash that nobody outside can foresee: colliding keys would wait for each other.
     pub(super) fn key_hash(&self, key: &[u8]) -> u64 {
         self.key_hasher.hash_one(key)

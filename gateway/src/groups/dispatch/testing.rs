@@ -2,56 +2,26 @@
 
 use std::hash::RandomState;
 use std::sync::Arc;
-use std::time::Instant as StdInstant;
 
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use sluice_kafka::{Appended, Batch, ProduceSink};
 use sluice_proto::internal::control::v1::control_record::Resource;
 use sluice_proto::internal::control::v1::{ControlRecord, GroupState, Life, NamespaceState, TenantState, TopicState};
 use sluice_runtime::{Metrics, TaskSet};
-use sluice_types::{GroupUid, NamespaceUid, TenantUid, TopicUid};
-use sluice_wire::{Client, ClientConfig, Groups, KafkaTopicId, Reader, TopicPartition};
+use sluice_types::{ClusterUid, GroupUid, NamespaceUid, TenantUid, TopicUid};
+use sluice_wire::{Client, ClientConfig, KafkaTopicId, TopicPartition};
 
+use crate::clusters::Clusters;
 use crate::groups::dispatch::budget::Budget;
 use crate::groups::dispatch::group::{Group, Stage};
 use crate::groups::dispatch::metrics::DispatchMetrics;
 use crate::groups::dispatch::pulse::Pulse;
-use crate::groups::dispatch::shared::{Clock, Shared, Timing};
+use crate::groups::dispatch::shared::{Clock, Common, Shared, Timing};
 use crate::groups::owner::MemberOwners;
 use crate::metering::Meter;
 use crate::view::View;
-
-/// Takes nothing.
-struct NoSink;
-
-impl ProduceSink for NoSink {
-    fn submit(&self, _: &str, _: Batch, _: StdInstant) -> Appended {
-        unreachable!("no letters in these tests")
-    }
-
-    fn ensure_topic(&self, _: &str, _: i32, _: StdInstant) -> BoxFuture<'static, bool> {
-        std::future::ready(false).boxed()
-    }
-
-    fn forget(&self, _: &str) {}
-
-    fn is_available(&self) -> bool {
-        false
-    }
-
-    fn is_useless(&self) -> bool {
-        false
-    }
-
-    fn flush(&self, _: StdInstant) -> BoxFuture<'static, bool> {
-        std::future::ready(true).boxed()
-    }
-}
 
 /// A group that runs, with one topic of two partitions, `orders`, and nothing assigned.
 pub(super) fn group() -> Group {
@@ -97,14 +67,13 @@ pub(super) fn group() -> Group {
     let topic = entry.names().topic_in(namespace, &config.topics[0]).expect("topic");
     let wire = Client::new(ClientConfig::new(["localhost:1"])).expect("a client");
     let (tasks, metrics) = (TaskSet::new("test", CancellationToken::new()), Metrics::new());
-    let shared = Shared {
+    let clusters = Clusters::without_producers(&wire);
+    let cluster = clusters.get(ClusterUid::FIRST).expect("the first cluster");
+    let common = Common {
         gateway_id: "a".into(),
         boot_id: "1".into(),
-        groups: Groups::new(wire.clone()),
-        reader: Reader::new(wire.clone()),
-        sink: Arc::new(NoSink),
-        meter: Meter::start("a/1".into(), wire.clone(), &tasks, &metrics),
-        wire,
+        clusters,
+        meter: Meter::start("a/1".into(), wire, &tasks, &metrics),
         view,
         owners: MemberOwners::new("a".into(), "1".into()),
         budget: Budget::new(Timing::default().cached_bytes),
@@ -117,7 +86,7 @@ pub(super) fn group() -> Group {
         stop: watch::Sender::new(None),
     };
     let (_, commands) = mpsc::channel(1);
-    let mut group = Group::new(Arc::new(shared), config, entry, commands);
+    let mut group = Group::new(Arc::new(Shared::at(Arc::new(common), &cluster)), config, entry, commands);
     group.stage = Stage::Running;
     group.topics.insert(topic.physical.as_str().into(), topic);
     group

@@ -55,8 +55,9 @@ impl Shared {
         call.limiter.check_egress()?;
         let held = call.limiter.in_flight(HELD_BYTES)?;
         let until = answer_by(call);
-        let late = |error| failure::in_time(error, until, self.tools.sink.is_available());
-        let mut letters = Letters::open(&self.tools, &group, &topic, from, until).await.map_err(late)?;
+        let log = self.clusters.log(&topic)?;
+        let late = |error| failure::in_time(error, until, log.answers());
+        let mut letters = Letters::open(&log, &group, from, until).await.map_err(late)?;
         let mut page = Filling::default();
         let mut counts = Counts::default();
         let next = loop {
@@ -87,7 +88,7 @@ impl Shared {
     /// Books a page; counts its delivery, or takes back what was booked.
     fn parcel(&self, call: &DataCall, topic: Arc<ResolvedTopic>, counts: Counts, held: InFlightGuard) -> TrackedAnswer {
         call.limiter.charge_egress(counts.bytes);
-        let (limiter, meter) = (Arc::clone(&call.limiter), self.tools.meter.clone());
+        let (limiter, meter) = (Arc::clone(&call.limiter), self.meter.clone());
         TrackedAnswer::new(move |taken| {
             if taken {
                 for (partition, records, bytes) in counts.runs {

@@ -165,7 +165,7 @@ impl Shared {
             let Some((first, _)) = run.first() else { continue };
             if let Some(topic) = tally.topics.iter().find(|topic| topic.topic_uid == first.topic) {
                 let bytes = run.iter().map(|(_, bytes)| bytes).sum();
-                self.tools.meter.delivered(topic, first.partition, run.len() as u64, bytes);
+                self.meter.delivered(topic, first.partition, run.len() as u64, bytes);
             }
         }
         self.metrics.delivered(tally.leases.iter().map(|(lease, _)| lease));

@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
+
 use sluice_edge::deadline::{MARGIN, kept};
 use sluice_proto::stream::v1::{ResetOffsetsRequest, ResetOffsetsResponse, SettleOutcome};
 use sluice_types::error::Error;
@@ -18,7 +20,6 @@ use crate::groups::model::{
     AttachOptions, Attachment, Dispatch, DispatchError, GroupCall, Inspected, LeaseKey, Owner, Owners, Peer, Settle,
     TakeOptions, Taken,
 };
-use crate::ports::BoxFuture;
 
 /// Between two looks, unless the owners change.
 const PAUSE: Duration = Duration::from_millis(50);

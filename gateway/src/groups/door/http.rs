@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use prost::Message;
 
+use sluice_edge::Body;
 use sluice_proto::stream::v1::{PullRequest, SubscribeRequest};
 use sluice_types::error::Error;
 
@@ -13,7 +14,6 @@ use crate::data::encode::IntoJson;
 use crate::data::{JSON, PROTOBUF, respond};
 use crate::groups::door::pull::Form;
 use crate::groups::door::{Door, sse};
-use crate::ports::Body;
 
 impl Door {
     /// `POST …/groups/{group}:pull`: JSON whose JSON payloads keep every digit, or the message, if the client asks for that.

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
+
 use sluice_types::error::Error;
 use sluice_types::{ErrorKind, GroupId, NamespaceId, OpContext, Reason};
 
 use crate::access::DataCall;
 use crate::groups::door::stream_access::CONSUME;
 use crate::groups::door::{Shared, fields};
+use crate::groups::home;
 use crate::groups::model::{GroupCall, ResolvedGroup};
-use crate::ports::BoxFuture;
 
 /// How long a group that was just made may take to come into this gateway's view.
 const VISIBLE_WITHIN: Duration = Duration::from_secs(5);
@@ -66,6 +68,13 @@ impl Shared {
                 .with_retry_after(Duration::from_millis(500)));
             }
         }
+    }
+
+    /// Whether the cluster that the group lives on answers, as far as it is known.
+    pub(super) fn answers(&self, call: &DataCall, group: &ResolvedGroup) -> bool {
+        let Some(tenant) = call.view().tenant(group.tenant_uid) else { return true };
+        let cluster = home::of_group(group, &tenant).and_then(|uid| self.clusters.get(uid));
+        cluster.is_ok_and(|cluster| cluster.answers())
     }
 
     /// A call for the dispatcher; its deadline is set when it is made.

@@ -19,6 +19,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
 use futures::{Stream, StreamExt};
 use tokio::sync::{mpsc, watch};
 
@@ -34,7 +35,6 @@ use crate::groups::door::outlet::{Outlet, Said};
 use crate::groups::door::settle::{Read, Unknown};
 use crate::groups::door::stream_access::StreamAccess;
 use crate::groups::model::{AttachCommand, AttachEvent, AttachOptions, Attachment, Leased, Owner, Settle};
-use crate::ports::BoxFuture;
 
 use self::timing::DeliveryNotices;
 use self::transit::Transit;

@@ -143,7 +143,7 @@ impl Shared {
         let outcomes = if leases.is_empty() {
             Vec::new()
         } else {
-            let call_of = self.group_call(call, group);
+            let call_of = self.group_call(call, Arc::clone(&group));
             let until = answer_by(call);
             let over = dispatcher_ends(until);
             let asking = DispatchRequest { caller: &call.context, call: call_of, until };
@@ -164,7 +164,7 @@ impl Shared {
                 },
             };
             let is_left_out = outcomes.contains(&SettleOutcome::Unavailable);
-            if is_left_out && Instant::now() >= over && self.tools.sink.is_available() {
+            if is_left_out && Instant::now() >= over && self.answers(call, &group) {
                 unknown = Unknown::Late;
             }
             outcomes

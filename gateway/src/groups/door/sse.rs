@@ -13,6 +13,7 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use tonic::Status;
 
+use sluice_edge::Body;
 use sluice_proto::stream::v1::SubscribeResponse;
 use sluice_runtime::statuses;
 use sluice_types::error::Error;
@@ -20,7 +21,6 @@ use sluice_types::error::Error;
 use crate::data::encode::answer_json;
 use crate::groups::door::outlet::{Outgoing, Said};
 use crate::groups::door::streams::subscribe_response;
-use crate::ports::Body;
 
 /// Between two comments.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);

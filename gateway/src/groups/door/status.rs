@@ -32,7 +32,7 @@ impl Shared {
         let over = dispatcher_ends(until);
         let asking = DispatchRequest { caller: &call.context, call: self.group_call(call, Arc::clone(&group)), until };
         let inspected = self.dispatching.inspect(&asking).await;
-        let inspected = inspected.map_err(|error| self.told(error, &group, over))?;
+        let inspected = inspected.map_err(|error| self.told(error, call, &group, over))?;
         let mut status = inspected.status;
         status.group.clone_from(&group.name);
         if inspected.dispatching && status.dispatcher.is_empty() {
@@ -61,11 +61,11 @@ impl Shared {
         let over = dispatcher_ends(until);
         let asking = DispatchRequest { caller: &call.context, call: self.group_call(call, Arc::clone(&group)), until };
         let answer = self.dispatching.reset(&asking, request).await;
-        answer.map_err(|error| self.told(error, &group, over))
+        answer.map_err(|error| self.told(error, call, &group, over))
     }
 
-    fn told(&self, error: NoAnswer, group: &ResolvedGroup, over: Instant) -> Error {
-        failure::in_time(error.into_error(&group.name), over, self.tools.sink.is_available())
+    fn told(&self, error: NoAnswer, call: &DataCall, group: &ResolvedGroup, over: Instant) -> Error {
+        failure::in_time(error.into_error(&group.name), over, self.answers(call, group))
     }
 }
 

@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::StatusCode;
 use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 use tower::Service;
 
+use sluice_edge::Body;
 use sluice_edge::browsers::Origins;
 use sluice_edge::service::EdgeService;
 use sluice_edge::{Request, Response};
@@ -26,7 +28,6 @@ use crate::access::DataCall;
 use crate::auth::{KeySource, LookupFailure};
 use crate::layers::ORDER;
 use crate::metrics::{Denials, LookupMetrics};
-use crate::ports::{Body, BoxFuture};
 
 const HASH_KEY: HashKey = HashKey([9; 32]);
 const LOG: [u8; 16] = [5; 16];

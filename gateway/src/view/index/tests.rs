@@ -123,6 +123,19 @@ fn a_topic_is_served_where_its_record_says_that_it_is() {
 }
 
 #[test]
+fn a_topic_on_another_cluster_that_the_gateway_is_configured_for_is_served() {
+    let world = World::new();
+    let (uid, second) = (TopicUid::random(), ClusterUid::random());
+    let served = [ClusterUid::FIRST, second].into_iter().collect();
+    world.view.replace(Arc::new(Index::new(TenantLimits::default(), served)));
+    world.apply(world.namespace(1, Life::Active));
+    let there = Placement::unmoved(second, LogUid::first_of(uid)).record();
+    assert!(matches!(world.apply(placed(world.topic(uid, 1, Life::Active, 3), there)), Change::Serve(_)));
+    let TopicLookup::Active(topic) = world.lookup() else { panic!("in service") };
+    assert_eq!(topic.placement.appends(), (second, LogUid::first_of(uid)));
+}
+
+#[test]
 fn a_topic_that_went_where_this_gateway_cannot_follow_is_not_served_where_it_was() {
     let (uid, first) = (TopicUid::random(), ClusterUid::FIRST);
     let log = LogUid::first_of(uid);
@@ -149,7 +162,7 @@ fn a_topic_that_went_where_this_gateway_cannot_follow_is_not_served_where_it_was
         ("the topic has moved", true, moved),
         ("cannot follow", true, replaced),
         ("cannot be understood", true, unreadable),
-        ("on a cluster that this gateway does not serve", false, elsewhere),
+        ("on a cluster that this gateway is not configured for", false, elsewhere),
     ];
     for (why, was_served, placement) in cases {
         let world = World::new();

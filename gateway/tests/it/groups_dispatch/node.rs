@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use sluice_devstack::{ADMIN, GATEWAY, KafkaConnection};
-use sluice_gateway::data::WirePath;
+use sluice_gateway::clusters::{Clusters, ClustersParts};
 use sluice_gateway::groups::dispatch::{DispatchParts, Dispatchers, Timing};
 use sluice_gateway::groups::model::{
     Dispatch as _, DispatchError, GroupCall, LeaseKey, Leased, ResolvedGroup, Settle, TakeOptions, Taken,
@@ -17,15 +17,17 @@ use sluice_gateway::groups::owner::MemberOwners;
 use sluice_gateway::metering::Meter;
 use sluice_gateway::view::View;
 use sluice_kafka::{KafkaSink, Sasl, SinkConfig, SinkMetrics};
+use sluice_process::ClusterAccess;
 use sluice_proto::internal::control::v1::control_record::Resource;
 use sluice_proto::internal::control::v1::{
     ControlRecord, GroupState, Life, MemberHeartbeat, MemberPhase, NamespaceState, TenantState, TopicState,
 };
 use sluice_proto::stream::v1::{GroupStatus, ResetOffsetsRequest, ResetOffsetsResponse, SettleOutcome};
-use sluice_runtime::{Metrics, TaskSet};
+use sluice_runtime::config::{KafkaConfig, SecretFile};
+use sluice_runtime::{Health, Metrics, TaskSet};
 use sluice_types::physical::PhysicalTopic;
-use sluice_types::{GroupUid, NamespaceUid, TenantUid, TopicUid};
-use sluice_wire::{Client, NewTopic, OutRecord, Reader};
+use sluice_types::{ClusterUid, GroupUid, NamespaceUid, TenantUid, TopicUid};
+use sluice_wire::{Client, NewTopic, OutRecord};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -151,20 +153,39 @@ impl Tenant {
         let parts = DispatchParts {
             gateway_id: Arc::clone(&gateway_id),
             boot_id: Arc::clone(&boot_id),
-            reader: Reader::new(wire.clone()),
-            sink: self.sink(),
-            meter: Meter::start(format!("{id}/{boot_id}"), wire.clone(), &tasks, &metrics),
+            clusters: self.clusters(id, &wire, &tasks),
+            meter: Meter::start(format!("{id}/{boot_id}"), wire, &tasks, &metrics),
             view: Arc::clone(&view),
             owners: Arc::clone(&owners),
             metrics: metrics.clone(),
             tasks: tasks.clone(),
-            wire,
         };
         let dispatchers = Dispatchers::start_with(parts, timing);
         let node =
             Node { id: gateway_id, boot_id, dispatchers, owners, view, metrics, tenant: self.uid, group: self.group };
         node.follow(self);
         node
+    }
+
+    fn clusters(&self, gateway_id: &str, client: &Client, tasks: &TaskSet) -> Clusters {
+        let dir = tempfile::tempdir().expect("directory");
+        let password = dir.path().join("password");
+        std::fs::write(&password, self.kafka.password(GATEWAY).expect("password")).expect("write");
+        std::fs::set_permissions(&password, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("chmod");
+        let config = KafkaConfig {
+            bootstrap: self.kafka.bootstrap.clone(),
+            ca: self.kafka.ca_file.clone(),
+            username: GATEWAY.into(),
+            password_file: SecretFile::new(password),
+        };
+        let clusters = Clusters::start(ClustersParts {
+            gateway_id: gateway_id.into(),
+            access: vec![ClusterAccess { uid: ClusterUid::FIRST, config, client: client.clone() }],
+            health: Health::new(),
+            metrics: Metrics::new(),
+            tasks: tasks.clone(),
+        });
+        clusters.expect("clusters")
     }
 
     /// As gateways append: compressed.
@@ -175,8 +196,8 @@ impl Tenant {
             username: GATEWAY.into(),
             password: self.kafka.password(GATEWAY).expect("password").to_owned().into(),
         });
-        let wire = self.kafka.client(GATEWAY).expect("client");
-        Arc::new(KafkaSink::start(config, SinkMetrics::default(), Arc::new(WirePath::new(wire))).expect("sink"))
+        let nothing_is_known = |_: Option<(&str, i32)>, _: Duration| false;
+        Arc::new(KafkaSink::start(config, SinkMetrics::default(), Arc::new(nothing_is_known)).expect("sink"))
     }
 
     /// Everything of the redrive and dead-letter headers and the value.

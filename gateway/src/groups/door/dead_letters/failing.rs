@@ -47,15 +47,16 @@ impl Failing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clusters::unavailable;
 
     #[test]
     fn partitions_are_told_by_number_and_a_topic_that_nobody_can_read_is_an_error() {
         let failing = || {
             let mut failing = Failing::default();
             let mut more = Failing::default();
-            more.add(2, failure::cluster_unavailable("two"));
+            more.add(2, unavailable("two"));
             more.add(2, Error::internal("later"));
-            more.add(0, failure::cluster_unavailable("zero"));
+            more.add(0, unavailable("zero"));
             failing.append(&mut more);
             assert!(more.is_empty() && !failing.is_empty());
             failing

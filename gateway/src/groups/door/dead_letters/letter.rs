@@ -181,21 +181,7 @@ mod tests {
     #[test]
     fn a_record_is_published_again_to_the_partition_it_came_from() {
         let letter = Letter::read(record("mine"), 1, "mine").expect("its own");
-        let topic = ResolvedTopic {
-            physical: sluice_types::physical::PhysicalTopic::new(
-                sluice_types::NamespaceUid::random(),
-                sluice_types::TopicUid::random(),
-            ),
-            tenant_uid: sluice_types::TenantUid::random(),
-            namespace_uid: sluice_types::NamespaceUid::random(),
-            topic_uid: sluice_types::TopicUid::random(),
-            placement: sluice_log::Placement::unmoved(sluice_types::ClusterUid::FIRST, sluice_types::LogUid::random()),
-            partitions: 12,
-            compacted: false,
-            record_age_ms_max: None,
-            log_append_time: false,
-            name: "namespaces/a/topics/orders".into(),
-        };
+        let topic = ResolvedTopic::example(12);
         let by_key = sluice_types::partitioner::partition_of(b"k", 12);
         assert_ne!(by_key, 2);
         assert_eq!(letter.again(&topic, "mine").0.partition, 2);

@@ -2,18 +2,17 @@
 //! told of.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sluice_log::LogicalOffset;
 use sluice_types::Reason;
 use sluice_types::error::Error;
 use sluice_types::physical::PhysicalGroup;
-use sluice_wire::{Committer, FetchRequest, Fetched, Isolation, OffsetAt, Record, decode};
+use sluice_wire::{DecodeLimits, Isolation, OffsetAt, Record};
 
+use crate::clusters::{Log, ReadRequest};
 use crate::data::{failure, time_left};
 use crate::groups::model::ResolvedGroup;
-use crate::ports::DataTools;
-use crate::view::ResolvedTopic;
 
 use super::failing::Failing;
 use super::letter::Letter;
@@ -22,8 +21,6 @@ use super::redriven::Redriven;
 
 /// Bytes of one read.
 const READ_BYTES: u32 = 1 << 20;
-/// A batch that does not fit what was asked for is asked for again with this.
-const WHOLE_BATCH_BYTES: u32 = 16 << 20;
 /// Reads of one page.
 const READS_MAX: usize = 64;
 /// A page is answered after this long, whatever it holds.
@@ -33,8 +30,7 @@ const PARTITION_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The letters from a place on that were not redriven.
 pub(super) struct Letters {
-    tools: DataTools,
-    topic: Arc<ResolvedTopic>,
+    log: Log,
     /// The group's uid, as text.
     group: String,
     redriven: BTreeMap<i32, Redriven>,
@@ -64,20 +60,12 @@ pub(super) enum Ready {
 }
 
 impl Letters {
-    pub(super) async fn open(
-        tools: &DataTools,
-        group: &ResolvedGroup,
-        topic: &Arc<ResolvedTopic>,
-        from: Place,
-        until: Instant,
-    ) -> Result<Self, Error> {
-        let all: Vec<i32> = (0..topic.partitions).collect();
-        let (redriven, ends) =
-            tokio::try_join!(committed(tools, group, topic, &all, until), ends(tools, topic, &all, until),)?;
+    pub(super) async fn open(log: &Log, group: &ResolvedGroup, from: Place, until: Instant) -> Result<Self, Error> {
+        let all: Vec<i32> = (0..log.topic().partitions).collect();
+        let (redriven, ends) = tokio::try_join!(committed(log, group, &all, until), ends(log, &all, until))?;
         let (ends, closed) = apart(ends);
         Ok(Self {
-            tools: tools.clone(),
-            topic: Arc::clone(topic),
+            log: log.clone(),
             group: group.group_uid.to_string(),
             redriven,
             ends,
@@ -109,7 +97,7 @@ impl Letters {
             let whole = self.ends.get(&partition).copied().unwrap_or(0);
             (partition, begin, if partition == self.place.partition { self.place.offset } else { whole })
         };
-        (from.partition..=self.place.partition.min(self.topic.partitions - 1))
+        (from.partition..=self.place.partition.min(self.log.topic().partitions - 1))
             .map(range)
             .filter(|(_, begin, end)| begin < end)
             .collect()
@@ -130,7 +118,7 @@ impl Letters {
             // All that was read was looked at.
             self.place.offset = self.place.offset.max(self.read_on);
             let partition = self.place.partition;
-            if partition >= self.topic.partitions {
+            if partition >= self.log.topic().partitions {
                 return Ok(Ready::End);
             }
             if let Some(error) = self.closed.remove(&partition) {
@@ -147,7 +135,7 @@ impl Letters {
             }
             self.reads_left -= 1;
             let until = part_of(self.until);
-            match read(&self.tools, &self.topic, partition, from, until).await {
+            match read(&self.log, partition, from, until).await {
                 Ok((records, read_on)) => {
                     (self.read, self.read_on) = (records, read_on);
                     self.read.reverse();
@@ -191,38 +179,27 @@ pub(super) fn apart(results: BTreeMap<i32, Result<i64, Error>>) -> (BTreeMap<i32
 
 /// Records at or after an offset, and where to read on: behind all that was looked at. An answer that does not get further than the
 /// offset proves nothing, and is an error: whoever asks knows that the log goes on.
-pub(super) async fn read(
-    tools: &DataTools,
-    topic: &ResolvedTopic,
-    partition: i32,
-    offset: i64,
-    until: Instant,
-) -> Result<(Vec<Record>, i64), Error> {
-    let decoded = |fetched: &Fetched| {
-        decode(&fetched.batches, offset, &fetched.aborted)
-            .map_err(|error| failure::reading(sluice_wire::Error::Decode(error), &topic.name))
+pub(super) async fn read(log: &Log, partition: i32, offset: i64, until: Instant) -> Result<(Vec<Record>, i64), Error> {
+    let name = &log.topic().name;
+    let isolation = Isolation::ReadCommitted;
+    let request = ReadRequest {
+        partition,
+        offset: LogicalOffset::new(offset).map_err(Error::internal)?,
+        max_bytes: READ_BYTES,
+        max_wait: Duration::ZERO,
+        isolation,
+        limits: DecodeLimits::default(),
     };
-    let fetched = match fetch(tools, topic, partition, offset, READ_BYTES, until).await {
+    match log.read(request, time_left(until)).await {
+        Ok(found) => got_further(found.records, found.next_offset.get(), offset, name),
         // Retention was there first.
         Err(sluice_wire::Error::OffsetOutOfRange { .. }) => {
-            let start = tools.wire.list_offset(
-                topic.physical.as_str(),
-                partition,
-                OffsetAt::Earliest,
-                Isolation::ReadCommitted,
-                time_left(until),
-            );
-            let start = start.await.map_err(|error| failure::reading(error, &topic.name))?.offset;
-            return got_further(Vec::new(), start.unwrap_or(offset), offset, &topic.name);
+            let start = log.offset(partition, OffsetAt::Earliest, isolation, time_left(until)).await;
+            let start = start.map_err(|error| failure::reading(error, name))?;
+            got_further(Vec::new(), start.map_or(offset, LogicalOffset::get), offset, name)
         }
-        fetched => fetched.map_err(|error| failure::reading(error, &topic.name))?,
-    };
-    let mut found = decoded(&fetched)?;
-    if found.truncated && found.next_offset == offset {
-        let fetched = fetch(tools, topic, partition, offset, WHOLE_BATCH_BYTES, until).await;
-        found = decoded(&fetched.map_err(|error| failure::reading(error, &topic.name))?)?;
+        Err(error) => Err(failure::reading(error, name)),
     }
-    got_further(found.records, found.next_offset, offset, &topic.name)
 }
 
 fn got_further(records: Vec<Record>, next: i64, offset: i64, topic: &str) -> Result<(Vec<Record>, i64), Error> {
@@ -233,67 +210,37 @@ fn got_further(records: Vec<Record>, next: i64, offset: i64, topic: &str) -> Res
     Err(Error::unavailable(Reason::ClusterUnavailable, what))
 }
 
-async fn fetch(
-    tools: &DataTools,
-    topic: &ResolvedTopic,
-    partition: i32,
-    offset: i64,
-    max_bytes: u32,
-    until: Instant,
-) -> sluice_wire::Result<Fetched> {
-    let request = FetchRequest {
-        topic: topic.physical.as_str().to_owned(),
-        topic_id: None,
-        partition,
-        offset,
-        last_epoch: None,
-        max_bytes,
-        min_bytes: 1,
-        max_wait: Duration::ZERO,
-        isolation: Isolation::ReadCommitted,
-    };
-    tools.reader.fetch(request, topic.tenant_uid.uid().as_u64(), time_left(until)).await
-}
-
 /// Where each partition ends now. An error is of all partitions.
 pub(super) async fn ends(
-    tools: &DataTools,
-    topic: &ResolvedTopic,
+    log: &Log,
     partitions: &[i32],
     until: Instant,
 ) -> Result<BTreeMap<i32, Result<i64, Error>>, Error> {
-    let name = topic.physical.as_str();
+    let name = &log.topic().name;
     let (at, isolation) = (OffsetAt::Latest, Isolation::ReadCommitted);
-    let listed = tools.wire.list_offsets(name, partitions, at, isolation, time_left(part_of(until))).await;
-    let mut listed = listed.map_err(|error| failure::reading(error, &topic.name))?;
+    let listed = log.offsets(partitions, at, isolation, time_left(part_of(until))).await;
+    let mut listed = listed.map_err(|error| failure::reading(error, name))?;
     let end = |&partition: &i32| {
         let listed = listed.remove(&partition).unwrap_or(Err(sluice_wire::Error::DeadlineExceeded));
-        let end = listed.map(|listed| listed.offset.unwrap_or(0));
-        (partition, end.map_err(|error| failure::reading(error, &topic.name)))
+        let end = listed.map(|end| end.map_or(0, LogicalOffset::get));
+        (partition, end.map_err(|error| failure::reading(error, name)))
     };
     Ok(partitions.iter().map(end).collect())
 }
 
 /// What was redriven, as committed.
 pub(super) async fn committed(
-    tools: &DataTools,
+    log: &Log,
     group: &ResolvedGroup,
-    topic: &ResolvedTopic,
     partitions: &[i32],
     until: Instant,
 ) -> Result<BTreeMap<i32, Redriven>, Error> {
     let kept_under = PhysicalGroup::redrive(group.namespace_uid, group.group_uid);
-    let wanted = [(topic.physical.as_str(), partitions)];
-    let found =
-        tools.wire.committed_offsets(kept_under.as_str(), Committer::Outside, Some(&wanted), time_left(until)).await;
-    let found = found.map_err(failure::cluster_unavailable)?;
-    let mut redriven = BTreeMap::new();
-    for ((_, partition), committed) in found {
-        if let Some(committed) = committed.map_err(failure::cluster_unavailable)? {
-            redriven.insert(partition, Redriven::read(committed.offset, &committed.metadata));
-        }
-    }
-    Ok(redriven)
+    let found = log.committed(&kept_under, partitions, time_left(until)).await?;
+    let redriven = |(partition, (offset, metadata)): (i32, (LogicalOffset, String))| {
+        (partition, Redriven::read(offset.get(), &metadata))
+    };
+    Ok(found.into_iter().map(redriven).collect())
 }
 
 #[cfg(test)]

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice_kafka::{Batch, OnResolved, RecordOutcome, SinkRecord};
+use sluice_log::LogicalOffset;
 use sluice_proto::stream::v1::{RedriveDeadLettersRequest, RedriveDeadLettersResponse};
 use sluice_types::error::Error;
 use sluice_types::physical::PhysicalGroup;
 use sluice_types::{ErrorKind, Reason, ResourceName};
-use sluice_wire::{CommitOffset, Committer};
 
 use crate::access::DataCall;
+use crate::clusters::Log;
 use crate::data::{answer_by, failure, time_left};
 use crate::groups::door::Shared;
 use crate::groups::model::ResolvedGroup;
@@ -43,7 +44,7 @@ struct Redrive<'a> {
     door: &'a Shared,
     call: &'a Arc<DataCall>,
     group: &'a ResolvedGroup,
-    topic: &'a Arc<ResolvedTopic>,
+    log: &'a Log,
     until: Instant,
     /// Origins that were looked up.
     origins: BTreeMap<String, Arc<ResolvedTopic>>,
@@ -60,17 +61,17 @@ impl Shared {
         let group = call.group("group", &request.group, DESCRIBE)?;
         let topic = dead_letter_topic(call, &group)?;
         let ids = check(&request, &topic)?;
-        let (group, topic) = (&*group, &topic);
+        let (group, log) = (&*group, &self.clusters.log(&topic)?);
         let until = answer_by(call);
         let (origins, failing) = (BTreeMap::new(), Failing::default());
-        let mut redrive = Redrive { door: self, call, group, topic, until, origins, redriven: 0, failing };
+        let mut redrive = Redrive { door: self, call, group, log, until, origins, redriven: 0, failing };
         let asked = ids.as_ref().map_or(topic.partitions.unsigned_abs() as usize, BTreeMap::len);
         let done = match ids {
             Some(ids) => redrive.named(ids, request.dry_run).await,
             None => redrive.all(request.dry_run).await,
         };
         let Redrive { redriven, failing, .. } = redrive;
-        let late = |error| failure::in_time(error, until, self.tools.sink.is_available());
+        let late = |error| failure::in_time(error, until, log.answers());
         let (remaining, failing) = match done {
             Ok(remaining) if redriven > 0 => (remaining, failing),
             Ok(remaining) => (remaining, failing.unless_all(asked).map_err(late)?),
@@ -116,12 +117,10 @@ fn unknown(at: usize) -> Error {
 impl Redrive<'_> {
     /// Those that were named.
     async fn named(&mut self, ids: BTreeMap<i32, BTreeSet<i64>>, dry_run: bool) -> Result<bool, Error> {
-        let tools = &self.door.tools;
+        let log = self.log;
         let partitions: Vec<i32> = ids.keys().copied().collect();
-        let (mut known, ends) = tokio::try_join!(
-            committed(tools, self.group, self.topic, &partitions, self.until),
-            ends(tools, self.topic, &partitions, self.until),
-        )?;
+        let (mut known, ends) =
+            tokio::try_join!(committed(log, self.group, &partitions, self.until), ends(log, &partitions, self.until),)?;
         let (ends, closed) = apart(ends);
         closed.into_iter().for_each(|(partition, error)| self.failing.add(partition, error));
         let uid = self.group.group_uid.to_string();
@@ -137,7 +136,7 @@ impl Redrive<'_> {
                     chunk.binary_search_by_key(&offset, |record: &sluice_wire::Record| record.offset).ok()
                 };
                 if offset < end && position(&chunk).is_none() {
-                    match read(tools, self.topic, partition, offset, part_of(self.until)).await {
+                    match read(log, partition, offset, part_of(self.until)).await {
                         Ok((records, _)) => chunk = records,
                         Err(error) if Instant::now() >= self.until => return Err(error),
                         Err(error) => {
@@ -179,9 +178,8 @@ impl Redrive<'_> {
 
     /// All there are now.
     async fn all(&mut self, dry_run: bool) -> Result<bool, Error> {
-        let tools = self.door.tools.clone();
         let read_until = self.until.checked_sub(LAST_COMMIT).unwrap_or(self.until);
-        let mut letters = Letters::open(&tools, self.group, self.topic, FIRST, self.until).await?;
+        let mut letters = Letters::open(self.log, self.group, FIRST, self.until).await?;
         let mut seen = 0;
         loop {
             let from = letters.place();
@@ -281,9 +279,9 @@ impl Redrive<'_> {
             if let Err(error) = self.call.limiter.take_ingress(sizes.iter().sum()) {
                 return if stored.is_empty() { Err(error) } else { Ok((stored, false)) };
             }
-            let on_resolved = Some(metered(self.door.tools.meter.clone(), Arc::clone(topic), sizes.clone()));
+            let on_resolved = Some(metered(self.door.meter.clone(), Arc::clone(topic), sizes.clone()));
             let batch = Batch { records, on_resolved };
-            let outcomes = self.door.tools.sink.submit(topic.physical.as_str(), batch, until).await;
+            let outcomes = self.door.clusters.log(topic)?.append(batch, until).await;
             let mut failed = None;
             for ((letter, outcome), size) in letters.into_iter().zip(outcomes).zip(sizes) {
                 match outcome {
@@ -308,24 +306,19 @@ impl Redrive<'_> {
         if settled.is_empty() {
             return Ok(());
         }
-        let tools = &self.door.tools;
         let partitions: Vec<i32> = settled.keys().copied().collect();
-        let mut known = committed(tools, self.group, self.topic, &partitions, self.until).await?;
-        let mut commits = Vec::new();
+        let mut known = committed(self.log, self.group, &partitions, self.until).await?;
+        let mut positions = BTreeMap::new();
         for (partition, runs) in settled {
             let redriven = known.entry(partition).or_insert_with(Redriven::none);
             for (from, to) in runs {
                 redriven.settle(from, to);
             }
             let (offset, metadata) = redriven.commit().ok_or_else(scattered)?;
-            let topic = self.topic.physical.as_str().to_owned();
-            commits.push(CommitOffset { topic, partition, offset, leader_epoch: None, metadata });
+            positions.insert(partition, (LogicalOffset::new(offset).map_err(Error::internal)?, metadata));
         }
         let kept_under = PhysicalGroup::redrive(self.group.namespace_uid, self.group.group_uid);
-        let results =
-            tools.wire.commit_offsets(kept_under.as_str(), Committer::Outside, &commits, time_left(self.until)).await;
-        let results = results.map_err(failure::cluster_unavailable)?;
-        results.into_values().try_for_each(|result| result.map_err(failure::cluster_unavailable))
+        self.log.commit(&kept_under, positions, time_left(self.until)).await
     }
 }
 

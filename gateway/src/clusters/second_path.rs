@@ -8,14 +8,14 @@ use sluice_kafka::SecondPath;
 use sluice_wire::{Client, Isolation, OffsetAt, Partition};
 
 /// Asks brokers through our own client, on the runtime it was made on.
-pub struct WirePath {
+pub(super) struct WirePath {
     wire: Client,
     runtime: Handle,
 }
 
 impl WirePath {
     /// Call it on the runtime that it shall use.
-    pub fn new(wire: Client) -> Self {
+    pub(super) fn new(wire: Client) -> Self {
         Self { wire, runtime: Handle::current() }
     }
 }
