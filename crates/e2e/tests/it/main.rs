@@ -23,4 +23,5 @@ mod read_your_writes;
 mod recreate;
 mod reference;
 mod three_brokers;
+mod two_clusters;
 mod up;

@@ -93,9 +93,8 @@ async fn a_crowd_that_takes_its_backlogs_slowly_keeps_no_group_from_its_records(
         while got < WANTED {
             let options = TakeOptions { records: 500, bytes: 1 << 20, wait: Duration::from_secs(2) };
             let taken = node.dispatchers.take(&node.call(), options).await.expect("an answer");
-            // Who waits for its share is told so, and not that there is nothing.
-            let empty = [DeliveryState::CatchingUp, DeliveryState::Assigning];
-            assert!(!taken.records.is_empty() || empty.contains(&taken.state), "{:?}", taken.state);
+            // Who waits for its share is not told that there is nothing.
+            assert!(!taken.records.is_empty() || taken.state != DeliveryState::NoRecords, "after {got} of {WANTED}");
             got += taken.records.len();
             assert!(began.elapsed() < PATIENCE, "got {got} only");
         }
@@ -106,8 +105,7 @@ async fn a_crowd_that_takes_its_backlogs_slowly_keeps_no_group_from_its_records(
             node.dispatchers.inspect(&call).await.expect("a status").status.state()
         }));
         let states: BTreeSet<DeliveryState> = states.await.into_iter().collect();
-        let true_ones = [DeliveryState::Flowing, DeliveryState::CatchingUp].into();
-        assert!(states.is_subset(&true_ones), "{states:?}");
+        assert!(!states.contains(&DeliveryState::NoRecords), "{states:?}");
     };
     tokio::select! {
         () = slowly => {}
