@@ -1,5 +1,6 @@
 //! The dispatcher of consumer groups, driven directly, on a real Kafka.
 
+mod crowd;
 mod fairness;
 mod frozen;
 mod letters;

@@ -241,3 +241,39 @@ impl Group {
         part.read_after = Some(now + RETRY);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sluice_proto::stream::v1::DeliveryState;
+    use sluice_types::TenantUid;
+    use sluice_wire::MemberEvent;
+
+    use crate::groups::dispatch::budget::PROCESS_BYTES_MAX;
+    use crate::groups::dispatch::opening::Step;
+    use crate::groups::dispatch::positions::{Closed, Known, Position};
+    use crate::groups::dispatch::testing;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_group_that_waits_for_its_share_is_catching_up_and_not_without_records() {
+        let mut group = testing::group();
+        let now = Instant::now();
+        let assigned = testing::partition(&group, 0);
+        group.member_event(Some(MemberEvent::Assigned(vec![assigned.clone()])));
+        let topic = Arc::clone(&group.topics[&assigned.topic]);
+        let position = Position { offset: 5, leader_epoch: None, metadata: String::new() };
+        group.opening(1, Step::Looked(vec![(Closed { assigned, topic }, Ok(Known::At(position)))]), now);
+        let state = |group: &Group| group.partition_states().next();
+        assert_eq!(state(&group), Some(DeliveryState::NoRecords), "nobody has looked yet");
+        // Somebody else has all of it, and gives nothing back for now.
+        let hoard = group.shared.budget.open(TenantUid::random());
+        let held = hoard.try_charge(PROCESS_BYTES_MAX).expect("all");
+        group.plan_reads(now);
+        assert_eq!((state(&group), group.parts[0].reading), (Some(DeliveryState::CatchingUp), false));
+        assert!(hoard.owes() > 0, "it is asked for some");
+        drop(held);
+        group.plan_reads(now);
+        assert_eq!((state(&group), group.parts[0].reading), (Some(DeliveryState::CatchingUp), true));
+    }
+}

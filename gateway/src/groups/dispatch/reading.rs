@@ -212,3 +212,46 @@ pub(super) fn is_foreign(record: &Record, group: &[u8]) -> bool {
     let marks = record.headers.iter().filter(|(name, _)| name.as_ref() == REDRIVE_GROUP_HEADER);
     marks.last().is_some_and(|(_, value)| value.as_deref() != Some(group))
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+
+    use sluice_types::TenantUid;
+
+    use crate::groups::dispatch::budget::PROCESS_BYTES_MAX;
+    use crate::groups::dispatch::testing;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_read_that_waits_for_a_silent_broker_holds_nothing_of_the_memory() {
+        let broker = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let address = broker.local_addr().expect("address").to_string();
+        let group = testing::group_on(&address);
+        let assigned = testing::partition(&group, 0);
+        let place = Place {
+            topic: assigned.topic,
+            topic_id: assigned.topic_id,
+            partition: 0,
+            share: 1,
+            group: "g".into(),
+            last_epoch: None,
+        };
+        let account = group.account.clone();
+        let wanted = Wanted { offset: 0, fetch_bytes: 1 << 20, held_bytes: 1 << 20, waits: false };
+        let read = read_within(Arc::clone(&group.shared), place, account.clone(), wanted);
+        let silent = async {
+            let (mut asked, _) = broker.accept().await.expect("a connection");
+            asked.read_u32().await.expect("a request");
+            let other = group.shared.budget.open(TenantUid::random());
+            assert_eq!(account.held(), 0);
+            assert!(other.try_charge(PROCESS_BYTES_MAX).is_some(), "all is there for others");
+        };
+        tokio::select! {
+            _ = read => panic!("nobody has answered"),
+            () = silent => {}
+        }
+    }
+}

@@ -55,6 +55,11 @@ impl ProduceSink for NoSink {
 
 /// A group that runs, with one topic of two partitions, `orders`, and nothing assigned.
 pub(super) fn group() -> Group {
+    group_on("localhost:1")
+}
+
+/// The same with a broker at this address.
+pub(super) fn group_on(broker: &str) -> Group {
     let (tenant, namespace, uid, topic) =
         (TenantUid::random(), NamespaceUid::random(), GroupUid::random(), TopicUid::random());
     let life = Life::Active.into();
@@ -95,7 +100,7 @@ pub(super) fn group() -> Group {
     let entry = view.tenant(tenant).expect("tenant");
     let config = entry.names().group_of(uid).expect("group");
     let topic = entry.names().topic_in(namespace, &config.topics[0]).expect("topic");
-    let wire = Client::new(ClientConfig::new(["localhost:1"])).expect("a client");
+    let wire = Client::new(ClientConfig::new([broker])).expect("a client");
     let (tasks, metrics) = (TaskSet::new("test", CancellationToken::new()), Metrics::new());
     let shared = Shared {
         gateway_id: "a".into(),

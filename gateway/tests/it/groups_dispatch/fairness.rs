@@ -11,7 +11,7 @@ use sluice_wire::OutRecord;
 use super::node::{Node, PATIENCE, Tenant, Topic, keys};
 
 /// A backlog of records of one size.
-async fn backlog(tenant: &Tenant, topic: &Topic, partition: i32, count: usize, bytes: usize) {
+pub(super) async fn backlog(tenant: &Tenant, topic: &Topic, partition: i32, count: usize, bytes: usize) {
     let value = bytes::Bytes::from(vec![7; bytes]);
     for from in (0..count).step_by(1_000) {
         let timestamp_ms = sluice_devstack::now_ms();

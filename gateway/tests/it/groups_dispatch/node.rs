@@ -118,9 +118,20 @@ impl Tenant {
 
     /// Publishes the group as it is now.
     pub(crate) fn group(&self, topics: &[&str], change: impl FnOnce(&mut GroupState)) {
+        self.publish_group(self.group, "billing", topics, change);
+    }
+
+    /// Another group, whose records are not ordered by key.
+    pub(crate) fn another_group(&self, id: &str, topics: &[&str]) -> GroupUid {
+        let uid = GroupUid::random();
+        self.publish_group(uid, id, topics, |group| group.key_ordered = false);
+        uid
+    }
+
+    fn publish_group(&self, uid: GroupUid, id: &str, topics: &[&str], change: impl FnOnce(&mut GroupState)) {
         let mut group = GroupState {
-            uid: self.group.to_string(),
-            id: "billing".into(),
+            uid: uid.to_string(),
+            id: id.into(),
             namespace_uid: self.namespace.to_string(),
             namespace_id: "prod".into(),
             life: Life::Active.into(),
@@ -276,6 +287,12 @@ impl Node {
         let entry = self.view.tenant(tenant.uid).expect("tenant");
         let group = entry.names().group_of(tenant.group).expect("group");
         self.call_for(group)
+    }
+
+    /// A call for another group of its tenant.
+    pub(crate) fn call_of_group(&self, group: GroupUid) -> GroupCall {
+        let entry = self.view.tenant(self.tenant).expect("tenant");
+        self.call_for(entry.names().group_of(group).expect("group"))
     }
 
     fn call_for(&self, group: Arc<ResolvedGroup>) -> GroupCall {
