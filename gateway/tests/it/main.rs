@@ -11,5 +11,6 @@ mod groups_door;
 mod payloads;
 mod server_info;
 mod streams_limit;
+mod throttled;
 mod waiting;
 mod world;
