@@ -304,6 +304,8 @@ impl<D: StreamService + DataPath> Parts<D> {
         let edge = EdgeLimits {
             max_connections: self.config.limits.connections,
             max_connections_per_source: self.config.limits.connections_per_peer,
+            h2_ping_interval: self.config.limits.ping_interval.get(),
+            h2_ping_timeout: self.config.limits.ping_interval.get() / 2,
             ..EdgeLimits::default()
         };
         let metrics = self.metrics.connections.clone();

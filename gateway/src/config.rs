@@ -1,13 +1,14 @@
 //! The gateway's configuration file.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use sluice_edge::browsers::is_origin;
 use sluice_process::{Common, RoleConfig, TenantDefaults, is_false};
 use sluice_runtime::config::{
-    ByteSize, Faults, InternalTlsConfig, KafkaConfig, ListenAddr, SecretFile, TlsFiles, Validate,
+    ByteSize, Faults, HumanDuration, InternalTlsConfig, KafkaConfig, ListenAddr, SecretFile, TlsFiles, Validate,
 };
 use sluice_runtime::telemetry::TelemetryConfig;
 use sluice_runtime::tls::ReloadingTls;
@@ -98,6 +99,8 @@ pub struct LimitsConfig {
     pub streams: usize,
     /// Of these, streams of one tenant.
     pub streams_per_tenant: usize,
+    /// HTTP/2: a peer is asked so often whether it is still there. One that does not answer within half of this is gone.
+    pub ping_interval: HumanDuration,
     /// Bytes of a request body, before and after inflation.
     pub body: ByteSize,
     /// Bytes of all request bodies at a time: about a quarter of the memory the process may use.
@@ -117,6 +120,7 @@ impl Default for LimitsConfig {
             calls_per_peer: 4_096,
             streams: 20_000,
             streams_per_tenant: 12_000,
+            ping_interval: HumanDuration::from_secs(20),
             body: ByteSize::new(BODY_BYTES_MAX as u64),
             in_flight: ByteSize::new(256 << 20),
             failed_authentications_per_second: 50,
@@ -161,6 +165,7 @@ calls = 8192
 calls_per_peer = 4096
 streams = 20000
 streams_per_tenant = 12000
+ping_interval = "20s"
 body = "8MiB"
 in_flight = "256MiB"
 failed_authentications_per_second = 50
@@ -227,6 +232,8 @@ impl Validate for LimitsConfig {
         faults.require(self.calls_per_peer > 0, "calls_per_peer", "must be at least 1");
         faults.require(self.streams > 0, "streams", "must be at least 1");
         faults.require(self.streams_per_tenant > 0, "streams_per_tenant", "must be at least 1");
+        let interval = Duration::from_secs(1)..=Duration::from_secs(600);
+        faults.require(interval.contains(&self.ping_interval.get()), "ping_interval", "must be 1 s to 10 min");
         faults.require((1..=1 << 30).contains(&self.body.bytes()), "body", "must be 1 byte to 1 GiB");
         faults.require(self.in_flight.bytes() >= self.body.bytes(), "in_flight", "must be at least `body`");
         let (rate, burst) = (self.failed_authentications_per_second, self.failed_authentications_burst);

@@ -1,10 +1,12 @@
 //! The door of consumer groups: two gateways on one Kafka, called as clients call them.
 
 mod between;
+mod half_open;
 mod pacing;
 mod refusals;
 mod streams;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use reqwest::StatusCode;
@@ -82,7 +84,11 @@ impl Shop {
     }
 
     async fn client(&self, gateway: usize) -> ConsumerServiceClient<Channel> {
-        let endpoint = Channel::from_shared(self.gateways[gateway].url("")).expect("address");
+        self.client_at(self.gateways[gateway].addrs.public).await
+    }
+
+    async fn client_at(&self, address: SocketAddr) -> ConsumerServiceClient<Channel> {
+        let endpoint = Channel::from_shared(format!("http://{address}")).expect("address");
         ConsumerServiceClient::new(endpoint.connect().await.expect("connect"))
     }
 

@@ -18,24 +18,24 @@ use super::{GROUP, Shop};
 
 /// How a way behaves.
 #[derive(Clone, Copy, PartialEq)]
-enum Way {
+pub(super) enum Way {
     /// Carries all.
     Open,
     /// Carries requests, and swallows what comes back.
     Swallows,
 }
 
-/// A way to a gateway's internal listener.
-struct Between {
-    address: SocketAddr,
-    target: watch::Sender<Option<SocketAddr>>,
-    way: watch::Sender<Way>,
+/// A way to a gateway's listener.
+pub(super) struct Between {
+    pub(super) address: SocketAddr,
+    pub(super) target: watch::Sender<Option<SocketAddr>>,
+    pub(super) way: watch::Sender<Way>,
     /// Each change breaks all connections.
     cuts: watch::Sender<u64>,
 }
 
 impl Between {
-    async fn open() -> Self {
+    pub(super) async fn open() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let address = listener.local_addr().expect("address");
         let (target, way, cuts) = (watch::Sender::new(None), watch::Sender::new(Way::Open), watch::Sender::new(0));

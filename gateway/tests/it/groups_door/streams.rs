@@ -5,9 +5,11 @@ use std::time::Duration;
 use futures::StreamExt;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 
 use sluice_proto::internal::control::v1::Life;
+use sluice_proto::stream::v1::consumer_service_client::ConsumerServiceClient;
 use sluice_proto::stream::v1::{
     ConsumeAck, ConsumeCredit, ConsumeRequest, ConsumeResponse, ConsumeStart, DeliveryState, ReceivedRecord,
     SettleOutcome, consume_request, consume_response,
@@ -25,8 +27,13 @@ pub(super) struct Stream {
 impl Stream {
     /// The first message is sent only once the answer's head is here, as some clients do.
     pub(super) async fn open(shop: &Shop, gateway: usize, records: i32) -> Self {
+        Self::over(shop, shop.client(gateway).await, records).await
+    }
+
+    /// The same over this client's connection.
+    pub(super) async fn over(shop: &Shop, mut client: ConsumerServiceClient<Channel>, records: i32) -> Self {
         let (requests, queue) = mpsc::channel(8);
-        let answer = shop.client(gateway).await.consume(shop.signed(ReceiverStream::new(queue))).await;
+        let answer = client.consume(shop.signed(ReceiverStream::new(queue))).await;
         let stream = Self { requests, responses: answer.expect("a stream").into_inner() };
         let credit = Some(ConsumeCredit { records, bytes: 0 });
         let start = ConsumeStart { group: GROUP.into(), credit, ..ConsumeStart::default() };
