@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use sluice_gateway::groups::model::Settle;
+use sluice_proto::internal::control::v1::group_state::Start;
 use sluice_proto::stream::v1::SettleOutcome;
 use sluice_wire::{CommitOffset, Committer};
 
@@ -82,6 +83,51 @@ async fn the_lag_of_an_idle_group_counts_what_can_be_read() {
     assert_ne!(late, [SettleOutcome::Unavailable], "an answer, also for what is lost");
     node.ack(&rest).await;
     assert_eq!(node.take(1, NO_WAIT).await.expect("an answer").records.len(), 0);
+    node.stop().await;
+}
+
+/// What comes late must not decide where a group begins: that is the first record that is left, also under `latest`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_acknowledgement_or_commit_of_what_retention_took_moves_no_position_and_skips_nothing() {
+    let tenant = Tenant::new().await;
+    let topic = tenant.topic("orders", 1).await;
+    tenant.group(&["orders"], |group| {
+        group.start = Some(Start::StartEarliest(false));
+        group.key_ordered = false;
+    });
+    let node = tenant.node("a").await.alone();
+    node.take(1, NO_WAIT).await.expect("it begins here");
+    tenant.produce(&topic, 0, &["a"; 6], 0).await;
+    let lost = node.collect(3).await;
+    until("what was read ahead is given up", async || node.status().await.1.consumers.is_empty()).await;
+    tenant.admin.delete_records_before(&topic.physical(), 0, 5, LONG).await.expect("deleted");
+    // It hits upon the log's beginning, and goes on there.
+    let mut left = Vec::new();
+    let committed = async || node.status().await.1.partitions[0].committed_offset.expect("a position");
+    until("it goes on at what is left", async || {
+        left.extend(node.take(1, Duration::from_millis(300)).await.expect("an answer").records);
+        committed().await >= 5
+    })
+    .await;
+    let before = committed().await;
+    let late = node.settle(Settle::Acknowledge, &keys(&lost)).await;
+    assert!(!late.contains(&SettleOutcome::Unavailable), "{late:?}");
+    assert_eq!(committed().await, before, "not back to what was lost, nor beyond what is left");
+    let group = node.resolved().physical.as_str().to_owned();
+    node.stop().await;
+
+    // The commit of a dispatcher that is gone arrives now.
+    let position =
+        CommitOffset { topic: topic.physical(), partition: 0, offset: 3, leader_epoch: None, metadata: String::new() };
+    let stored = tenant.admin.commit_offsets(&group, Committer::Outside, &[position], LONG).await.expect("stored");
+    assert!(stored.values().all(Result::is_ok), "{stored:?}");
+    tenant.produce(&topic, 0, &["a"; 2], 6).await;
+    let node = tenant.node("b").await.alone();
+    let got = node.collect(3).await;
+    assert_eq!(values(&got), [5, 6, 7], "from the first that is left, and not from the end");
+    node.ack(&got).await;
+    let (_, status) = node.status().await;
+    assert_eq!((status.lag, status.partitions[0].committed_offset), (0, Some(8)));
     node.stop().await;
 }
 
