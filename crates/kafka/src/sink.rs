@@ -46,7 +46,7 @@ pub trait ProduceSink: Send + Sync + 'static {
     /// Whether brokers answer.
     fn is_available(&self) -> bool;
 
-    /// Whether a producer is of no use although the cluster serves, and being replaced.
+    /// Whether a producer is of no use although the cluster serves, and will be replaced, or just was.
     fn is_useless(&self) -> bool;
 
     /// Waits until everything submitted is decided. False: not so by `deadline`.

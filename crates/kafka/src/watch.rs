@@ -22,9 +22,10 @@ const SILENT_AFTER: Duration = Duration::from_secs(1);
 /// A partition without a report for so long makes its producer suspicious. Brokers may let a producer wait for 11 s because of
 /// a quota, and for 9 s before a follower that is gone no longer counts.
 const STUCK_AFTER: Duration = Duration::from_secs(12);
-/// Looks in a row that found a suspicious producer and a cluster that serves, until it is told the brokers again, and until it is
-/// replaced.
+/// Looks in a row that found a suspicious producer and a cluster that serves, until it is told the brokers again, until that has
+/// not helped and it is said to be of no use, and until it is replaced.
 const REMIND_AT: u32 = 1;
+const BLAME_AT: u32 = 4;
 const REPLACE_AT: u32 = 10;
 
 /// Another client of the cluster.
@@ -47,7 +48,7 @@ pub(crate) fn watch(shared: &Arc<Shared>, second: &dyn SecondPath, ended: &Recei
         for (producer, found) in found.iter_mut().enumerate() {
             look(shared, second, producer, found);
         }
-        shared.set_useless(found.iter().any(|found| *found >= REPLACE_AT));
+        shared.set_useless(found.iter().any(|found| *found >= BLAME_AT));
     }
 }
 

@@ -1,6 +1,7 @@
 //! Consumer groups through the real `sluice`: made, consumed from, explained, reset, redriven.
 
 mod giving_back;
+mod stopped;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -13,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use sluice_e2e::{Installation, Options, wait};
+use sluiced::role::Role;
 
 use crate::program::Sluice;
 
@@ -20,7 +22,13 @@ const LONG: Duration = Duration::from_secs(30);
 
 /// Two gateways, a tenant, and its `sluice` at either.
 async fn installation() -> Result<(Installation, Sluice, Sluice)> {
-    let it = Installation::start(Options { gateways: 2, ..Options::default() }).await?;
+    installation_with("").await
+}
+
+/// The same with these lines in the gateways' configuration.
+async fn installation_with(lines: &str) -> Result<(Installation, Sluice, Sluice)> {
+    let extra = vec![(Role::Gateway, lines.to_owned())];
+    let it = Installation::start(Options { gateways: 2, extra, ..Options::default() }).await?;
     let tenant = it.tenant("acme").await?;
     let at = |gateway: usize| -> Result<Sluice> {
         Ok(Sluice::new(&it.local.dir)?

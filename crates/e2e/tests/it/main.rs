@@ -15,6 +15,7 @@ mod kill_gateway;
 mod kill_services;
 mod limits;
 mod masks;
+mod memory;
 mod names;
 mod postgres_down;
 mod program;

@@ -4,6 +4,8 @@
 mod dead_letters;
 mod frozen;
 mod leaderless;
+mod producers;
+mod revocation;
 mod unclean;
 
 use std::time::Duration;

@@ -10,13 +10,15 @@ use sluice_proto::stream::v1::list_offsets_request::At;
 use sluice_proto::wkt::Timestamp;
 use tonic::Code;
 
-use super::{NAMESPACE, World, dead_letters};
+use super::producers::Picky;
+use super::{NAMESPACE, World, dead_letters, revocation};
 
 const PARTITIONS: i32 = 6;
-const GONE: u32 = 2;
 
 pub(super) async fn partitions_without_a_leader_fail_alone(world: &World<'_>) -> Result<()> {
     dead_letters::source(world).await?;
+    let picky = Picky::create(world).await?;
+    let key = revocation::key(world).await?;
     world.replicas(1).await?;
     dead_letters::refused(world).await?;
     let topic = world.api.create_topic(NAMESPACE, "single", PARTITIONS).await?;
@@ -31,9 +33,30 @@ pub(super) async fn partitions_without_a_leader_fail_alone(world: &World<'_>) ->
     let whole = http.post(&path, &json!({})).await?;
     ensure!(whole.status == 200 && whole.json()["failures"] == json!([]), "{whole:?}");
 
-    world.kafka.stop(GONE).await?;
-    let answer = wait::until("a partition without a leader", Duration::from_secs(20), async || {
+    let gone = revocation::leader(world).await?;
+    world.kafka.stop(gone).await?;
+    // Not beside the others: a producer is replaced meanwhile, and what is on its way may be answered as unknown.
+    let revoked = revocation::reaches_the_gateway_through_another_leader(world, &key, gone);
+    tokio::try_join!(revoked, picky.makes_the_gateway_unready(world))?;
+    those_that_are_led_go_on(world, &topic.name).await?;
+
+    world.kafka.start_broker(gone).await?;
+    wait::until("all partitions", Duration::from_secs(30), async || {
         let answer = world.api.list_offsets(&topic.name, &[], None).await?;
+        Ok((answer.offsets.len() == PARTITIONS as usize && answer.failures.is_empty()).then_some(()))
+    })
+    .await?;
+    world.sluice.done(&["topics", "offsets", "prod/single", "--at", "earliest"])?;
+    dead_letters::the_others_are_still_there(world).await?;
+    world.all_in_sync().await
+}
+
+/// While a broker is gone.
+async fn those_that_are_led_go_on(world: &World<'_>, topic: &str) -> Result<()> {
+    let http = world.it.http(0, Some(&world.tenant.key));
+    let path = format!("/v1/{topic}:listOffsets");
+    let answer = wait::until("a partition without a leader", Duration::from_secs(20), async || {
+        let answer = world.api.list_offsets(topic, &[], None).await?;
         Ok(Some(answer).filter(|answer| !answer.failures.is_empty()))
     })
     .await?;
@@ -46,10 +69,10 @@ pub(super) async fn partitions_without_a_leader_fail_alone(world: &World<'_>) ->
     ensure!(error.code == Code::Unavailable as i32 && !error.details.is_empty(), "{error:?}");
     // Behind all records there is none to be found: the ends of those that are led.
     let late = Timestamp::from_millis(i64::from(i32::MAX) * 1_000);
-    let answer = world.api.list_offsets(&topic.name, &[], Some(At::Time(late))).await?;
+    let answer = world.api.list_offsets(topic, &[], Some(At::Time(late))).await?;
     ensure!(answer.offsets.iter().all(|found| found.offset == 1), "{answer:?}");
     ensure!(answer.failures.len() == lost.len(), "{answer:?}");
-    let none = world.api.list_offsets(&topic.name, &lost, None).await;
+    let none = world.api.list_offsets(topic, &lost, None).await;
     ensure!(none.as_ref().is_err_and(|status| status.code() == Code::Unavailable), "nothing is known: {none:?}");
 
     let partly = http.post(&path, &json!({ "position": "POSITION_EARLIEST" })).await?;
@@ -63,15 +86,5 @@ pub(super) async fn partitions_without_a_leader_fail_alone(world: &World<'_>) ->
     ensure!(row.contains("does not answer"), "{shown}");
     ensure!(errors.contains(&format!("{} of {PARTITIONS} partitions", lost.len())), "{errors}");
 
-    dead_letters::those_of_led_partitions_go_on(world).await?;
-
-    world.kafka.start_broker(GONE).await?;
-    wait::until("all partitions", Duration::from_secs(30), async || {
-        let answer = world.api.list_offsets(&topic.name, &[], None).await?;
-        Ok((answer.offsets.len() == PARTITIONS as usize && answer.failures.is_empty()).then_some(()))
-    })
-    .await?;
-    world.sluice.done(&["topics", "offsets", "prod/single", "--at", "earliest"])?;
-    dead_letters::the_others_are_still_there(world).await?;
-    world.all_in_sync().await
+    dead_letters::those_of_led_partitions_go_on(world).await
 }
