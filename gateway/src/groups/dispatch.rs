@@ -35,6 +35,8 @@ mod resetting;
 mod resting;
 mod settling;
 mod shared;
+#[cfg(test)]
+mod sim;
 mod status;
 mod stepping;
 mod taking;

@@ -259,12 +259,23 @@ impl Group {
     }
 }
 
+#[cfg(test)]
+impl Letters {
+    /// What became of each, in order.
+    pub(super) fn outcomes(self, of: Vec<Result<(), String>>) -> Vec<LetterOutcome> {
+        let letters = self.letters.into_iter().zip(of);
+        letters
+            .map(|(Letter { key, term, offset, .. }, outcome)| LetterOutcome { key, term, offset, outcome })
+            .collect()
+    }
+}
+
 /// One of them.
 pub(super) struct Letter {
-    key: PartKey,
+    pub(super) key: PartKey,
     term: u64,
     offset: i64,
-    record: SinkRecord,
+    pub(super) record: SinkRecord,
     /// Its logical bytes.
     size: u64,
 }

@@ -105,6 +105,12 @@ pub(super) struct Clock {
 }
 
 impl Clock {
+    /// One that shows these milliseconds at an instant.
+    #[cfg(test)]
+    pub(super) fn at_origin(origin: Instant, origin_ms: i64) -> Self {
+        Self { origin, origin_ms }
+    }
+
     pub(super) fn start() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self { origin: Instant::now(), origin_ms: i64::try_from(since.as_millis()).unwrap_or(i64::MAX) }
