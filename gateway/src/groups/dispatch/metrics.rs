@@ -149,13 +149,13 @@ impl Collector for Groups {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
         };
-        gauge("groups_dispatched", "Groups dispatched here", count)?;
-        gauge("groups_lag", "Records behind the end, as last known, over all groups dispatched here", lag)?;
+        gauge("dispatched", "Groups dispatched here", count)?;
+        gauge("lag", "Records behind the end, as last known, over all groups dispatched here", lag)?;
         gauge(
-            "groups_lag_unknown",
-            "Groups dispatched here whose lag is not known yet, and not in groups_lag",
+            "lag_unknown",
+            "Groups dispatched here whose lag is not known yet, and not in the sum",
             unknown,
         )?;
-        gauge("groups_window_fill_permille", "The fullest window", fill)
+        gauge("window_fill_permille", "The fullest window", fill)
     }
 }
