@@ -107,7 +107,11 @@ impl World {
             return self.later(WAIT_MS, Happening::ParkOver(park));
         }
         let outcome = if is_unheard && !has_effect(&action) { Err(Error::DeadlineExceeded) } else { Ok(is_unheard) };
-        let delay = if is_unheard { TIMEOUT_MS } else { self.delay() };
+        let mut delay = if is_unheard { TIMEOUT_MS } else { self.delay() };
+        // A record is read, and its letter is written much later.
+        if matches!(action, Action::RereadDead(_)) && !self.is_calm && self.chance.percent(30) {
+            delay = self.chance.within(500..4_000);
+        }
         self.answer(gateway, life, action, outcome, delay);
     }
 

@@ -26,7 +26,7 @@ impl World {
         let now = self.clock.now;
         let gateway = self.chance.below(self.gateways.len());
         let until = now + self.chance.within(100..8_000);
-        match self.chance.below(31) {
+        match self.chance.below(32) {
             0..5 => self.move_owner(gateway),
             5..8 => self.kill(gateway, until),
             8..12 => self.gateways[gateway].freeze(now, until),
@@ -43,7 +43,7 @@ impl World {
             20..23 => self.trim(),
             23..25 => self.reset(),
             25 => self.grow(),
-            26 => self.policy(),
+            26 | 30 | 31 => self.policy(),
             27 => self.cut(),
             28 => self.stop(gateway),
             29 if self.chance.percent(20) => self.delete(),

@@ -6,7 +6,7 @@ use crate::groups::dispatch::sim::kafka::{Committed, Tp};
 use crate::groups::model::Leased;
 
 /// Records that others may get while a partition waits for its turn.
-const PASSED_MAX: u32 = 120;
+const PASSED_MAX: u32 = 200;
 
 /// One delivery.
 #[derive(Debug, Clone, Copy)]

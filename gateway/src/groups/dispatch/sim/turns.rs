@@ -1,7 +1,5 @@
 //! Clients and producers take their turns; answers reach those who asked.
 
-use std::sync::Arc;
-
 use tokio::sync::oneshot::error::TryRecvError;
 
 use sluice_proto::stream::v1::SettleOutcome;
@@ -143,6 +141,11 @@ impl World {
             leased.is_empty() || confirmed_at.is_some_and(|at| now < at + CONFIRMED_MS),
             "handed out by one that Kafka has not confirmed since {confirmed_at:?}, at {now}"
         );
+        let awake_since = self.gateways[gateway].awake_since;
+        assert!(
+            leased.is_empty() || confirmed_at >= Some(awake_since),
+            "handed out by one that stood still until {awake_since} and was confirmed at {confirmed_at:?}"
+        );
         let by = By { life, now_ms: self.clock.ms(), is_member };
         for one in leased {
             let tp = Self::tp_of(&self.names, &one.key);
@@ -201,6 +204,12 @@ impl World {
         }
     }
 
+    /// A backlog in every partition.
+    pub(super) fn pile_up(&mut self) {
+        let tps: Vec<Tp> = self.kafka.logs.keys().cloned().collect();
+        tps.iter().for_each(|tp| self.append(tp, 150));
+    }
+
     pub(super) fn produce(&mut self) {
         let pause = self.chance.within(20..900);
         if self.is_calm {
@@ -213,18 +222,22 @@ impl World {
         }
         let tp = tps[self.chance.below(tps.len())].clone();
         let most = if self.chance.percent(10) { 40 } else { 5 };
-        for _ in 0..1 + self.chance.below(most) {
+        let count = 1 + self.chance.below(most);
+        self.append(&tp, count);
+    }
+
+    fn append(&mut self, tp: &Tp, count: usize) {
+        for _ in 0..count {
             let key = Some(self.chance.below(4) as u8).filter(|_| self.chance.percent(80));
             let size = self.chance.within(20..u64::from(self.size_max)) as u32;
             let gap = if self.chance.percent(5) { self.chance.below(4) as i64 } else { 0 };
-            let id = self.truth.next_id(&tp);
-            let Some(log) = self.kafka.logs.get_mut(&tp) else { return };
+            let id = self.truth.next_id(tp);
+            let Some(log) = self.kafka.logs.get_mut(tp) else { return };
             let offset = log.append(id, key, size, gap);
             let is_loose = offset < log.end_ever;
             log.end_ever = log.end_ever.max(offset + 1);
-            self.truth.appended(&tp, offset, key, is_loose);
+            self.truth.appended(tp, offset, key, is_loose);
         }
-        let name = Arc::clone(&tp.0);
-        self.unpark(&(name, tp.1));
+        self.unpark(tp);
     }
 }

@@ -59,6 +59,7 @@ pub(super) struct World {
     pub(super) lives: u64,
     pub(super) parks: u64,
     pub(super) size_max: u32,
+    is_tight: bool,
     pub(super) tally: Tally,
 }
 
@@ -108,6 +109,7 @@ impl World {
             lives: 0,
             parks: 0,
             size_max,
+            is_tight: bytes < 256 << 10,
             tally: Tally::default(),
             chance,
         };
@@ -125,15 +127,22 @@ impl World {
             self.next();
         }
         self.calm();
+        // Where there is little room, and every read brings little.
+        let piles_up = self.is_tight && self.size_max > 50_000;
         let until = self.clock.now + PROGRESS_MS;
         let mut count = 0_u64;
         loop {
             self.next();
             count += 1;
-            self.truth.is_fair = self.clock.now > until - PROGRESS_MS + SETTLED_MS;
+            if !self.truth.is_fair && self.clock.now > until - PROGRESS_MS + SETTLED_MS {
+                self.truth.is_fair = true;
+                if piles_up {
+                    self.pile_up();
+                }
+            }
             if count.is_multiple_of(32) {
                 let left = self.truth.pending().next();
-                if left.is_none() && self.is_committed() {
+                if left.is_none() && self.is_committed() && (self.truth.is_fair || !piles_up) {
                     break;
                 }
                 let stuck = || format!("no progress: {left:?}; {}", self.describe());
