@@ -151,11 +151,7 @@ impl Collector for Groups {
         };
         gauge("dispatched", "Groups dispatched here", count)?;
         gauge("lag", "Records behind the end, as last known, over all groups dispatched here", lag)?;
-        gauge(
-            "lag_unknown",
-            "Groups dispatched here whose lag is not known yet, and not in the sum",
-            unknown,
-        )?;
+        gauge("lag_unknown", "Groups dispatched here whose lag is not known yet, and not in the sum", unknown)?;
         gauge("window_fill_permille", "The fullest window", fill)
     }
 }

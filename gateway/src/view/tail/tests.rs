@@ -5,8 +5,6 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 use bytes::Bytes;
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
 use prost::Message as _;
 use tempfile::TempDir;
 
@@ -14,7 +12,6 @@ use sluice_control_log::Change as LogChange;
 use sluice_proto::internal::control::v1::control_record::Resource;
 use sluice_proto::internal::control::v1::{ControlRecord, Life, TenantState};
 use sluice_types::TenantUid;
-use sluice_types::physical::PhysicalTopic;
 use sluice_wire::ClientConfig;
 
 use super::*;
@@ -24,24 +21,15 @@ const READ_TO: i64 = 41;
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-struct NoTopics;
-
-impl TopicReadiness for NoTopics {
-    fn ready<'a>(&'a self, _: &'a PhysicalTopic, _: i32) -> BoxFuture<'a, bool> {
-        async { true }.boxed()
-    }
-
-    fn forget(&self, _: &PhysicalTopic) {}
-}
-
 /// A feed whose Kafka nobody asks.
 fn feed(dir: &TempDir) -> Feed {
+    let client = Client::new(ClientConfig::new(["127.0.0.1:1"])).expect("client");
     Feed {
         view: Arc::default(),
         applied: Applied::default(),
         freshness: Freshness::default(),
-        readiness: Arc::new(NoTopics),
-        client: Client::new(ClientConfig::new(["127.0.0.1:1"])).expect("client"),
+        clusters: Clusters::without_producers(&client),
+        client,
         health: Health::new(),
         data_dir: dir.path().to_owned(),
         defaults: TenantLimits::default(),
