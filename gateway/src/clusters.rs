@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 
-use sluice_kafka::SinkFigures;
+use sluice_kafka::{Sasl, SinkFigures};
 use sluice_process::ClusterAccess;
 use sluice_runtime::{ComponentStatus, Health, Metrics, TaskSet};
 use sluice_types::error::{Error, Source};
@@ -72,6 +72,7 @@ struct Shared {
 /// A cluster that is configured, and made or not.
 struct Slot {
     access: ClusterAccess,
+    credentials: Sasl,
     made: ArcSwapOption<Cluster>,
     /// When it could not be set up. Held while it is made: the others wait and find it.
     failed_at: Mutex<Option<Instant>>,
@@ -91,19 +92,21 @@ impl Clusters {
     /// only while the producers of the first cluster are of use. Call it on the runtime that shall serve.
     ///
     /// # Errors
-    /// The first cluster cannot be set up: a file of its configuration cannot be read, or its producers do not start.
+    /// A file of the configuration of a cluster cannot be read, or the producers of the first one do not start.
     pub fn start(parts: ClustersParts) -> Result<Self, SetupError> {
         let figures = SinkFigures::default();
         parts.metrics.register("produce", |registry| figures.register(registry));
         let slot = |access: ClusterAccess| {
-            (access.uid, Slot { access, made: ArcSwapOption::empty(), failed_at: Mutex::default() })
+            let (credentials, made) = (producers::credentials(&access)?, ArcSwapOption::empty());
+            Ok::<_, SetupError>((access.uid, Slot { access, credentials, made, failed_at: Mutex::default() }))
         };
+        let slots = parts.access.into_iter().map(slot).collect::<Result<_, _>>()?;
         let shared = Shared { gateway_id: parts.gateway_id, health: parts.health, figures, tasks: parts.tasks };
-        let clusters = Self(Arc::new(Inner { slots: parts.access.into_iter().map(slot).collect(), shared }));
+        let clusters = Self(Arc::new(Inner { slots, shared }));
         // Such a gateway is of no use for producing although others are.
         clusters.0.shared.health.require(producers::USEFUL);
         if let Some(first) = clusters.0.slots.get(&ClusterUid::FIRST) {
-            first.made.store(Some(Cluster::set_up(&first.access, &clusters.0.shared)?));
+            first.made.store(Some(Cluster::set_up(&first.access, &first.credentials, &clusters.0.shared)?));
         }
         Ok(clusters)
     }
@@ -165,7 +168,7 @@ impl Clusters {
 }
 
 impl Slot {
-    /// Reads two small files and starts threads; it is done once.
+    /// Starts threads; it is done once.
     fn make(&self, shared: &Shared) -> Result<Arc<Cluster>, Unusable> {
         let uid = self.access.uid;
         let mut failed_at = self.failed_at.lock();
@@ -175,7 +178,7 @@ impl Slot {
         if failed_at.is_some_and(|at| at.elapsed() < SETUP_AGAIN_AFTER) {
             return Err(Unusable::NotSetUp(uid));
         }
-        match Cluster::set_up(&self.access, shared) {
+        match Cluster::set_up(&self.access, &self.credentials, shared) {
             Ok(made) => {
                 tracing::info!(cluster = %uid, "serving topics of the cluster");
                 self.made.store(Some(Arc::clone(&made)));

@@ -89,7 +89,12 @@ impl KafkaSink {
         std::thread::Builder::new()
             .name("kafka-watch".into())
             .spawn(move || watch(&watched_shared, &*second, &ended))
-            .map_err(SinkError::Thread)?;
+            .map_err(|error| {
+                // Or the other thread would keep the producers for ever.
+                shared.closing.store(true, Ordering::SeqCst);
+                shared.send(Job::Stop);
+                SinkError::Thread(error)
+            })?;
         Ok(Self { shared, _watched: watched })
     }
 

@@ -94,7 +94,11 @@ impl Clusters {
     pub fn new(name: &str, first: &KafkaConfig, others: &ClustersConfig) -> Result<Self, Error> {
         let others = others.read().map_err(Error::Refused)?;
         let access = |uid, config: &KafkaConfig| {
-            Ok::<_, Error>(ClusterAccess { uid, config: config.clone(), client: kafka_client(name, config)? })
+            let key = match uid {
+                ClusterUid::FIRST => "kafka.password_file",
+                _ => "clusters.<uid>.password_file",
+            };
+            Ok::<_, Error>(ClusterAccess { uid, config: config.clone(), client: kafka_client(name, key, config)? })
         };
         Ok(Self(Arc::new(All {
             system: access(ClusterUid::FIRST, first)?,

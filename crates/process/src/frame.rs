@@ -111,8 +111,8 @@ pub fn secret(key: &'static str, file: &SecretFile) -> Result<SecretString, Erro
 }
 
 /// Our own client of a cluster. Connects when it is first used.
-pub(crate) fn kafka_client(name: &str, config: &KafkaConfig) -> Result<Client, Error> {
-    let password = secret("kafka.password_file", &config.password_file)?;
+pub(crate) fn kafka_client(name: &str, key: &'static str, config: &KafkaConfig) -> Result<Client, Error> {
+    let password = secret(key, &config.password_file)?;
     let security = Security {
         tls: Some(config.rustls_client_config()?),
         sasl: Some(ScramSha512 { user: config.username.clone(), password }),

@@ -59,6 +59,8 @@ pub struct Round<I: Item> {
     pub work: Vec<I>,
     /// How many intents there are.
     pub intents: usize,
+    /// It looked at a part only: nothing is known of items that are not in `work`.
+    pub is_part: bool,
     /// Places that could not be looked at, and why: nothing is known of what is there.
     pub unseen: BTreeMap<I::Place, String>,
 }
@@ -197,7 +199,8 @@ impl<R: Resource> Driver<R> {
                 self.health.set_component(R::ROUNDS, status);
                 let intended: HashSet<_> = round.work.iter().map(Item::key).collect();
                 // What was not looked at is not known to be as wanted.
-                queue.retain(|place, key| round.unseen.contains_key(&place) || intended.contains(&key));
+                queue
+                    .retain(|place, key| round.is_part || round.unseen.contains_key(&place) || intended.contains(&key));
                 let now = Instant::now();
                 for item in round.work {
                     queue.offer(item, now);

@@ -59,6 +59,11 @@ impl Lease {
         *self.0.held.lock() = None;
     }
 
+    /// Whoever grants it says that this epoch is not the current one; a newer one that we hold stays.
+    pub fn lose_epoch(&self, epoch: i64) {
+        self.0.held.lock().take_if(|held| held.epoch == epoch);
+    }
+
     /// Waits until it is ours.
     pub async fn held(&self) -> i64 {
         loop {

@@ -3,7 +3,7 @@
 //! A long poll occupies a connection until the broker answers, so fetches take a connection of their own from a
 //! bounded set per broker; callers beyond it wait their turn. Many readers use [`crate::Reader`], which shares polls.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -167,13 +167,32 @@ impl Client {
             listed.offset.ok_or_else(|| Error::NoLeader { topic: topic.clone(), partition })
         };
         match futures::try_join!(find(OffsetAt::Earliest), find(OffsetAt::Latest)) {
-            // The log changed between the answers, or a new leader is not as far yet.
-            Ok((start, end)) if (start..=end).contains(&offset) => Error::NoLeader { topic, partition },
+            Ok((start, end)) if (start..=end).contains(&offset) => self.refused_in_range(request, deadline).await,
             Ok((log_start_offset, end_offset)) => {
                 Error::OffsetOutOfRange { topic, partition, offset, log_start_offset, end_offset }
             }
             Err(error) => error,
         }
+    }
+
+    /// The leader refused an offset that its log holds. It does so too if it never heard of the epoch that was read before the offset:
+    /// then its log is another one, as that of a cluster that was restored from an older copy.
+    async fn refused_in_range(&self, request: &FetchRequest, deadline: Deadline) -> Error {
+        let (topic, partition, offset) = (request.topic.clone(), request.partition, request.offset);
+        if let Some(epoch) = request.last_epoch {
+            let asked = BTreeMap::from([(partition, epoch)]);
+            let found = self.epoch_ends(&topic, &asked, deadline.remaining()).await;
+            match found.map(|mut ends| ends.remove(&partition)) {
+                Ok(Some(Ok(end))) if !end.is_some_and(|end| end.holds(epoch, offset)) => {
+                    let end_offset = end.map_or(0, |end| end.end_offset.min(offset));
+                    return Error::LogTruncated { topic, partition, offset, epoch, end_offset };
+                }
+                Ok(Some(Err(error))) | Err(error) => return error,
+                Ok(_) => {}
+            }
+        }
+        // The log changed between the answers, or a new leader is not as far yet.
+        Error::NoLeader { topic, partition }
     }
 
     async fn fetch_once(

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-use sluice_kafka::{ProduceSink, SinkError};
+use sluice_kafka::{ProduceSink, Sasl, SinkError};
 use sluice_process::ClusterAccess;
 use sluice_types::ClusterUid;
 use sluice_types::physical::PhysicalTopic;
@@ -49,8 +49,9 @@ pub enum SetupError {
 
 impl Cluster {
     /// Waits for no broker.
-    pub(super) fn set_up(access: &ClusterAccess, shared: &Shared) -> Result<Arc<Self>, SetupError> {
-        let cluster = Arc::new(Self::with(access.uid, access.client.clone(), producers::start(access, shared)?));
+    pub(super) fn set_up(access: &ClusterAccess, credentials: &Sasl, shared: &Shared) -> Result<Arc<Self>, SetupError> {
+        let producers = producers::start(access, credentials, shared)?;
+        let cluster = Arc::new(Self::with(access.uid, access.client.clone(), producers));
         let watch = producers::watch(Arc::downgrade(&cluster), shared.health.clone(), shared.tasks.shutdown());
         shared.tasks.spawn("produce-health", watch);
         Ok(cluster)
@@ -101,13 +102,13 @@ impl Cluster {
 
     /// See [`super::Clusters::ready`].
     pub(super) async fn ready(&self, topic: &ResolvedTopic) -> bool {
-        let Ok(_permit) = self.permits.acquire().await else { return false };
+        let until = Instant::now() + READY_WITHIN;
+        let Ok(Ok(_permit)) = tokio::time::timeout_at(until.into(), self.permits.acquire()).await else { return false };
         // The first cluster carries the control log, so whoever reads of a topic has it answering. Of another one many topics may be
         // read of while it is down, and none of them may hold back what others wait for.
         if self.uid != ClusterUid::FIRST && self.gave_up.load(Ordering::Relaxed) && !self.answers() {
             return false;
         }
-        let until = Instant::now() + READY_WITHIN;
         let (producer, reader) = tokio::join!(
             self.sink.ensure_topic(topic.physical.as_str(), topic.partitions, until),
             self.reader_ready(&topic.physical, topic.partitions, until),

@@ -20,15 +20,25 @@ pub(super) const USEFUL: &str = "producers";
 const ANSWERED: &str = "produce";
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
 
-/// Reads the secrets and starts the producers; waits for no broker.
-pub(super) fn start(access: &ClusterAccess, shared: &Shared) -> Result<Arc<dyn ProduceSink>, SetupError> {
-    let mut config = SinkConfig::new(&access.config.bootstrap);
-    config.client_id.clone_from(&shared.gateway_id);
-    config.sasl = Some(Sasl {
+/// Reads the files with which producers of the cluster are made. Done once, when the process starts: a disk that hangs must not
+/// hang calls.
+pub(super) fn credentials(access: &ClusterAccess) -> Result<Sasl, SetupError> {
+    Ok(Sasl {
         ca_pem: std::fs::read_to_string(&access.config.ca).map_err(SetupError::Ca)?,
         username: access.config.username.clone(),
         password: access.config.password().map_err(SetupError::Password)?,
-    });
+    })
+}
+
+/// Starts the producers; waits for no broker.
+pub(super) fn start(
+    access: &ClusterAccess,
+    credentials: &Sasl,
+    shared: &Shared,
+) -> Result<Arc<dyn ProduceSink>, SetupError> {
+    let mut config = SinkConfig::new(&access.config.bootstrap);
+    config.client_id.clone_from(&shared.gateway_id);
+    config.sasl = Some(credentials.clone());
     let second_path = Arc::new(WirePath::new(access.client.clone()));
     Ok(Arc::new(KafkaSink::start(config, shared.figures.of(access.uid), second_path)?))
 }

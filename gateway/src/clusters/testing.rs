@@ -8,7 +8,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use sluice_kafka::{Appended, Batch, ProduceSink, SinkFigures};
+use sluice_kafka::{Appended, Batch, ProduceSink, Sasl, SinkFigures};
 use sluice_process::ClusterAccess;
 use sluice_runtime::config::{KafkaConfig, SecretFile};
 use sluice_runtime::{Health, TaskSet};
@@ -28,7 +28,8 @@ impl Clusters {
         };
         let access = ClusterAccess { uid: ClusterUid::FIRST, config, client: client.clone() };
         let made = Arc::new(Cluster::with(access.uid, client.clone(), Arc::new(NoSink)));
-        let slot = Slot { access, made: ArcSwapOption::new(Some(made)), failed_at: Mutex::default() };
+        let credentials = Sasl { ca_pem: String::new(), username: String::new(), password: "".into() };
+        let slot = Slot { access, credentials, made: ArcSwapOption::new(Some(made)), failed_at: Mutex::default() };
         let shared = Shared {
             gateway_id: "a".into(),
             health: Health::new(),

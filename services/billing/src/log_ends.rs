@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use sluice_process::Clusters;
 use sluice_types::physical::PhysicalTopic;
 use sluice_types::{ClusterUid, NamespaceUid, TopicUid};
-use sluice_wire::{Client, Isolation, OffsetAt};
+use sluice_wire::{Client, Error, Isolation, ListedOffset, OffsetAt};
 
 /// Questions of one look that a cluster may leave without an answer. One that has a broker less leaves some, and answers others.
 const UNANSWERED_MAX: usize = 16;
@@ -59,6 +59,10 @@ pub struct Look<'a> {
     unanswered: Mutex<BTreeMap<ClusterUid, usize>>,
 }
 
+fn is_no_answer(end: &Result<ListedOffset, Error>) -> bool {
+    end.as_ref().is_err_and(|error| error.kafka_code().is_none())
+}
+
 impl Look<'_> {
     /// Where the partitions of a topic end; those missing are not known.
     pub async fn of(&self, wanted: Wanted, within: Duration) -> BTreeMap<i32, i64> {
@@ -75,6 +79,11 @@ impl Look<'_> {
         let listed =
             client.list_offsets(name.as_str(), &partitions, OffsetAt::Latest, Isolation::ReadUncommitted, within).await;
         match listed {
+            // Known leaders that are all silent: each partition says so.
+            Ok(ends) if !ends.is_empty() && ends.values().all(is_no_answer) => {
+                *self.unanswered.lock().entry(cluster).or_default() += 1;
+                BTreeMap::new()
+            }
             Ok(ends) => ends.into_iter().filter_map(|(id, end)| Some((id, end.ok()?.offset?))).collect(),
             Err(error) => {
                 tracing::debug!(topic = %wanted.topic, %cluster, %error, "end offsets are not known");

@@ -96,12 +96,11 @@ impl Resource for World {
     async fn round(&self, memory: &mut usize) -> Result<Round<Wanted>, CannotLook> {
         *memory += 1;
         self.0.lock().rounds = *memory;
-        match self.0.lock().cannot_look {
+        let work = self.due();
+        let state = self.0.lock();
+        match state.cannot_look {
             true => Err(CannotLook),
-            false => {
-                let unseen = self.0.lock().unseen.clone();
-                Ok(Round { work: self.due(), intents: self.0.lock().wanted.len(), unseen })
-            }
+            false => Ok(Round { work, intents: state.wanted.len(), is_part: false, unseen: state.unseen.clone() }),
         }
     }
 

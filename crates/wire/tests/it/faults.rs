@@ -1,6 +1,7 @@
 //! Brokers that die, freeze, and hand leadership over.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use sluice_devstack::ADMIN;
@@ -151,6 +152,59 @@ async fn a_log_that_was_lost_is_told_from_one_that_was_trimmed() {
     };
     assert!(matches!(lost, Error::LogTruncated { .. }), "{lost:?}");
     stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_log_of_a_cluster_that_was_restored_from_an_older_copy_is_told_from_the_one_that_was_read() {
+    let stack = own_kafka(1).await;
+    let kafka = stack.kafka().unwrap();
+    // Each time as a process that starts anew.
+    let client = || kafka.connection().client(ADMIN).unwrap();
+    let produce = async |count: i32| {
+        let client = client();
+        for _ in 0..count {
+            client.produce_batch("log", 0, &[record("k", "v")], TIMEOUT).await.unwrap();
+        }
+    };
+    let from = async |offset, last_epoch| {
+        let request = FetchRequest { last_epoch, max_wait: Duration::ZERO, ..read("log", offset) };
+        Reader::new(client()).read(request, DecodeLimits::default(), 0, TIMEOUT).await
+    };
+    make_topic(&client(), "log", 1, &[]).await;
+    produce(5).await;
+    kafka.stop(1).await.unwrap();
+    let (data, copy) = (stack.dir().join("kafka/node-1/data"), stack.dir().join("copy"));
+    copy_dir(&data, &copy);
+    // Each start is another epoch.
+    for _ in 0..3 {
+        kafka.start_broker(1).await.unwrap();
+        kafka.stop(1).await.unwrap();
+    }
+    kafka.start_broker(1).await.unwrap();
+    produce(3).await;
+    let epoch = from(7, None).await.unwrap().epochs.last().unwrap().epoch;
+    kafka.stop(1).await.unwrap();
+
+    std::fs::remove_dir_all(&data).unwrap();
+    std::fs::rename(&copy, &data).unwrap();
+    kafka.start_broker(1).await.unwrap();
+    produce(8).await;
+    let now = from(8, None).await.unwrap();
+    assert!(now.epochs.last().unwrap().epoch < epoch && now.next_offset == 13, "{now:?}");
+    let truncated = from(8, Some(epoch)).await.unwrap_err();
+    assert!(matches!(truncated, Error::LogTruncated { offset: 8, .. }), "{truncated:?}");
+    stack.stop().await;
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_dir(&entry.path(), &to.join(entry.file_name())),
+            false => drop(std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap()),
+        }
+    }
 }
 
 #[tokio::test]

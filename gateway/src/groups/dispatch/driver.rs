@@ -67,6 +67,12 @@ impl Driver {
         let mut stop = self.io.shared.stop.subscribe();
         let account = self.account.clone();
         self.step(Event::Begin);
+        // What changed before it was listened to is told by nobody.
+        let stops_at = *stop.borrow_and_update();
+        let missed = stops_at.map_or_else(|| self.owner_changed(), Event::Stop);
+        if !matches!(missed, Event::Tick) {
+            self.step(missed);
+        }
         loop {
             if let Some(end) = self.act().await {
                 return end;
@@ -109,7 +115,7 @@ impl Driver {
             let Ok(command) = self.inbox.try_recv() else { break };
             self.group.take_event(Event::Command(command));
         }
-        self.group.go_on();
+        self.go_on();
     }
 
     fn take_all(&mut self, first: Done) {
@@ -119,6 +125,12 @@ impl Driver {
             let Some(Some(done)) = self.work.next().now_or_never() else { break };
             self.group.take_event(Event::Done(done));
         }
+        self.go_on();
+    }
+
+    /// After a burst, which takes its time: what was true before it may not be any more, least of all if the process stood still.
+    fn go_on(&mut self) {
+        self.group.observe(moment(&self.io.shared, self.member.as_ref()));
         self.group.go_on();
     }
 

@@ -5,6 +5,7 @@
 //! before: a group that is taken meanwhile refuses it, and one that was deleted meanwhile is left alone, or the commit would make it
 //! again.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +13,11 @@ use tokio::sync::mpsc;
 
 use sluice_proto::internal::control::v1::control_record::Resource;
 use sluice_types::physical::PhysicalGroup;
-use sluice_types::{GroupUid, TenantUid};
+use sluice_types::{ClusterUid, GroupUid, TenantUid};
 use sluice_wire::{Client, CommitOffset, Committer, Error};
 
 use crate::groups::dispatch::command::Command;
 use crate::groups::dispatch::shared::Shared;
-use crate::groups::home;
 use crate::groups::model::{Owner, Owners as _, ResolvedGroup};
 use crate::view::ResolvedTopic;
 
@@ -70,14 +70,20 @@ pub(super) async fn sweep(shared: &Shared, inbox: &(impl Fn(GroupUid) -> Option<
         };
         let is_there = || tenant.names().group_of(uid).is_some();
         for (name, topics) in names_of(&group, topics, letters, running.is_some()) {
-            let Some(wire) = wire_of(shared, &topics) else { continue };
-            match refresh(&wire, name.as_str(), &topics, is_there).await {
-                Ok(()) => refreshed += 1,
-                // Somebody consumes now, or nobody ever did.
-                Err(error) if error.membership().is_some() => {}
-                Err(error) => tracing::debug!(group = ?name, %error, "positions could not be refreshed; next time"),
+            // If they lie on several clusters no group reads them for now; each cluster keeps what is done of its own.
+            for (cluster, topics) in by_cluster(topics) {
+                let Ok(cluster) = shared.clusters.get(cluster) else {
+                    tracing::debug!(group = ?name, %cluster, "positions could not be refreshed; next time");
+                    continue;
+                };
+                match refresh(cluster.wire(), name.as_str(), &topics, is_there).await {
+                    Ok(()) => refreshed += 1,
+                    // Somebody consumes now, or nobody ever did.
+                    Err(error) if error.membership().is_some() => {}
+                    Err(error) => tracing::debug!(group = ?name, %error, "positions could not be refreshed; next time"),
+                }
+                tokio::time::sleep(PAUSE).await;
             }
-            tokio::time::sleep(PAUSE).await;
         }
     }
     tracing::info!(refreshed, "positions were committed again");
@@ -101,10 +107,13 @@ fn names_of(
     names
 }
 
-/// The client of the cluster that holds the positions: that of the topics. `None`: they lie on several, so no group reads them.
-fn wire_of(shared: &Shared, topics: &[Arc<ResolvedTopic>]) -> Option<Client> {
-    let cluster = shared.clusters.get(home::of_topics(topics.iter().cloned()).ok()?).ok()?;
-    Some(cluster.wire().clone())
+/// Positions are held by the cluster of their topic.
+fn by_cluster(topics: Vec<Arc<ResolvedTopic>>) -> BTreeMap<ClusterUid, Vec<Arc<ResolvedTopic>>> {
+    let mut clusters = BTreeMap::<_, Vec<_>>::new();
+    for topic in topics {
+        clusters.entry(topic.placement.appends().0).or_default().push(topic);
+    }
+    clusters
 }
 
 /// Commits again what is committed, if the group is there still.

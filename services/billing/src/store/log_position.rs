@@ -82,7 +82,7 @@ pub async fn log_position_load(system: &SystemScope, log: &Log, topic_id: KafkaT
     .execute(tx.conn())
     .await?;
     let row = sqlx::query(
-        "SELECT topic_id, next, read_ms, anew_after_ms, epoch FROM billing.ingest_offset \
+        "SELECT topic_id, next, read_ms, anew_after_ms, CASE WHEN epoch_next = next THEN epoch END FROM billing.ingest_offset \
          WHERE topic = $1 AND partition = $2",
     )
     .bind(log.topic)
@@ -111,7 +111,7 @@ pub async fn log_position_advance_on_conn(
     to: Reached,
 ) -> Result<bool, DbError> {
     let moved = sqlx::query(
-        "UPDATE billing.ingest_offset SET next = $5, epoch = $6
+        "UPDATE billing.ingest_offset SET next = $5, epoch = $6, epoch_next = $5
          WHERE topic = $1 AND partition = $2 AND topic_id = $3 AND next = $4",
     )
     .bind(log.topic)
@@ -156,7 +156,7 @@ pub async fn log_position_restart(
 ) -> Result<bool, DbError> {
     let mut tx = system.begin().await?;
     let moved = sqlx::query(
-        "UPDATE billing.ingest_offset SET topic_id = $5, next = $6, read_ms = $7, anew_after_ms = $8, epoch = $9
+        "UPDATE billing.ingest_offset SET topic_id = $5, next = $6, read_ms = $7, anew_after_ms = $8, epoch = $9, epoch_next = $6
          WHERE topic = $1 AND partition = $2 AND topic_id = $3 AND next = $4",
     )
     .bind(log.topic)

@@ -11,17 +11,20 @@ pub(crate) const INTENT_CHANNEL: &str = "sluice_intent";
 /// Channel on which the end of an operation, whose uid is said, wakes those who wait for it.
 pub(crate) const OPERATION_CHANNEL: &str = "sluice_operation";
 
-/// Topics whose world does not match the intent and whose next attempt is due: the oldest of each tenant, then the second of
-/// each, and so on, so that a tenant with more of them than one answer holds keeps nobody else's waiting. And how long until
+/// Topics whose world does not match the intent and whose next attempt is due: of each cluster the oldest of each tenant, then the
+/// second of each, and so on, so that neither a tenant nor a cluster with more of them than one answer holds keeps others' waiting: the
+/// clusters take turns. And how long until
 /// the next one is due, in ms, when there is one. Sorts all that is due: tens of thousands of topics at most.
 pub(crate) async fn work_due(tx: &mut SystemTx, limit: i64) -> Result<(Vec<TopicRow>, Option<i64>)> {
     let sql = concat!(
         "SELECT ",
         columns!(),
         " FROM control.topic JOIN (\
-             SELECT uid AS due_uid, attempt_time AS due_since, \
-                    row_number() OVER (PARTITION BY tenant_uid ORDER BY attempt_time, uid) AS turn \
-             FROM control.topic WHERE state IN ('CREATING', 'UPDATING', 'DELETING') AND attempt_time <= now() \
+             SELECT due_uid, due_since, \
+                    row_number() OVER (PARTITION BY due_on ORDER BY turn, due_since, due_uid) AS turn \
+             FROM (SELECT uid AS due_uid, attempt_time AS due_since, cluster_uid AS due_on, \
+                          row_number() OVER (PARTITION BY cluster_uid, tenant_uid ORDER BY attempt_time, uid) AS turn \
+                   FROM control.topic WHERE state IN ('CREATING', 'UPDATING', 'DELETING') AND attempt_time <= now()) each \
              ORDER BY turn, due_since LIMIT $1) due ON uid = due_uid ORDER BY turn, due_since"
     );
     let due: Vec<TopicRow> = sqlx::query_as(sql).bind(limit).fetch_all(tx.conn()).await?;
@@ -74,14 +77,23 @@ pub(crate) async fn work_deleted_groups(
     after: Option<GroupUid>,
     limit: i64,
 ) -> Result<Vec<DeletedGroupRow>> {
-    let sql = "SELECT g.uid, g.namespace_uid, o.published_offset, \
-               ARRAY(SELECT cluster_uid FROM control.topic t WHERE t.namespace_uid = g.namespace_uid \
-                     UNION SELECT cluster_uid FROM control.namespace n WHERE n.uid = g.namespace_uid) AS cluster_uids \
-               FROM control.consumer_group g \
-               JOIN LATERAL (SELECT published_offset FROM control.outbox WHERE aggregate_uid = g.uid \
-                             ORDER BY id DESC LIMIT 1) o ON o.published_offset IS NOT NULL \
-               WHERE g.state = 'DELETED' AND g.kafka_gone < 2 AND g.kafka_look_time <= now() \
-               AND ($1::bigint IS NULL OR g.uid > $1) ORDER BY g.uid LIMIT $2";
+    // The clusters are looked up once for each namespace of the page, not for each group.
+    let sql = "WITH page AS MATERIALIZED ( \
+                   SELECT g.uid, g.namespace_uid, o.published_offset FROM control.consumer_group g \
+                   JOIN LATERAL (SELECT published_offset FROM control.outbox WHERE aggregate_uid = g.uid \
+                                 ORDER BY id DESC LIMIT 1) o ON o.published_offset IS NOT NULL \
+                   WHERE g.state = 'DELETED' AND g.kafka_gone < 2 AND g.kafka_look_time <= now() \
+                   AND ($1::bigint IS NULL OR g.uid > $1) ORDER BY g.uid LIMIT $2), \
+               places AS MATERIALIZED ( \
+                   SELECT at.namespace_uid, array_agg(DISTINCT at.cluster_uid) AS cluster_uids FROM ( \
+                       SELECT namespace_uid, cluster_uid FROM control.topic \
+                       WHERE namespace_uid IN (SELECT namespace_uid FROM page) \
+                       UNION ALL \
+                       SELECT uid, cluster_uid FROM control.namespace WHERE uid IN (SELECT namespace_uid FROM page)) at \
+                   GROUP BY at.namespace_uid) \
+               SELECT page.uid, page.namespace_uid, page.published_offset, \
+                      coalesce(places.cluster_uids, '{}') AS cluster_uids \
+               FROM page LEFT JOIN places USING (namespace_uid) ORDER BY page.uid";
     Ok(sqlx::query_as(sql).bind(after.map(GroupUid::as_i64)).bind(limit).fetch_all(tx.conn()).await?)
 }
 
@@ -133,5 +145,29 @@ mod tests {
         let mut seconds = uids[4..6].to_vec();
         seconds.sort_unstable();
         assert_eq!((firsts, seconds), (vec![201, 301], vec![202, 302]));
+    }
+
+    #[tokio::test]
+    async fn a_cluster_with_more_work_than_an_answer_holds_keeps_no_other_waiting() {
+        let test = TestDatabase::prepare().await;
+        // Twenty tenants have waited long for one cluster; one has just come with a topic on another one.
+        test.sql(
+            "INSERT INTO control.cluster (uid, id) VALUES (5, 'second');
+             INSERT INTO control.tenant (uid, id, display_name, state) SELECT i, 't' || i, '', 'ACTIVE'
+                 FROM generate_series(1, 21) i;
+             INSERT INTO control.namespace (uid, tenant_uid, id, display_name, state)
+                 SELECT i, i, 'n', '', 'ACTIVE' FROM generate_series(1, 21) i;
+             INSERT INTO control.topic (uid, tenant_uid, namespace_uid, namespace_id, id, display_name, cleanup_policy,
+                                        effective_partitions, effective_retention_ms, state, attempt_time, cluster_uid)
+                 SELECT i, i, i, 'n', 't', '', 0, 1, 1, 'CREATING', now() - interval '1 hour', 5
+                     FROM generate_series(1, 20) i UNION ALL
+                 SELECT 21, 21, 21, 'n', 't', '', 0, 1, 1, 'CREATING', now(), 0",
+        )
+        .await;
+        let mut tx = test.database.system().begin().await.expect("begin");
+        let (due, _) = work_due(&mut tx, 7).await.expect("work");
+        tx.rollback().await.expect("rollback");
+        let uids: Vec<i64> = due.iter().map(|row| row.uid).collect();
+        assert!(uids.len() == 7 && uids[..2].contains(&21), "{uids:?}");
     }
 }

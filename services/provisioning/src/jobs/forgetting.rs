@@ -46,6 +46,9 @@ enum StepError {
     /// The configuration does not name its cluster.
     #[error("the cluster {0} is not known")]
     OtherCluster(ClusterUid),
+    /// A cluster took too long.
+    #[error("not in time")]
+    TooLate,
     /// The control plane.
     #[error("report the group")]
     Call(#[from] CallError),
@@ -58,7 +61,8 @@ pub struct DeletedGroups(pub Reconciler);
 impl Resource for DeletedGroups {
     type Item = DeletedGroup;
     type Error = CallError;
-    type Memory = ();
+    /// Where the next round begins, if the last one ended early.
+    type Memory = Option<String>;
 
     const POLLS: &'static str = "deleted groups";
     const ROUNDS: &'static str = "deleted groups";
@@ -69,24 +73,29 @@ impl Resource for DeletedGroups {
         std::future::pending().await
     }
 
-    async fn round(&self, (): &mut ()) -> Result<Round<DeletedGroup>, CallError> {
-        let (mut work, mut after) = (Vec::new(), None);
+    async fn round(&self, begin_after: &mut Option<String>) -> Result<Round<DeletedGroup>, CallError> {
+        let mut after = begin_after.take();
+        let (mut work, mut is_part) = (Vec::new(), after.is_some());
         loop {
             let (groups, next) = self.0.intents.deleted_groups(after).await?;
             work.extend(groups);
-            // What is left comes by a later round.
+            // What is left comes by the next round.
             if next.is_none() || work.len() >= ROUND_MAX {
-                return Ok(Round { intents: work.len(), work, unseen: BTreeMap::new() });
+                is_part |= next.is_some();
+                *begin_after = next;
+                return Ok(Round { intents: work.len(), work, is_part, unseen: BTreeMap::new() });
             }
             after = next;
         }
     }
 
     async fn run(&self, item: DeletedGroup) -> Outcome {
-        match self.forget(&item).await {
+        let Some(epoch) = self.0.lease.epoch() else { return Outcome::Failed };
+        let forgotten = tokio::time::timeout(RUN_WITHIN, self.forget(epoch, &item)).await;
+        match forgotten.unwrap_or(Err(StepError::TooLate)) {
             Ok(()) => Outcome::Settled,
             Err(StepError::Call(CallError::LeaseLost)) => {
-                self.0.lease.lose();
+                self.0.lease.lose_epoch(epoch);
                 Outcome::Failed
             }
             Err(error) => {
@@ -106,21 +115,29 @@ impl Resource for DeletedGroups {
 
 /// Groups taken by one round.
 const ROUND_MAX: usize = 10_000;
+/// How long one run may take; two questions to a cluster that does not answer.
+const RUN_WITHIN: Duration = Duration::from_secs(20);
 
 impl DeletedGroups {
-    async fn forget(&self, item: &DeletedGroup) -> Result<(), StepError> {
-        // None begins when the lease may have run out.
-        let epoch = self.0.lease.epoch().ok_or(CallError::LeaseLost)?;
-        for uid in &item.clusters {
-            let cluster = self.0.clusters.get(uid).ok_or(StepError::OtherCluster(*uid))?;
-            for name in
-                [PhysicalGroup::new(item.namespace, item.group), PhysicalGroup::redrive(item.namespace, item.group)]
-            {
-                cluster.delete_group(&name).await?;
-            }
-        }
+    async fn forget(&self, epoch: i64, item: &DeletedGroup) -> Result<(), StepError> {
+        // All at once: one that does not answer keeps the group from going from none of the others.
+        let clusters = item.clusters.iter().map(|uid| self.forget_on(*uid, epoch, item));
+        futures::future::join_all(clusters).await.into_iter().collect::<Result<(), _>>()?;
         self.0.intents.report_group_gone(epoch, item.group).await?;
         self.0.metrics.changed("delete-group");
+        Ok(())
+    }
+
+    async fn forget_on(&self, uid: ClusterUid, epoch: i64, item: &DeletedGroup) -> Result<(), StepError> {
+        let cluster = self.0.clusters.get(&uid).ok_or(StepError::OtherCluster(uid))?;
+        for name in [PhysicalGroup::new(item.namespace, item.group), PhysicalGroup::redrive(item.namespace, item.group)]
+        {
+            // None begins when the lease may have run out.
+            if self.0.lease.epoch() != Some(epoch) {
+                return Err(CallError::LeaseLost.into());
+            }
+            cluster.delete_group(&name).await?;
+        }
         Ok(())
     }
 }

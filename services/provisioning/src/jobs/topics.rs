@@ -30,7 +30,7 @@ impl Resource for Reconciler {
         self.metrics.drifted.inc_by(found.drifted);
         self.metrics.orphans.set(i64::try_from(found.orphans).unwrap_or(i64::MAX));
         let unseen = found.unseen.into_iter().map(|(cluster, error)| (cluster, with_causes(&error))).collect();
-        Ok(Round { work: found.work, intents: found.intents, unseen })
+        Ok(Round { work: found.work, intents: found.intents, is_part: false, unseen })
     }
 
     async fn run(&self, intent: Intent) -> Outcome {

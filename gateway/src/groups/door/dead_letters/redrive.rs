@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sluice_kafka::{Batch, OnResolved, RecordOutcome, SinkRecord};
+use sluice_kafka::{Batch, Failure, OnResolved, RecordOutcome, SinkRecord};
 use sluice_log::LogicalOffset;
 use sluice_proto::stream::v1::{RedriveDeadLettersRequest, RedriveDeadLettersResponse};
 use sluice_types::error::Error;
@@ -281,7 +281,11 @@ impl Redrive<'_> {
             }
             let on_resolved = Some(metered(self.door.meter.clone(), Arc::clone(topic), sizes.clone()));
             let batch = Batch { records, on_resolved };
-            let outcomes = self.door.clusters.log(topic)?.append(batch, until).await;
+            let outcomes = match self.door.clusters.log(topic) {
+                Ok(log) => log.append(batch, until).await,
+                // What was stored before must be remembered.
+                Err(_) => vec![RecordOutcome::NotPersisted(Failure::Unavailable); letters.len()],
+            };
             let mut failed = None;
             for ((letter, outcome), size) in letters.into_iter().zip(outcomes).zip(sizes) {
                 match outcome {
