@@ -72,10 +72,10 @@ layers: build
 build: ## Compile and lint everything
 	cargo build $(ALL)
 
-units: ## Tests of single crates, on one shared Kafka and PostgreSQL
+units: build ## Tests of single crates, on one shared Kafka and PostgreSQL
 	$(BIN)/debug/devstack run -- $(NEXTEST) nextest run --profile units $(ALL) --test-threads $(UNIT_THREADS) -E 'not package(sluice-e2e)'
 
-faults: ## End-to-end and fault tests, short forms; those without a promise about time two at a time
+faults: build ## End-to-end and fault tests, short forms; those without a promise about time two at a time
 	$(BIN)/debug/devstack run -- $(NEXTEST) nextest run --profile faults $(ALL) -E 'package(sluice-e2e)'
 
 slowest: ## Show where the time of the last test runs went

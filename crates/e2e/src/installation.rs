@@ -86,13 +86,18 @@ impl Installation {
             .brokers(options.brokers)
             .build()
             .await?;
+        // Before the ports of the roles are chosen: nobody listens on those yet, and it might choose one of them.
+        let second = match options.second_cluster {
+            true => Some(SecondCluster::start(options.tuning).await?),
+            false => None,
+        };
         let dir = stack.dir().join("sluice");
         let layout = Layout { gateways: options.gateways, extra: options.extra.clone(), ..Layout::default() };
         let local = Local::prepare(&stack, &dir, &layout).await?;
         let program = program(options.binaries.clone())?;
         let mut installation = Self { stack, local, second: None, program, processes: Mutex::default() };
-        if options.second_cluster {
-            installation.add_second_cluster(&options).await?;
+        if let Some(second) = second {
+            installation.add_second_cluster(second, &options).await?;
         }
         let wanted: Vec<Instance> = installation
             .local
@@ -112,10 +117,9 @@ impl Installation {
     }
 
     /// Has the control plane make it, and names it in the configuration of every role.
-    async fn add_second_cluster(&mut self, options: &Options) -> Result<()> {
+    async fn add_second_cluster(&mut self, stack: Stack, options: &Options) -> Result<()> {
         let control_plane = "control-plane";
         self.spawn(control_plane)?;
-        let stack = SecondCluster::start(options.tuning).await?;
         self.ready(control_plane).await?;
         let (channel, token) = self.operator_channel()?;
         let request = CreateClusterRequest { cluster_id: SECOND.into(), ..Default::default() };

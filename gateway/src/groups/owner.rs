@@ -118,7 +118,7 @@ impl MemberOwners {
     }
 
     /// Nobody listens where this gateway did: it owns nothing, until it is heard of again.
-    fn bury(&self, peer: &Peer) {
+    fn take_for_dead(&self, peer: &Peer) {
         tracing::info!(gateway = &*peer.gateway_id, "a gateway refuses connections: its groups move");
         let mut doubted = self.doubted.lock();
         if doubted.len() >= DOUBTED_MAX {
@@ -167,7 +167,7 @@ impl Owners for MemberOwners {
             }
             let connect = tokio::time::timeout(REFUSED_WITHIN, TcpStream::connect(&*peer.address)).await;
             if matches!(connect, Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused) {
-                self.bury(peer);
+                self.take_for_dead(peer);
             }
         })
     }

@@ -10,7 +10,7 @@
 //!   not committed.
 //! - Under key order at most one record of a key that is not done is anywhere but *blocked*: the lowest. A dead record counts as
 //!   not done until it is dead-lettered. Records without a key, and all records of an unordered group, wait for nobody.
-//! - A dead record stays in the window, and may live again, until its letter is about to be written ([`Window::begin_burial`]);
+//! - A dead record stays in the window, and may live again, until its letter is about to be written ([`Window::begin_letter`]);
 //!   from then on it is done or dead, never delivered.
 //! - What retention took is counted, and the count outlives the window.
 //! - Death is decided when a delivery fails. A record that comes back with all its failures (after a takeover, or because the

@@ -87,7 +87,7 @@ impl DeadLettering {
 }
 
 impl Group {
-    pub(super) fn plan_burial(&mut self, now: Instant) {
+    pub(super) fn plan_letters(&mut self, now: Instant) {
         if self.dead_lettering.is_busy() {
             return;
         }
@@ -103,7 +103,7 @@ impl Group {
             return self.wake_at(after);
         }
         if let Err(why) = self.letters_topic() {
-            return self.burial_failed(why, now);
+            return self.letters_failed(why, now);
         }
         self.dead_lettering.phase = Phase::Reading;
         self.dead_lettering.turn = self.turn_after(&dead_records);
@@ -163,7 +163,7 @@ impl Group {
             match (found, &topic) {
                 (Ok(Found::Nothing), _) => {
                     // A reset to the same place, or a change of the policy, may have made it another's.
-                    if !part.window.begin_burial(offset) {
+                    if !part.window.begin_letter(offset) {
                         continue;
                     }
                     tracing::warn!(topic = %part.place.topic, partition = part.place.partition, offset, "a dead record was lost to retention");
@@ -186,14 +186,14 @@ impl Group {
                 (Ok(Found::Record(_)), Err(why)) => failure = Some(why.clone()),
                 (Ok(Found::Record(record)), Ok(topic)) => {
                     // It may live again, by a change of the policy.
-                    if !part.window.begin_burial(offset) {
+                    if !part.window.begin_letter(offset) {
                         continue;
                     }
                     let path = path_of(&record);
                     if path.len() >= PATH_MAX || path.iter().any(|group| **group == *uid) {
                         tracing::warn!(topic = %part.place.topic, partition = part.place.partition, offset, ?path, "a record was given up in a circle of groups");
                         metrics.dead_letter_circles.inc();
-                        part.window.bury(offset);
+                        part.window.letter_written(offset);
                         part.changed = true;
                         part.hot = true;
                         self.dead_lettering.circled += 1;
@@ -210,7 +210,7 @@ impl Group {
             self.actions.push(Action::WriteLetters(Letters { topic, letters }));
         }
         if let Some(why) = failure {
-            self.burial_failed(why, now);
+            self.letters_failed(why, now);
         }
     }
 
@@ -226,19 +226,19 @@ impl Group {
             part.hot = true;
             match outcome {
                 Ok(()) => {
-                    part.window.bury(offset);
+                    part.window.letter_written(offset);
                     part.changed = true;
                 }
                 Err(why) => {
                     metrics.dead_letter_failures.inc();
-                    part.window.burial_failed(offset);
+                    part.window.letter_failed(offset);
                     failure = Some(why);
                 }
             }
         }
         self.commits.soon(now);
         match failure {
-            Some(why) => self.burial_failed(why, now),
+            Some(why) => self.letters_failed(why, now),
             None => {
                 self.dead_lettering.failures = 0;
                 self.dead_lettering.trouble = None;
@@ -247,7 +247,7 @@ impl Group {
         }
     }
 
-    fn burial_failed(&mut self, why: String, now: Instant) {
+    fn letters_failed(&mut self, why: String, now: Instant) {
         if self.dead_lettering.trouble.as_ref() != Some(&why) {
             tracing::warn!(group = %self.name, why, "dead letters cannot be stored");
         }
@@ -370,14 +370,14 @@ mod tests {
     /// The partitions of the batch that is planned now, one for each record; nothing comes of it.
     fn planned(group: &mut Group) -> Vec<i32> {
         let partitions = group.dead_records().iter().map(|dead_record| dead_record.key.1).collect();
-        group.plan_burial(Instant::now());
+        group.plan_letters(Instant::now());
         assert!(group.dead_lettering.is_busy());
         group.dead_lettering.phase = Phase::Resting;
         partitions
     }
 
     #[tokio::test]
-    async fn partitions_have_their_turn_to_bury_whatever_becomes_of_those_before() {
+    async fn partitions_have_their_turn_for_letters_whatever_becomes_of_those_before() {
         let mut group = group();
         let count = i32::try_from(BATCH * 3 / 2).expect("few");
         for partition in 0..count {

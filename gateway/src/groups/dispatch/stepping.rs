@@ -117,7 +117,7 @@ impl Group {
         // After the delivery, so that every read brings something before it is given up.
         self.pay_back();
         self.plan_reads(now);
-        self.plan_burial(now);
+        self.plan_letters(now);
         self.plan_commit(now);
         self.plan_resets(now);
         self.end_pending(now);

@@ -24,9 +24,9 @@ pub(super) enum Step {
     Release(Index, Option<i64>),
     Extend(Index, i64),
     Wait(i64),
-    BeginBurials,
-    Bury(Index),
-    FailBurial(Index),
+    BeginLetters,
+    WriteLetter(Index),
+    FailLetter(Index),
     SetMaxAttempts(Option<u32>),
     Snapshot,
     Committed(Index),
@@ -128,19 +128,19 @@ impl History {
                 }
             }
             Step::Wait(time) => self.wait(*time),
-            Step::BeginBurials => {
-                let begun = self.begin_burials();
+            Step::BeginLetters => {
+                let begun = self.begin_letters();
                 prop_assert_eq!(begun, self.model.dead());
             }
-            Step::Bury(index) => {
+            Step::WriteLetter(index) => {
                 if let Some(offset) = self.pick_dead(index) {
-                    self.bury(offset);
+                    self.letter_written(offset);
                 }
             }
-            Step::FailBurial(index) => {
+            Step::FailLetter(index) => {
                 if let Some(offset) = self.pick_dead(index) {
-                    self.window.burial_failed(offset);
-                    self.model.burial_failed(offset);
+                    self.window.letter_failed(offset);
+                    self.model.letter_failed(offset);
                 }
             }
             Step::SetMaxAttempts(most) => {
@@ -207,13 +207,13 @@ impl History {
         Ok(())
     }
 
-    fn begin_burials(&mut self) -> Vec<(i64, u32)> {
+    fn begin_letters(&mut self) -> Vec<(i64, u32)> {
         let dead: Vec<(i64, u32)> = self.window.dead().map(|dead| (dead.offset, dead.attempts)).collect();
-        dead.into_iter().filter(|(offset, _)| self.window.begin_burial(*offset)).collect()
+        dead.into_iter().filter(|(offset, _)| self.window.begin_letter(*offset)).collect()
     }
 
-    fn bury(&mut self, offset: i64) {
-        self.window.bury(offset);
+    fn letter_written(&mut self, offset: i64) {
+        self.window.letter_written(offset);
         self.model.finish(offset);
         self.settled.insert(offset);
     }
@@ -304,9 +304,9 @@ impl History {
                 self.lease(record.offset)?;
                 self.ack(record.offset, record.attempt)?;
             }
-            prop_assert_eq!(self.begin_burials(), self.model.dead());
+            prop_assert_eq!(self.begin_letters(), self.model.dead());
             let told: Vec<i64> = self.told_dead();
-            told.into_iter().for_each(|offset| self.bury(offset));
+            told.into_iter().for_each(|offset| self.letter_written(offset));
             self.wait(100);
             self.compare()?;
         }

@@ -28,7 +28,7 @@ impl Window {
     }
 
     /// The log begins at an offset now. What lies below it and is not done is lost, and so are waits and failures, but for records
-    /// that are out (their receivers may still acknowledge them), dead ones (whose burial finds out), and those of which `is_kept`
+    /// that are out (their receivers may still acknowledge them), dead ones (whose letter finds out), and those of which `is_kept`
     /// says that they can be delivered all the same. Reading goes on at the beginning of the log, as far as the window reaches.
     /// Returns how many offsets were lost.
     pub fn lose_below(&mut self, log_start: i64, now: Millis, is_kept: impl Fn(i64) -> bool) -> u64 {

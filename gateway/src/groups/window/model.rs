@@ -214,7 +214,7 @@ impl Model {
         Acked::Done
     }
 
-    /// Acks, burials and passes of a record that is read.
+    /// Acks, letters and passes of a record that is read.
     pub(super) fn finish(&mut self, offset: i64) {
         if self.places.remove(&offset).is_some() {
             self.done.insert(offset);
@@ -260,7 +260,7 @@ impl Model {
         }
     }
 
-    /// Begins to bury the dead: offsets and attempts.
+    /// Begins the letters of the dead: offsets and attempts.
     pub(super) fn dead(&mut self) -> Vec<(i64, u32)> {
         let is_dead = |place: &Place| *place == Place::Dead { writing: false };
         let dead: Vec<i64> =
@@ -271,7 +271,7 @@ impl Model {
         dead.into_iter().map(|offset| (offset, self.failed(offset))).collect()
     }
 
-    pub(super) fn burial_failed(&mut self, offset: i64) {
+    pub(super) fn letter_failed(&mut self, offset: i64) {
         let most = self.policy.max_attempts;
         let failures = self.failures.get(&offset).copied().unwrap_or(0);
         if let Some(place) = self.places.get_mut(&offset) {

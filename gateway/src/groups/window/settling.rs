@@ -1,4 +1,4 @@
-//! Leases and what ends them: acks, refusals, deadlines, burials.
+//! Leases and what ends them: acks, refusals, deadlines, letters.
 
 use std::sync::Arc;
 
@@ -101,20 +101,20 @@ impl Window {
     }
 
     /// The letter of a dead record is about to be written: from now on nothing brings the record back but
-    /// [`Window::burial_failed`]. False: it is not dead any more, or its letter is being written already.
-    pub fn begin_burial(&mut self, offset: i64) -> bool {
+    /// [`Window::letter_failed`]. False: it is not dead any more, or its letter is being written already.
+    pub fn begin_letter(&mut self, offset: i64) -> bool {
         self.dead.contains_key(&offset) && self.dead_lettering.insert(offset)
     }
 
     /// The letter that was begun is written: the record is done.
-    pub fn bury(&mut self, offset: i64) {
+    pub fn letter_written(&mut self, offset: i64) {
         if self.dead_lettering.contains(&offset) {
             self.finish(offset);
         }
     }
 
     /// The letter that was begun could not be written: the record is dead as before, or ready if the policy has changed.
-    pub fn burial_failed(&mut self, offset: i64) {
+    pub fn letter_failed(&mut self, offset: i64) {
         if self.dead_lettering.remove(&offset) {
             self.live_again(offset);
         }

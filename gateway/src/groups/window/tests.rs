@@ -280,10 +280,10 @@ fn a_dead_record_holds_its_key_until_it_is_dead_lettered() {
     lease(&mut window, 0, 0);
     assert_eq!(refuse(&mut window, 0, 1, Some(0), 0), Refused::Dead);
     assert_eq!(ready(&window), [] as [i64; 0]);
-    window.bury(0);
+    window.letter_written(0);
     assert_eq!(ready(&window), [] as [i64; 0], "nobody has begun to write its letter");
-    assert!(window.begin_burial(0));
-    window.bury(0);
+    assert!(window.begin_letter(0));
+    window.letter_written(0);
     assert_eq!((ready(&window), window.base()), (vec![1], 1));
 }
 
@@ -311,14 +311,14 @@ fn the_last_failure_kills_and_the_dead_are_told_until_their_letters_are_begun() 
     let dead = Dead { offset: 0, attempts: 3, first_delivery: 100, reason: DeathReason::DeadlineExceeded };
     let told = |window: &Window| window.dead().collect::<Vec<_>>();
     assert_eq!(told(&window), std::slice::from_ref(&dead));
-    assert!(window.begin_burial(0) && !window.begin_burial(0), "once");
+    assert!(window.begin_letter(0) && !window.begin_letter(0), "once");
     assert_eq!(told(&window), []);
     assert_eq!((window.base(), window.figures().dead), (0, 1), "not done before it is dead-lettered");
-    window.burial_failed(0);
+    window.letter_failed(0);
     assert_eq!(told(&window), [dead], "its letter could not be written");
-    window.begin_burial(0);
-    window.bury(0);
-    window.burial_failed(0);
+    window.begin_letter(0);
+    window.letter_written(0);
+    window.letter_failed(0);
     assert_eq!((window.base(), told(&window)), (1, vec![]));
 }
 
@@ -338,14 +338,14 @@ fn dead_records_come_back_when_the_policy_gives_them_attempts() {
         refuse(&mut window, offset, 1, None, 0);
     }
     assert_eq!(window.dead().count(), 2);
-    assert!(window.begin_burial(1));
+    assert!(window.begin_letter(1));
     window.set_policy(FOREVER);
     assert_eq!((ready(&window), window.figures().dead), (vec![0], 1), "the letter of the other is being written");
-    assert!(!window.begin_burial(0), "it lives");
+    assert!(!window.begin_letter(0), "it lives");
     assert_eq!(lease(&mut window, 0, 0), 2);
-    window.bury(0);
+    window.letter_written(0);
     assert_eq!(window.ack(0, 2), Acked::Done, "a letter that was not begun does not end a lease");
-    window.burial_failed(1);
+    window.letter_failed(1);
     assert_eq!(ready(&window), [1], "its letter was not written, and now it has attempts");
     assert_eq!((lease(&mut window, 1, 0), window.ack(1, 2), window.base()), (2, Acked::Done, 2));
 }

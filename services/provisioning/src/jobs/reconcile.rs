@@ -363,18 +363,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_reported_names_nothing_inside() {
+    fn each_failure_is_told_as_a_reason_and_a_sentence_that_a_tenant_understands() {
         let error = sluice_wire::Error::UnknownTopic { topic: "secret.name".into() };
-        for error in [
+        let told = [
             StepError::Kafka(error.clone().into()),
+            StepError::Kafka(ClusterError::Disagreement),
             StepError::Refused(error),
             StepError::OtherCluster,
             StepError::NotYet,
             StepError::StillWritten,
             StepError::Config(ConfigError::NotAllowed("secret.name".into())),
-        ] {
-            let report = describe(&error);
-            assert!(!report.message.contains("secret") && !report.reason.is_empty());
+        ];
+        for report in told.iter().map(describe).chain([lost(), foreign()]) {
+            let (reason, message) = (report.reason, report.message);
+            assert!(!reason.is_empty() && reason.chars().all(|c| c.is_ascii_alphabetic()), "{reason}");
+            assert!(message.ends_with('.') && !message.contains("Kafka"), "{reason}: {message}");
         }
     }
 }
